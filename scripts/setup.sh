@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# Makes the environment in .venv with the exact versions of constraints.txt. Does nothing when it is already there.
+set -euo pipefail
+
+usage() {
+  cat <<'TEXT'
+usage: bash scripts/setup.sh [--dev] [--help]
+
+Makes .venv with lorabench and everything it needs, at the versions in constraints.txt.
+Run again, it returns at once unless pyproject.toml, constraints.txt or Python have changed.
+
+  --dev    also what the tests and checks need
+TEXT
+}
+
+extras=""
+for argument in "$@"; do
+  case "$argument" in
+    --dev) extras="[test,check,harness,trackio,tensorboard]" ;;
+    -h|--help) usage; exit 0 ;;
+    *) echo "setup.sh: unknown argument $argument (see --help)" >&2; exit 2 ;;
+  esac
+done
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+python="${PYTHON:-}"
+if [ -z "$python" ]; then
+  for candidate in python3.11 python3.12 python3.13 python3; do
+    if command -v "$candidate" >/dev/null 2>&1; then python="$candidate"; break; fi
+  done
+fi
+[ -n "$python" ] || { echo "setup.sh: Python 3.11 or later is needed; install it or set PYTHON" >&2; exit 1; }
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+  || { echo "setup.sh: $python is older than 3.11; install Python 3.11 or set PYTHON" >&2; exit 1; }
+
+wanted="$( { cat pyproject.toml constraints.txt; "$python" --version; } | sha256sum | cut -d' ' -f1)"
+stamp=.venv/.lorabench-set-up
+for done_extras in "$extras" "[test,check,harness,trackio,tensorboard]"; do
+  if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted $done_extras" ]; then exit 0; fi
+done
+
+echo "Setting up .venv (once; a few minutes)"
+exec 9>.setup.lock
+if command -v flock >/dev/null 2>&1; then flock 9; fi
+[ -x .venv/bin/python ] || "$python" -m venv .venv
+.venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".$extras"
+echo "$wanted $extras" > "$stamp"
+echo "Set up: .venv/bin/lorabench"

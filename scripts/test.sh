@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# The tests, set-up included.
+set -euo pipefail
+
+usage() {
+  cat <<'TEXT'
+usage: bash scripts/test.sh [--all] [--help] [PYTEST ARGUMENTS…]
+
+Runs the tests, setting up .venv first where needed.
+
+  --all    also the slow ones: the real sample pack, a browser, kills, the comparison with the usual stack
+TEXT
+}
+
+all=""
+arguments=()
+for argument in "$@"; do
+  case "$argument" in
+    --all) all=yes ;;
+    -h|--help) usage; exit 0 ;;
+    *) arguments+=("$argument") ;;
+  esac
+done
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+bash scripts/setup.sh --dev
+.venv/bin/python -m pytest -m "not slow" -n 2 --dist loadfile "${arguments[@]}"
+if [ -n "$all" ]; then
+  # One after the other: they measure time and memory, and use every core themselves.
+  bash scripts/install_browser.sh
+  .venv/bin/python -m pytest -m slow "${arguments[@]}"
+fi

@@ -1,0 +1,73 @@
+"""lorabench: choose a base model and a LoRA configuration for your own text, with evidence.
+
+`plan`, `run`, `evaluate` and `load_records` do what the commands of the same names do.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from lorabench.pipeline.experiment import Outcome
+    from lorabench.planning import Plan
+
+# Threads that wait must sleep, not spin: beside another process on the same cores, spinning cost 35 times the speed.
+# OpenMP reads this when torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import_module("lorabench.evaluate")
+# The room and the function below share a name. An import binds a room to its package only the first time, so that
+# the function, defined after it, keeps the name whatever is imported later.
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "evaluate", "load_records", "plan", "run"]
+
+
+def plan(experiment: Path | str, overrides: Sequence[str] = ()) -> Plan:
+    """Every run that the experiment file asks for, with sizes and estimates; nothing is run.
+
+    `overrides` are `key=value`, as for `--set`. Raises InputError.
+    """
+    from lorabench.config import load_experiment
+    from lorabench.planning import make_plan
+
+    return make_plan(load_experiment(experiment, overrides))
+
+
+def run(
+    experiment: Path | str, output_dir: Path | str = "outputs", *, overrides: Sequence[str] = (), **options: Any
+) -> Outcome:
+    """Do what is missing of the experiment file's runs; `options` as for pipeline.experiment.run_experiment."""
+    from lorabench.config import load_experiment
+    from lorabench.pipeline.experiment import run_experiment
+
+    return run_experiment(load_experiment(experiment, overrides), output_dir, **options)
+
+
+def evaluate(model: str, data: Path | str, **options: Any) -> dict[str, Any]:
+    """Score one model on one text file; `options` as for pipeline.evaluation.evaluate."""
+    from lorabench.pipeline.evaluation import evaluate as evaluate_text
+
+    return evaluate_text(model, data, **options)
+
+
+def load_records(output_dir: Path | str = "outputs") -> pd.DataFrame:
+    """The table of all runs under `output_dir`: one row per record, the columns of benchmark_results.csv.
+
+    Raises InputError where there are no runs.
+    """
+    import pandas as pd
+
+    from lorabench.errors import InputError
+    from lorabench.record.store import load_records as read
+    from lorabench.report.table import csv_rows
+
+    if not (Path(output_dir) / "runs").is_dir():
+        raise InputError(f"{output_dir}: there are no runs here; give the folder that lorabench run wrote to")
+    return pd.DataFrame(csv_rows(read(Path(output_dir))))

@@ -1,0 +1,6 @@
+"""`python -m lorabench` is the command line."""
+
+from lorabench.cli import main
+
+if __name__ == "__main__":
+    main()

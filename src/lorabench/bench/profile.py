@@ -1,0 +1,93 @@
+"""Where a training step's time goes: torch's profiler, its operations put together under names that mean something."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.profiler import ProfilerActivity, profile
+
+from lorabench.adapters.attach import attach
+from lorabench.bench.request import Point
+from lorabench.bench.subject import Subject
+from lorabench.config import AdapterSettings, TrainingSettings
+from lorabench.data.packing import document_segments, make_batch
+from lorabench.machine import choose_micro_batch
+from lorabench.train.optimization import clip_gradients, make_optimizer
+
+_PARTS = {
+    "aten::mm": "matrix products",
+    "aten::addmm": "matrix products",
+    "aten::addmm_": "matrix products",
+    "aten::bmm": "attention's products",
+    "_BlockedAttention": "softmax, rotation, moving heads",
+    "_BlockedAttentionBackward": "softmax, rotation, moving heads",
+    "NormLinear": "norms and residuals",
+    "NormLinearBackward": "norms and residuals",
+    "FinalNorm": "norms and residuals",
+    "FinalNormBackward": "norms and residuals",
+    "ActivationLinear": "activations",
+    "ActivationLinearBackward": "activations",
+    "_HeadLoss": "cross-entropy",
+    "aten::_fused_adamw_": "optimizer",
+}
+"""Operation (its own time, what it calls apart) -> part. What has no name here is `everything else`."""
+OTHER = "everything else"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of a step."""
+
+    name: str
+    seconds: float
+    num_calls: int
+
+
+def profile_step(subject: Subject, point: Point) -> list[Part]:
+    """The parts of one training step after a warm-up, the longest first. Profiling itself costs some percent."""
+    base = subject.base
+    adapter = attach(base, AdapterSettings(rank=point.rank), seed=0)
+    try:
+        step = _make_step(subject, adapter.parameters, point)
+        step()
+        with profile(activities=[ProfilerActivity.CPU]) as profiler:
+            started = time.perf_counter()
+            step()
+            took = time.perf_counter() - started
+    finally:
+        adapter.detach()
+    seconds: dict[str, float] = defaultdict(float)
+    calls: dict[str, int] = defaultdict(int)
+    for event in profiler.key_averages():
+        name = _PARTS.get(event.key, OTHER)
+        seconds[name] += event.self_cpu_time_total / 1e6
+        calls[name] += event.count
+    seconds[OTHER] += max(0.0, took - sum(seconds.values()))
+    parts = [Part(name, seconds[name], calls[name]) for name in seconds]
+    return sorted(parts, key=lambda part: -part.seconds)
+
+
+def _make_step(subject: Subject, parameters: list[nn.Parameter], point: Point) -> Callable[[], None]:
+    base, length = subject.base, point.context_length
+    num_rows = min(point.batch_size, choose_micro_batch(point.batch_size, length, base.device.type))
+    text = subject.training_text(num_rows, length)
+    rows = [
+        list(document_segments(index, ids, prefix=text.prefix, context_length=length))
+        for index, ids in enumerate(text.tokens)
+    ]
+    optimizer = make_optimizer(parameters, TrainingSettings())
+
+    def step() -> None:
+        batch = make_batch(rows)
+        torch.autograd.backward(base.loss(batch) / batch.num_scored)
+        clip_gradients(parameters, 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        base.synchronize()
+
+    return step

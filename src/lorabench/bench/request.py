@@ -1,0 +1,79 @@
+"""What a user may ask of `lorabench bench`, checked before anything heavy is imported or loaded."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+from lorabench.adapters.targets import resolve_targets
+from lorabench.config import AdapterSettings
+from lorabench.errors import InputError
+from lorabench.machine import supports_bf16
+from lorabench.models.planning import plan_model
+
+TABLE_CONTEXTS = (128, 512, 1024)
+TABLE_BATCHES = (1, 2)
+
+
+@dataclass(frozen=True)
+class Point:
+    """One setting to measure."""
+
+    rank: int = 16
+    context_length: int = 512
+    batch_size: int = 2
+    num_steps: int = 10
+    """Timed steps; the warm-up comes on top."""
+
+
+DEFAULT = Point()
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for; None where lorabench chooses."""
+
+    model: str
+    precision: str | None = None
+    rank: int = DEFAULT.rank
+    context_length: int | None = None
+    batch_size: int | None = None
+    num_steps: int = DEFAULT.num_steps
+    random_weights: bool = False
+    table: bool = False
+    profile: bool = False
+    device: str | None = None
+
+    def check(self) -> None:
+        """Raise InputError for what cannot be measured."""
+        if not (self.precisions and self.points):
+            raise AssertionError("nothing to measure")
+
+    @property
+    def precisions(self) -> list[str]:
+        """What was asked for; else what the hardware has, both in a table. Raises InputError."""
+        if self.precision not in (None, "fp32", "bf16"):
+            raise InputError(f"--precision {self.precision}: not accepted; accepted: fp32, bf16")
+        if self.precision is not None:
+            return [self.precision]
+        if not supports_bf16():
+            return ["fp32"]
+        return ["bf16", "fp32"] if self.table else ["bf16"]
+
+    @property
+    def points(self) -> list[Point]:
+        """Every setting to measure, the first one for the headline. Raises InputError where the model cannot do it."""
+        plan = plan_model(self.model)
+        longest = plan.shape.max_context_length
+        if self.context_length is not None and self.context_length > longest:
+            raise InputError(
+                f"--context-length {self.context_length}: more than {plan.name} can read; at most {longest}"
+            )
+        resolve_targets(plan.shape, AdapterSettings(rank=self.rank))
+        contexts, batches = [min(DEFAULT.context_length, longest)], [DEFAULT.batch_size]
+        if self.table:
+            contexts += [length for length in TABLE_CONTEXTS if length not in contexts and length <= longest]
+            batches += [size for size in TABLE_BATCHES if size not in batches]
+        contexts = contexts if self.context_length is None else [self.context_length]
+        batches = batches if self.batch_size is None else [self.batch_size]
+        return [Point(self.rank, length, size, self.num_steps) for length, size in itertools.product(contexts, batches)]

@@ -1,0 +1,181 @@
+"""The cache folder, and writing files whole or not at all: a kill or a full disk leaves the earlier version.
+
+Everything that can be made again (downloads, prepared corpora, tokens, converted and mini models) lies under
+`cache_root()`. What is found damaged there is moved aside under another name, never deleted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import glob
+import hashlib
+import logging
+import os
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from lorabench.errors import DiskError
+
+ENVIRONMENT_VARIABLE = "LORABENCH_CACHE"
+
+_LOG = logging.getLogger(__name__)
+_HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+
+
+def cache_root() -> Path:
+    """LORABENCH_CACHE, or the user's cache folder. It is made on the first write, not here."""
+    chosen = os.environ.get(ENVIRONMENT_VARIABLE)
+    if chosen:
+        return Path(chosen).expanduser().absolute()
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "lorabench"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "lorabench"
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write `content` beside `path`, sync it, then rename it into place. Raises DiskError; `path` is then unchanged."""
+    temporary = path.with_name(f".writing-{_HOST}-{os.getpid()}-{path.name}"[:250])
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(path)
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise disk_error(path, error) from None
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove what writers of `path` left that were killed on this machine; those of other machines may be alive."""
+    for leftover in path.parent.glob(f".writing-{_HOST}-*-{glob.escape(path.name)}"):
+        process = leftover.name.split("-")[2]
+        try:
+            os.kill(int(process), 0)
+        except ProcessLookupError:
+            leftover.unlink(missing_ok=True)
+        except (OSError, ValueError, OverflowError):
+            continue
+
+
+@contextlib.contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """A temporary folder beside `target`; when the block ends well it is synced and takes the place of `target`.
+
+    Hold a lock on the target around it: leftovers of killed writers of the same target are removed.
+    Raises DiskError where it cannot be written. What the block itself raises goes through, and nothing stays.
+    """
+    temporary = target.with_name(f".writing-{target.name}"[:250])
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        yield temporary
+        for path in sorted(temporary.rglob("*")):
+            if path.is_file():
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+            elif path.is_dir():
+                sync_folder(path)
+        sync_folder(temporary)
+        _put_in_place(temporary, target)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise disk_error(target, error) from None
+    except BaseException as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if os.strerror(errno.ENOSPC) in str(error):  # safetensors has an error of its own for a full disk
+            raise disk_error(target, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))) from None
+        raise
+
+
+def _put_in_place(temporary: Path, target: Path) -> None:
+    """Rename a folder to `target`; an earlier one goes only when the new one stands."""
+    earlier = target.with_name(f".replaced-{target.name}"[:250])
+    shutil.rmtree(earlier, ignore_errors=True)
+    if target.exists():
+        target.rename(earlier)
+    temporary.rename(target)
+    sync_folder(target.parent)
+    shutil.rmtree(earlier, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def exclusively(target: Path) -> Iterator[None]:
+    """Hold the lock on `target` (a file `.lock-<name>` beside it); waits for other processes and threads."""
+    lock = target.with_name(f".lock-{target.name}"[:250])
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        file = lock.open("wb")
+    except OSError as error:
+        raise disk_error(lock, error) from None
+    with file:
+        if not lock_file(file.fileno(), lock):
+            _LOG.warning("waiting for another process that is working on %s", target)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def lock_file(handle: int, path: Path) -> bool:
+    """Take the kernel's lock on an open file; False where another holds it. Raises DiskError where there are none."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise DiskError(
+            f"{path}: this file system has no locks ({error.strerror}), so two processes could spoil each other's "
+            "work; choose a folder on another file system"
+        ) from None
+    return True
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename inside `folder` survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def set_aside(path: Path) -> Path:
+    """Move a damaged file or folder to `<name>.damaged-<time>` beside it; returns where it lies now."""
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    moved = path.with_name(f"{path.name}.damaged-{stamp}")
+    counter = 1
+    while moved.exists():
+        counter += 1
+        moved = path.with_name(f"{path.name}.damaged-{stamp}-{counter}")
+    try:
+        path.rename(moved)
+    except FileNotFoundError:
+        return moved  # another process was quicker
+    except OSError as error:
+        raise disk_error(path, error) from None
+    return moved
+
+
+def sha256_file(path: Path) -> str:
+    """The SHA-256 of a file's content, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def disk_error(path: Path, error: OSError) -> DiskError:
+    """One sentence for a write that failed at `path`."""
+    where = f"{path} cannot be written: {error.strerror or error}"
+    if path.is_relative_to(cache_root()):
+        return DiskError(f"{where}; free or mend the disk, or set {ENVIRONMENT_VARIABLE} to a folder on another")
+    if error.errno == errno.ENOSPC:
+        return DiskError(f"{where}; free some space and give the same command again")
+    return DiskError(f"{where}; choose a folder that can be written to")

@@ -1,0 +1,151 @@
+"""Turns tokenised documents into batches without padding, in which no document sees another.
+
+A *segment* is one document's share of one window: the prefix token (never scored), then tokens that each predict the
+next. A *row* is a window of at most `context_length` inputs holding one or more segments. A batch is its rows laid end
+to end as one flat sequence, with the segment boundaries beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+IGNORED = -100
+Tokens = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Inputs `[prefix or context…]` of one document and the targets they predict.
+
+    `tokens` are the inputs followed by one last target, so `len(tokens) - 1` inputs. The first `num_unscored` targets
+    are context only.
+    """
+
+    document: int
+    tokens: Tokens
+    num_unscored: int = 0
+
+    @property
+    def num_inputs(self) -> int:
+        return len(self.tokens) - 1
+
+    @property
+    def num_scored(self) -> int:
+        return self.num_inputs - self.num_unscored
+
+
+@dataclass(frozen=True, slots=True)
+class PackedBatch:
+    """Rows laid end to end. T = inputs in all rows, S = segments.
+
+    input_ids, targets, position_ids: int64 [T]; targets hold IGNORED where nothing is scored; positions restart at 0
+    in each segment. segment_starts: int32 [S + 1], cumulative; a token attends causally within its own segment only.
+    document_index: int32 [S], the caller's document of each segment.
+    """
+
+    input_ids: npt.NDArray[np.int64]
+    targets: npt.NDArray[np.int64]
+    position_ids: npt.NDArray[np.int64]
+    segment_starts: npt.NDArray[np.int32]
+    document_index: npt.NDArray[np.int32]
+    num_rows: int
+
+    @property
+    def num_scored(self) -> int:
+        """Tokens with a target."""
+        return int((self.targets != IGNORED).sum())
+
+
+Row = list[Segment]
+
+
+def document_segments(
+    document: int, tokens: Tokens, *, prefix: int, context_length: int, stride: int | None = None
+) -> Iterator[Segment]:
+    """Cut one document into segments of at most `context_length` inputs, each starting with the prefix token.
+
+    Every token is scored exactly once. Without `stride` windows do not overlap. With `stride` s, each window after the
+    first scores s new tokens and is given the tokens before them as context, up to the window's length.
+    """
+    if stride is None or stride >= context_length:
+        for start in range(0, len(tokens), context_length):
+            yield Segment(document, _with_prefix(prefix, tokens[start : start + context_length]))
+        return
+    scored_to = 0
+    while scored_to < len(tokens):
+        end = min(len(tokens), scored_to + (context_length if scored_to == 0 else stride))
+        start = max(0, end - context_length)
+        yield Segment(document, _with_prefix(prefix, tokens[start:end]), num_unscored=scored_to - start)
+        scored_to = end
+
+
+def _with_prefix(prefix: int, tokens: Tokens) -> Tokens:
+    return np.concatenate([np.array([prefix], dtype=np.int32), tokens])
+
+
+def stream_rows(
+    documents: Sequence[Tokens], order: Sequence[int], *, prefix: int, context_length: int
+) -> Iterator[Row]:
+    """Training rows: documents in the given order, each row filled to `context_length` inputs.
+
+    A document that does not fit is continued in the next row, where it starts again with the prefix token. Every
+    token is a target once; only the last row may be short.
+    """
+    row: Row = []
+    room = context_length
+    for document in order:
+        tokens = documents[document]
+        taken = 0
+        while taken < len(tokens):
+            piece = tokens[taken : taken + room]
+            row.append(Segment(document, _with_prefix(prefix, piece)))
+            taken += len(piece)
+            room -= len(piece)
+            if room == 0:
+                yield row
+                row, room = [], context_length
+    if row:
+        yield row
+
+
+def packed_rows(segments: Sequence[Segment], context_length: int) -> list[Row]:
+    """Evaluation rows: first-fit decreasing by length, so that short documents share a window.
+
+    Ties keep the given order, so the result depends on the segments alone. Cost: n log n in the number of segments.
+    """
+    order = sorted(range(len(segments)), key=lambda index: -segments[index].num_inputs)
+    rows: list[Row] = []
+    rows_by_room: dict[int, list[int]] = {}
+    for index in order:
+        length = segments[index].num_inputs
+        room = next((size for size in range(length, context_length + 1) if rows_by_room.get(size)), None)
+        if room is None:
+            rows.append([])
+            chosen, room = len(rows) - 1, context_length
+        else:
+            chosen = rows_by_room[room].pop()
+        rows[chosen].append(segments[index])
+        rows_by_room.setdefault(room - length, []).append(chosen)
+    return rows
+
+
+def make_batch(rows: Sequence[Row]) -> PackedBatch:
+    """Lay rows end to end."""
+    segments = [segment for row in rows for segment in row]
+    lengths = np.array([segment.num_inputs for segment in segments], dtype=np.int32)
+    targets = np.concatenate([segment.tokens[1:] for segment in segments]).astype(np.int64)
+    starts = np.concatenate([np.zeros(1, dtype=np.int32), np.cumsum(lengths, dtype=np.int32)])
+    for segment, start in zip(segments, starts, strict=False):
+        targets[start : start + segment.num_unscored] = IGNORED
+    return PackedBatch(
+        input_ids=np.concatenate([segment.tokens[:-1] for segment in segments]).astype(np.int64),
+        targets=targets,
+        position_ids=np.concatenate([np.arange(length, dtype=np.int64) for length in lengths]),
+        segment_starts=starts,
+        document_index=np.array([segment.document for segment in segments], dtype=np.int32),
+        num_rows=len(rows),
+    )

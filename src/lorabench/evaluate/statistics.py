@@ -1,0 +1,223 @@
+"""How sure a figure or a difference is, from per-document results. docs/statistics.md explains it and measures it.
+
+Bits per byte is a ratio (all nats over all bytes), its documents differ in length by orders of magnitude, and there are
+often few of them: the percentile bootstrap then covers the truth too rarely. Intervals here take each document as a
+cluster: a cluster-robust variance (CR2) with the degrees of freedom of Bell and McCaffrey (2002). The spread over
+seeds is added with the few degrees of freedom that it has. All of it is closed-form: the same figures always give the
+same interval.
+
+Arrays: K candidates, S seeds, D documents; nll [K, S, D] or [S, D] in nats, num_bytes [D].
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import fdtri, stdtrit
+
+Floats = npt.NDArray[np.float64]
+
+LEVEL = 0.95
+"""Of every interval in the reports."""
+NUMERICAL_BITS = 1e-6
+"""Bits per byte: figures nearer to each other than this are the same but for rounding."""
+_LENGTH_EXPONENT = 1.5
+"""Working model for the degrees of freedom: a document's variance grows with bytes ** 1.5, between independent bytes
+(exponent 1) and a shift of the whole document (2)."""
+_LOG_SMALLEST_P = math.log(1e-15)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate and how sure it is."""
+
+    estimate: float
+    low: float | None = None
+    """None, with `high`, where there is no interval; `note` says why."""
+    high: float | None = None
+    num_documents: int = 0
+    num_seeds: int = 1
+    """With one seed the interval holds for that seed alone."""
+    note: str = ""
+    """Plain words: `on this seed`, `per-document results are missing`, …"""
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether zero lies outside."""
+        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
+
+
+@dataclass(frozen=True)
+class Uncertain:
+    """Estimates [...] with the variance from documents and from seeds, each with its degrees of freedom."""
+
+    estimate: Floats
+    document_variance: Floats
+    document_freedom: Floats
+    seed_variance: Floats
+    """Beyond what the documents explain; 0 with one seed."""
+    seed_freedom: Floats
+
+    def half_width(self, level: float = LEVEL) -> Floats:
+        """Half the width of the interval that covers the truth with this probability."""
+        return self._half_width(np.full(self.estimate.shape, (1.0 - level) / 2.0))
+
+    def p_value(self) -> Floats:
+        """The level at which the interval would just reach zero, two-sided."""
+        distance = np.abs(self.estimate)
+        low, high = np.full(distance.shape, _LOG_SMALLEST_P), np.zeros(distance.shape)
+        for _ in range(45):
+            middle = (low + high) / 2.0
+            is_too_wide = self._half_width(np.exp(middle) / 2.0) > distance
+            low, high = np.where(is_too_wide, middle, low), np.where(is_too_wide, high, middle)
+        return np.where(distance <= NUMERICAL_BITS, 1.0, np.exp(high))
+
+    def interval(self, num_documents: int, num_seeds: int, note: str = "") -> Interval:
+        """For a single estimate, as it is reported."""
+        estimate, half = float(self.estimate), float(self.half_width())
+        if not (math.isfinite(estimate) and math.isfinite(half)):
+            return Interval(estimate, None, None, num_documents, num_seeds, "too few documents")
+        return Interval(estimate, estimate - half, estimate + half, num_documents, num_seeds, note)
+
+    def take(self, index: int | tuple[int, int]) -> Uncertain:
+        """One of the estimates."""
+        return Uncertain(*(np.asarray(getattr(self, field.name)[index]) for field in dataclasses.fields(self)))
+
+    def _half_width(self, tail: Floats) -> Floats:
+        documents = stdtrit(self.document_freedom, tail) ** 2 * self.document_variance
+        # The few-degrees quantile counts as far as seeds matter beside documents: exact at both ends, and measured
+        # to stay near the level between them, where adding the squares would be too wide and Satterthwaite too narrow.
+        total = self.seed_variance + self.document_variance / 2.0
+        share = np.divide(self.seed_variance, total, out=np.zeros_like(total), where=total > 0)
+        seeds = np.where(share > 0, stdtrit(self.seed_freedom, tail) ** 2 * self.seed_variance * share, 0.0)
+        return np.asarray(np.sqrt(documents + seeds))
+
+
+def estimate_figure(nll: Floats, num_bytes: Floats) -> Uncertain:
+    """Bits per byte of one candidate, mean over seeds. nll [S, D]."""
+    return _pairs(np.stack([nll, np.zeros_like(nll)]), num_bytes).take((0, 1))
+
+
+def compare_pair(first: Floats, second: Floats, num_bytes: Floats) -> Uncertain:
+    """First minus second in bits per byte, paired by document and seed, which are in one order. Both [S, D]."""
+    return _pairs(np.stack([first, second]), num_bytes).take((0, 1))
+
+
+def compare_all(nll: Floats, num_bytes: Floats) -> Uncertain:
+    """Every candidate minus every other, [K, K], paired by document and seed. nll [K, S, D].
+
+    The spread over seeds is pooled over the candidates, as in a two-way analysis of variance, except for pairs that
+    spread clearly more than the pool.
+    """
+    return _pairs(nll, num_bytes)
+
+
+def _pairs(nll: Floats, num_bytes: Floats) -> Uncertain:
+    num_candidates, num_seeds, num_documents = nll.shape
+    total_bytes = float(num_bytes.sum())
+    leverage = num_bytes / total_bytes
+    figures = nll.sum(axis=2) / (math.log(2.0) * total_bytes)
+    means = figures.mean(axis=1)
+    if num_documents < 2:
+        freedom, weights = math.nan, np.full(num_documents, math.nan)
+    else:
+        weights = 1.0 / (1.0 - leverage)
+        freedom = _document_freedom(leverage, weights, num_bytes**_LENGTH_EXPONENT)
+    influence = nll / (math.log(2.0) * total_bytes) - figures[:, :, None] * leverage
+    influence *= np.sqrt(weights)
+    shared = influence.mean(axis=1)
+    document_variance = _variance_of_differences(shared) + NUMERICAL_BITS**2
+    shape = document_variance.shape
+    seed_variance, seed_freedom = np.zeros(shape), np.ones(shape)
+    if num_seeds > 1:
+        scale = 1.0 / ((num_seeds - 1) * num_seeds)
+        own = _variance_of_differences(figures - means[:, None]) * scale
+        within = (influence - shared[:, None, :]).reshape(num_candidates, -1)
+        own_residual = _variance_of_differences(within) * scale
+        seed_variance, seed_freedom = _pooled(own, own_residual, num_seeds)
+    return Uncertain(
+        means[:, None] - means[None, :],
+        document_variance,
+        np.full(shape, freedom),
+        seed_variance,
+        seed_freedom,
+    )
+
+
+def _variance_of_differences(rows: Floats) -> Floats:
+    """Sums of squared differences between all rows, [K, K]."""
+    products = rows @ rows.T
+    squares = np.diag(products)
+    return np.maximum(squares[:, None] + squares[None, :] - 2.0 * products, 0.0)
+
+
+def _pooled(own: Floats, own_residual: Floats, num_seeds: int) -> tuple[Floats, Floats]:
+    """Variance over seeds of each pair, beyond what documents explain, and its degrees of freedom."""
+    num_candidates, own_freedom = len(own), num_seeds - 1
+    upper = np.triu_indices(num_candidates, 1)
+    pool, pool_freedom = float(own[upper].mean()), float((num_candidates - 1) * own_freedom)
+    stands_out = own > pool * fdtri(own_freedom, pool_freedom, 0.99)
+    spread = np.where(stands_out, own, pool)
+    explained = np.where(stands_out, own_residual, float(own_residual[upper].mean()))
+    # With few seeds the spread is often small by luck: at least half of it counts, whatever the documents explain.
+    variance = np.maximum(spread - explained, spread / 2.0)
+    return variance, np.where(stands_out, float(own_freedom), pool_freedom)
+
+
+def _document_freedom(leverage: Floats, weights: Floats, working: Floats) -> float:
+    """Degrees of freedom of the cluster-robust variance where documents vary as `working`: 2 E[V]² / Var[V].
+
+    With residuals (I - h 1')ε the variance is a quadratic form ε'Bε, B = A - u1' - 1u' + c, u = Ah, c = h'Ah.
+    """
+    moved = weights * leverage
+    constant = float(moved @ leverage)
+    total, first, second = float(working.sum()), float(working @ moved), float(working @ moved**2)
+    trace = float(working @ (weights - 2.0 * moved + constant))
+    diagonal = float(working**2 @ ((weights - 2.0 * moved + constant) ** 2 - (constant - 2.0 * moved) ** 2))
+    rest = (constant * total) ** 2 - 4.0 * constant * total * first + 2.0 * total * second + 2.0 * first**2
+    return max(1.0, trace**2 / (diagonal + rest))
+
+
+def mean_of(parts: Sequence[Uncertain]) -> Uncertain:
+    """The unweighted mean of independent estimates, such as one difference on several corpora."""
+    count = len(parts)
+    documents = np.stack([part.document_variance for part in parts])
+    seeds = np.stack([part.seed_variance for part in parts])
+    return Uncertain(
+        np.stack([part.estimate for part in parts]).mean(axis=0),
+        documents.sum(axis=0) / count**2,
+        _satterthwaite(documents, np.stack([part.document_freedom for part in parts])),
+        seeds.sum(axis=0) / count**2,
+        _satterthwaite(seeds, np.stack([part.seed_freedom for part in parts])),
+    )
+
+
+def stack(parts: Sequence[Uncertain]) -> Uncertain:
+    """Single estimates as one array."""
+    return Uncertain(
+        *(
+            np.array([getattr(part, field.name) for part in parts], dtype=np.float64)
+            for field in dataclasses.fields(Uncertain)
+        )
+    )
+
+
+def _satterthwaite(variances: Floats, freedoms: Floats) -> Floats:
+    """Degrees of freedom of a sum of variances."""
+    total, weight = variances.sum(axis=0) ** 2, (variances**2 / freedoms).sum(axis=0)
+    return np.where(weight > 0, np.divide(total, weight, out=np.ones_like(total), where=weight > 0), 1.0)
+
+
+def holm(p_values: Sequence[float] | Floats) -> Floats:
+    """p-values corrected for their number (Holm 1979): even one false call in a family of equals is then rare."""
+    values = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(values)
+    scaled = values[order] * np.arange(len(values), 0, -1)
+    corrected = np.empty_like(values)
+    corrected[order] = np.minimum(1.0, np.maximum.accumulate(scaled)) if len(values) else scaled
+    return corrected

@@ -1,0 +1,1 @@
+"""Where and when runs happen: leases between processes, and stopping in good order."""

@@ -1,0 +1,1 @@
+"""Base models: finding them, loading them frozen, and estimating what they cost."""

@@ -1,0 +1,235 @@
+"""The frozen base model: loaded once, scored and trained through adapters, never changed itself."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from lorabench.data.packing import IGNORED, PackedBatch
+from lorabench.errors import ModelError
+from lorabench.machine import trim_heap
+from lorabench.models.fast.families import NotFast, covers, read_decoder
+from lorabench.models.fast.forward import Decoder
+from lorabench.models.fast.native import kernels_for
+from lorabench.models.shape import read_config
+
+Precision = Literal["fp32", "bf16"]
+DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
+HEAD_CHUNK = 256
+"""Tokens whose logits are held at once."""
+
+
+@dataclass(frozen=True)
+class ExecutionPath:
+    """Which computation ran: ours, or PEFT's and Transformers' own, and why."""
+
+    kind: Literal["fast", "reference"]
+    reason: str = ""
+
+
+class FrozenBase:
+    """A causal language model on a device, in a precision, with no parameter that requires a gradient."""
+
+    def __init__(self, model: Any, device: torch.device, precision: Precision) -> None:
+        self.model = model
+        self.device = device
+        self.precision = precision
+        self.num_parameters: int = sum(parameter.numel() for parameter in model.parameters())
+        self.dropout_modules: list[torch.nn.Module] = []
+        """The adapter's dropout. It is on in `loss` only; the base's own dropout is always off."""
+        self.execution = ExecutionPath("reference")
+        self._packs = covers(model)
+        """Whether documents can share a pass; where we do not know how a model attends or makes its logits, none do."""
+        self.compile_seconds = 0.0
+        """What compiling the kernels took in this process: 0 where they were kept from before."""
+        self._decoder: Decoder | None = None
+        self.choose_path()
+
+    def choose_path(self) -> None:
+        """Read the model anew, after an adapter was attached or taken off, and take the fast path where it applies."""
+        kernels = kernels_for(self.device.type)
+        try:
+            self._decoder = read_decoder(self.model, kernels)
+            self.compile_seconds = max(self.compile_seconds, kernels.compile_seconds)
+            reason = "" if kernels.name == "compiled" or self.device.type != "cpu" else "no C++ compiler: slower"
+            self.execution = ExecutionPath("fast", reason)
+        except NotFast as answer:
+            self._decoder = None
+            self.execution = ExecutionPath("reference", str(answer))
+
+    def use_reference_path(self, reason: str) -> None:
+        """Compute as Transformers and PEFT do until the path is chosen again: the yardstick of the fast one."""
+        self._decoder = None
+        self.execution = ExecutionPath("reference", reason)
+
+    def token_nll(self, batch: PackedBatch) -> Tensor:
+        """Nats of each target, float32 [T]; 0 where nothing is scored. No gradient, no dropout."""
+        if self._decoder is not None:
+            return self._decoder.token_nll(batch)
+        with torch.inference_mode():
+            if not self._packs:
+                return torch.cat(list(self._segment_nll(batch)))
+            hidden, targets = self._hidden(batch), torch.from_numpy(batch.targets).to(self.device)
+            chunks = zip(hidden.split(HEAD_CHUNK), targets.split(HEAD_CHUNK), strict=True)
+            return torch.cat([self._chunk_nll(states, wanted) for states, wanted in chunks])
+
+    def loss(self, batch: PackedBatch) -> Tensor:
+        """Nats summed over the scored targets, float32 scalar; differentiable in the adapter's parameters.
+
+        Logits are held for a chunk of tokens at a time; of a model that we do not know, for the whole batch.
+        """
+        if self._decoder is not None:
+            return self._decoder.loss(batch)
+        with self._dropout():
+            if not self._packs:
+                return torch.stack([losses.sum() for losses in self._segment_nll(batch)]).sum()
+            hidden, targets = self._hidden(batch), torch.from_numpy(batch.targets).to(self.device)
+        chunks = zip(hidden.split(HEAD_CHUNK), targets.split(HEAD_CHUNK), strict=True)
+        sums = [checkpoint(self._chunk_sum, states, wanted, use_reentrant=False) for states, wanted in chunks]
+        return torch.stack(sums).sum()
+
+    def generate(self, input_ids: Tensor, *, max_new_tokens: int, temperature: float, top_p: float) -> Tensor:
+        """Sample continuations of prompts of one length: int64 [N, P] -> [N, P + max_new_tokens]."""
+        generated: Tensor = self.model.generate(
+            input_ids,
+            attention_mask=torch.ones_like(input_ids),
+            do_sample=True,
+            temperature=temperature,
+            top_p=top_p,
+            top_k=0,
+            max_new_tokens=max_new_tokens,
+            min_new_tokens=max_new_tokens,
+            pad_token_id=0,
+        )
+        return generated
+
+    def synchronize(self) -> None:
+        """Wait for the device, so that a clock tells the truth."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def release_memory(self) -> None:
+        """Give cached blocks back."""
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        else:
+            trim_heap()
+
+    def free(self) -> None:
+        """Let go of the weights; the base cannot be used afterwards."""
+        self._decoder = None
+        del self.model
+        self.release_memory()
+
+    def _hidden(self, batch: PackedBatch) -> Tensor:
+        starts = torch.from_numpy(batch.segment_starts).to(self.device)
+        index = torch.arange(len(batch.input_ids), device=self.device)
+        segment = torch.bucketize(index, starts[1:], right=True)
+        allowed = (segment[:, None] == segment[None, :]) & (index[:, None] >= index[None, :])
+        with self._mixed():
+            output = self.model.base_model(
+                input_ids=torch.from_numpy(batch.input_ids).to(self.device)[None],
+                position_ids=torch.from_numpy(batch.position_ids).to(self.device)[None],
+                attention_mask=allowed[None, None],
+                use_cache=False,
+            )
+        hidden: Tensor = output.last_hidden_state[0]
+        return hidden
+
+    @contextmanager
+    def _dropout(self) -> Iterator[None]:
+        """The adapter's dropout is on."""
+        for module in self.dropout_modules:
+            module.train()
+        try:
+            yield
+        finally:
+            for module in self.dropout_modules:
+                module.eval()
+
+    def _segment_nll(self, batch: PackedBatch) -> Iterator[Tensor]:
+        """Nats of each segment's targets, one segment at a time through the model's own forward pass."""
+        ids, targets = (torch.from_numpy(array).to(self.device) for array in (batch.input_ids, batch.targets))
+        for start, end in itertools.pairwise(batch.segment_starts.tolist()):
+            with self._mixed():
+                logits = self.model(input_ids=ids[None, start:end], use_cache=False).logits[0]
+            yield functional.cross_entropy(logits.float(), targets[start:end], ignore_index=IGNORED, reduction="none")
+
+    def _mixed(self) -> torch.autocast:
+        """Products in bfloat16 where trained weights are held in float32."""
+        wide = self.precision == "bf16" and next(self.model.parameters()).dtype == torch.float32
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=wide)
+
+    def _chunk_nll(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        with self._mixed():
+            logits = self.model.get_output_embeddings()(hidden)
+        logits = logits.float()
+        return functional.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="none")
+
+    def _chunk_sum(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        return self._chunk_nll(hidden, targets).sum()
+
+
+def import_architecture(folder: Path) -> None:
+    """Import the modules that the model's class needs, so that loading it can be timed by itself."""
+    import transformers
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    getattr(transformers, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(str(read_config(folder).get("model_type")), ""), None)
+
+
+def load_base(folder: Path, *, precision: Precision, device: str) -> FrozenBase:
+    """Load a model folder's safetensors, all of them. Raises ModelError where they do not make the whole model."""
+    from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+    from transformers.utils import logging
+
+    config = read_config(folder)
+    if config.get("model_type") not in CONFIG_MAPPING:
+        code = ", and code of its own, which the folder brings, is never run" if "auto_map" in config else ""
+        raise ModelError(f"{folder}: Transformers knows no model_type {str(config.get('model_type'))[:80]!r}{code}")
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        model, found = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=DTYPES[precision],
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except MemoryError:
+        raise
+    except Exception as error:  # Transformers raises whatever a strange folder makes it meet
+        message = " ".join(str(error).split())[:300]
+        raise ModelError(f"{folder}: the model cannot be loaded: {message or type(error).__name__}") from None
+    missing = sorted(found["missing_keys"])
+    if missing:
+        raise ModelError(
+            f"{folder}: its weights lack {missing[0]}" + (f" and {len(missing) - 1} more" * bool(missing[1:]))
+        )
+    return freeze(model.to(device), torch.device(device), precision)
+
+
+def freeze(model: Any, device: torch.device, precision: Precision) -> FrozenBase:
+    """Make a frozen base of a loaded model: no gradients, and the model's own dropout off for good.
+
+    GPT-2 was published with a dropout of 0.1; only the adapter's dropout is an axis of an experiment.
+    """
+    model.requires_grad_(False)
+    model.eval()
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0
+    return FrozenBase(model, device, precision)

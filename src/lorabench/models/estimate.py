@@ -1,0 +1,242 @@
+"""Estimates time and memory of a run from shapes and from how fast this machine is. Imports no torch.
+
+Work is counted in multiply-adds of the matrix products. Their speed is what runs of the same model and precision were
+seen to reach on this machine; before there was one, a share of what a short probe with numpy reaches, and a fixed time
+per layer for what is not a product. Both are kept in the cache, per machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from lorabench.cache import cache_root, write_atomically
+from lorabench.config import AdapterSettings
+from lorabench.errors import DiskError
+from lorabench.machine import memory_bytes, num_cores, num_gpus, processor_name, supports_bf16
+
+FIXED_SECONDS = 1.0
+"""Per run: attaching, saving, writing the record."""
+SAMPLE_SECONDS_PER_LAYER = 0.12
+"""Writing the sample continuations with the base and with the adapter, on a processor."""
+SHARE_OF_PROBE = {"training": 0.75, "evaluation": 0.85}
+"""What runs were seen to reach of the probe's speed, where products are large."""
+LAYER_SECONDS = {"training": 0.0025, "evaluation": 0.0008}
+"""Per layer and micro-batch on a processor: passes and calls whose time does not depend on the width."""
+ASSUMED_GPU_RATE = 25e12
+"""Multiply-adds per second of a GPU where nothing was measured yet: a third of an A100's peak."""
+FULL_SPEED_GPU_WIDTH = 2048
+"""Narrower models reach less of a GPU's rate: with the square root of their width."""
+ASSUMED_BF16_GAIN = 2.0
+PROBE_SIZE = 768
+NUM_PROBES = 6
+PROBE_LIFE_SECONDS = 3600.0
+"""A machine that was busy with something else is probed again."""
+PROCESS_BYTES = 450_000_000
+"""Python and the libraries themselves."""
+REFERENCE_PATH_FACTOR = 3.0
+"""Activations that PEFT and Transformers keep, next to the fast path."""
+EVALUATION_TOKENS = 2048
+"""Scored at once."""
+LOGIT_TOKENS = 256
+"""Whose logits are held at once."""
+
+
+class PlannedShape(Protocol):
+    """What is known of a model before it is loaded."""
+
+    @property
+    def linears(self) -> Mapping[str, tuple[int, int]]: ...
+    @property
+    def num_parameters(self) -> int: ...
+    @property
+    def num_layers(self) -> int: ...
+    @property
+    def hidden_size(self) -> int: ...
+    @property
+    def vocabulary_size(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What a run would compute. Tokens are counted over all epochs and all evaluations."""
+
+    context_length: int
+    precision: str
+    evaluation_tokens: int
+    train_tokens: int = 0
+    adapter: AdapterSettings | None = None
+    target_modules: Sequence[str] = ()
+    rows_at_once: int = 1
+    writes_samples: bool = False
+
+    @classmethod
+    def evaluation_only(cls, *, num_tokens: int, context_length: int, precision: str) -> Workload:
+        """Scoring the base."""
+        return cls(context_length=context_length, precision=precision, evaluation_tokens=num_tokens)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Wall-clock seconds and peak bytes."""
+
+    seconds: float
+    memory_bytes: int
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Multiply-adds per second, and what comes on top of them."""
+
+    training: float
+    evaluation: float
+    training_layer_seconds: float = 0.0
+    evaluation_layer_seconds: float = 0.0
+
+
+def forward_multiply_adds(shape: PlannedShape, context_length: int) -> float:
+    """Per token: linear layers, output head, attention over half the window on average."""
+    linear = sum(inputs * outputs for inputs, outputs in shape.linears.values())
+    head = shape.hidden_size * shape.vocabulary_size
+    attention = shape.num_layers * shape.hidden_size * context_length
+    return float(linear + head + attention)
+
+
+def training_multiply_adds(shape: PlannedShape, workload: Workload) -> float:
+    """Per token, forward and backward: the frozen weights need input gradients only, adapters both."""
+    forward = forward_multiply_adds(shape, workload.context_length)
+    if workload.adapter is None or workload.adapter.method == "full":
+        return 3.0 * forward
+    rank = workload.adapter.rank
+    adapters = sum(rank * sum(shape.linears[path]) for path in workload.target_modules)
+    return 2.0 * forward + 3.0 * adapters
+
+
+def estimate_run(shape: PlannedShape, workload: Workload) -> Estimate:
+    """Seconds and peak bytes of a run, or of scoring the base when nothing is trained."""
+    seconds = _seconds(shape, workload, _rates(shape, workload.precision))
+    return Estimate(seconds, _memory(shape, workload))
+
+
+def estimate_gpu_seconds(shape: PlannedShape, workload: Workload) -> float:
+    """Seconds that the work would take on one GPU: on this machine's, or else on one like an A100, in bfloat16."""
+    if num_gpus():
+        return estimate_run(shape, workload).seconds
+    return _seconds(shape, workload, _gpu_rates(shape, "bf16"))
+
+
+def _seconds(shape: PlannedShape, workload: Workload, rates: Rates) -> float:
+    per_token = forward_multiply_adds(shape, workload.context_length) / rates.evaluation
+    per_token += rates.evaluation_layer_seconds * shape.num_layers / EVALUATION_TOKENS
+    seconds = workload.evaluation_tokens * per_token
+    if workload.train_tokens:
+        seconds += FIXED_SECONDS + (SAMPLE_SECONDS_PER_LAYER * shape.num_layers if workload.writes_samples else 0.0)
+        per_token = training_multiply_adds(shape, workload) / rates.training
+        per_token += rates.training_layer_seconds * shape.num_layers / (workload.rows_at_once * workload.context_length)
+        seconds += workload.train_tokens * per_token
+    return seconds
+
+
+def _memory(shape: PlannedShape, workload: Workload) -> int:
+    width = 2 if workload.precision == "bf16" else 4
+    weights = shape.num_parameters * width
+    if workload.adapter is None:
+        return PROCESS_BYTES + weights
+    method = workload.adapter.method
+    tokens = workload.rows_at_once * workload.context_length
+    kept = (
+        tokens * width * (sum(outputs for _, outputs in shape.linears.values()) + shape.num_layers * shape.hidden_size)
+    )
+    logits = min(tokens, LOGIT_TOKENS) * shape.vocabulary_size * width
+    if method == "full":  # float32 weights, gradients, two moments, and the base to go back to
+        return round(PROCESS_BYTES + 16 * shape.num_parameters + weights + REFERENCE_PATH_FACTOR * kept + logits)
+    trainable = workload.adapter.rank * sum(sum(shape.linears[path]) for path in workload.target_modules)
+    factor = REFERENCE_PATH_FACTOR if method == "dora" else 1.0
+    copied = weights if method == "pissa" else 0
+    return round(PROCESS_BYTES + weights + copied + 16 * trainable + factor * kept + logits)
+
+
+def _rates(shape: PlannedShape, precision: str) -> Rates:
+    measured = _read_calibration().get(_key(shape, precision))
+    if measured is not None:
+        return Rates(float(measured["training"]), float(measured["evaluation"]))
+    if num_gpus():
+        return _gpu_rates(shape, precision)
+    rate = _probed_rate() * (ASSUMED_BF16_GAIN if precision == "bf16" and supports_bf16() else 1.0)
+    return Rates(
+        rate * SHARE_OF_PROBE["training"],
+        rate * SHARE_OF_PROBE["evaluation"],
+        LAYER_SECONDS["training"],
+        LAYER_SECONDS["evaluation"],
+    )
+
+
+def _gpu_rates(shape: PlannedShape, precision: str) -> Rates:
+    rate = ASSUMED_GPU_RATE * (ASSUMED_BF16_GAIN if precision == "bf16" else 1.0)
+    rate *= min(1.0, (shape.hidden_size / FULL_SPEED_GPU_WIDTH) ** 0.5)
+    return Rates(rate, rate)
+
+
+def _probed_rate() -> float:
+    """Multiply-adds per second of float32 products: measured on this machine (some 50 ms) and kept for an hour."""
+    calibration = _read_calibration()
+    kept = calibration.get("probe")
+    if isinstance(kept, dict) and 0 <= time.time() - kept["at"] < PROBE_LIFE_SECONDS:
+        return float(kept["rate"])
+    import numpy as np
+
+    left = np.full((PROBE_SIZE, PROBE_SIZE), 0.5, dtype=np.float32)
+    right = left.copy()
+    seconds = []
+    for _ in range(NUM_PROBES):
+        started = time.perf_counter()
+        left @ right
+        seconds.append(time.perf_counter() - started)
+    rate = PROBE_SIZE**3 / min(seconds)
+    _keep({**calibration, "probe": {"rate": rate, "at": time.time()}})
+    return rate
+
+
+def remember_speed(
+    shape: PlannedShape,
+    workload: Workload,
+    train_tokens_per_second: float | None,
+    evaluation_tokens_per_second: float | None,
+) -> None:
+    """Keep how fast a finished run was, for later plans on this machine; a run too short to tell changes nothing."""
+    if train_tokens_per_second is None or evaluation_tokens_per_second is None:
+        return
+    calibration = _read_calibration()
+    calibration[_key(shape, workload.precision)] = {
+        "training": train_tokens_per_second * training_multiply_adds(shape, workload),
+        "evaluation": evaluation_tokens_per_second * forward_multiply_adds(shape, workload.context_length),
+    }
+    _keep(calibration)
+
+
+def _keep(calibration: Mapping[str, Any]) -> None:
+    """A cache that cannot be written is no error."""
+    with contextlib.suppress(DiskError):
+        write_atomically(_calibration_path(), json.dumps(calibration, indent=1).encode())
+
+
+def _key(shape: PlannedShape, precision: str) -> str:
+    return f"{shape.num_layers}x{shape.hidden_size}-{shape.num_parameters}-{precision}"
+
+
+def _calibration_path() -> Any:
+    machine = f"{processor_name()}|{num_cores()}|{memory_bytes() >> 30}|{num_gpus()}"
+    return cache_root() / "calibration" / f"{hashlib.sha256(machine.encode()).hexdigest()[:16]}.json"
+
+
+def _read_calibration() -> dict[str, Any]:
+    try:
+        values = json.loads(_calibration_path().read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, dict) else {}

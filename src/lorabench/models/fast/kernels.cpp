@@ -1,0 +1,354 @@
+// The passes over activations that surround the matrix products: each reads and writes its tensors once.
+// Rows are contiguous; tokens are spread over the threads of the OpenMP runtime that torch already runs.
+// Activations are float or bfloat16, arithmetic and the residual stream are always float.
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+namespace {
+
+struct bfloat16 {
+  uint16_t bits;
+};
+
+inline float load(float value) { return value; }
+
+inline float load(bfloat16 value) {
+  uint32_t wide = uint32_t(value.bits) << 16;
+  float result;
+  std::memcpy(&result, &wide, sizeof result);
+  return result;
+}
+
+inline void store(float& place, float value) { place = value; }
+
+inline void store(bfloat16& place, float value) {
+  uint32_t wide;
+  std::memcpy(&wide, &value, sizeof wide);
+  uint32_t rounded = (wide + 0x7fffu + ((wide >> 16) & 1u)) >> 16;
+  place.bits = uint16_t(value != value ? 0x7fc0u : rounded);
+}
+
+// exp by range reduction to [-ln2/2, ln2/2] and a polynomial of degree 6; relative error below 2e-7.
+inline float fast_exp(float x) {
+  x = x < -87.0f ? -87.0f : (x > 88.0f ? 88.0f : x);
+  float turns = std::floor(x * 1.44269504f + 0.5f);
+  float rest = std::fma(turns, -0.693359375f, x);
+  rest = std::fma(turns, 2.12194440e-4f, rest);
+  float sum = 1.0f / 720.0f;
+  sum = std::fma(sum, rest, 1.0f / 120.0f);
+  sum = std::fma(sum, rest, 1.0f / 24.0f);
+  sum = std::fma(sum, rest, 1.0f / 6.0f);
+  sum = std::fma(sum, rest, 0.5f);
+  sum = std::fma(sum, rest, 1.0f);
+  sum = std::fma(sum, rest, 1.0f);
+  int32_t power = (int32_t(turns) + 127) << 23;
+  float scale;
+  std::memcpy(&scale, &power, sizeof scale);
+  return sum * scale;
+}
+
+// Error function, Abramowitz and Stegun 7.1.26: absolute error below 2e-7 in float.
+inline float fast_erf(float x) {
+  float size = std::fabs(x);
+  float t = 1.0f / (1.0f + 0.3275911f * size);
+  float sum = 1.061405429f;
+  sum = std::fma(sum, t, -1.453152027f);
+  sum = std::fma(sum, t, 1.421413741f);
+  sum = std::fma(sum, t, -0.284496736f);
+  sum = std::fma(sum, t, 0.254829592f);
+  return std::copysign(1.0f - sum * t * fast_exp(-size * size), x);
+}
+
+enum Activation { kSilu = 0, kGeluTanh = 1, kGeluErf = 2 };
+
+template <int kind>
+inline void activate(float x, float& value, float& slope) {
+  if (kind == kSilu) {
+    float sigmoid = 1.0f / (1.0f + fast_exp(-x));
+    value = x * sigmoid;
+    slope = sigmoid * (1.0f + x * (1.0f - sigmoid));
+  } else if (kind == kGeluTanh) {
+    const float c = 0.7978845608f, a = 0.044715f;
+    float inner = c * (x + a * x * x * x);
+    float tanh = 1.0f - 2.0f / (fast_exp(2.0f * inner) + 1.0f);
+    value = 0.5f * x * (1.0f + tanh);
+    slope = 0.5f * (1.0f + tanh) + 0.5f * x * (1.0f - tanh * tanh) * c * (1.0f + 3.0f * a * x * x);
+  } else {
+    float cumulative = 0.5f * (1.0f + fast_erf(x * 0.7071067812f));
+    value = x * cumulative;
+    slope = cumulative + x * 0.3989422804f * fast_exp(-0.5f * x * x);
+  }
+}
+
+template <typename T>
+void add_norm(int64_t rows, int64_t width, const float* x, const T* delta, const float* weight, const float* bias,
+              float epsilon, float* total, T* normed, float* mean, float* scale) {
+#pragma omp parallel for schedule(static)
+  for (int64_t row = 0; row < rows; ++row) {
+    const float* in = x + row * width;
+    T* out = normed + row * width;
+    if (delta) {
+      const T* more = delta + row * width;
+      float* sum = total + row * width;
+#pragma omp simd
+      for (int64_t i = 0; i < width; ++i) sum[i] = in[i] + load(more[i]);
+      in = sum;
+    }
+    float centre = 0.0f;
+    if (mean) {
+#pragma omp simd reduction(+ : centre)
+      for (int64_t i = 0; i < width; ++i) centre += in[i];
+      centre /= float(width);
+      mean[row] = centre;
+    }
+    float squares = 0.0f;
+#pragma omp simd reduction(+ : squares)
+    for (int64_t i = 0; i < width; ++i) squares += (in[i] - centre) * (in[i] - centre);
+    float factor = 1.0f / std::sqrt(squares / float(width) + epsilon);
+    scale[row] = factor;
+    if (bias) {
+#pragma omp simd
+      for (int64_t i = 0; i < width; ++i) store(out[i], (in[i] - centre) * factor * weight[i] + bias[i]);
+    } else {
+#pragma omp simd
+      for (int64_t i = 0; i < width; ++i) store(out[i], (in[i] - centre) * factor * weight[i]);
+    }
+  }
+}
+
+template <typename T>
+void add_norm_backward(int64_t rows, int64_t width, const float* d_total, const T* d_normed, const float* x,
+                       const float* mean, const float* scale, const float* weight, float* d_x, T* d_delta) {
+#pragma omp parallel for schedule(static)
+  for (int64_t row = 0; row < rows; ++row) {
+    const float* in = x + row * width;
+    const T* gradient = d_normed + row * width;
+    const float* passed = d_total ? d_total + row * width : nullptr;
+    float* out = d_x + row * width;
+    float centre = mean ? mean[row] : 0.0f, factor = scale[row], along = 0.0f, sum = 0.0f;
+#pragma omp simd reduction(+ : along, sum)
+    for (int64_t i = 0; i < width; ++i) {
+      float g = load(gradient[i]) * weight[i];
+      sum += g;
+      along += g * (in[i] - centre) * factor;
+    }
+    along /= float(width);
+    sum = mean ? sum / float(width) : 0.0f;
+#pragma omp simd
+    for (int64_t i = 0; i < width; ++i) {
+      float g = load(gradient[i]) * weight[i];
+      out[i] = factor * (g - sum - (in[i] - centre) * factor * along);
+    }
+    if (passed) {
+#pragma omp simd
+      for (int64_t i = 0; i < width; ++i) out[i] += passed[i];
+    }
+    if (d_delta) {
+      T* narrow = d_delta + row * width;
+#pragma omp simd
+      for (int64_t i = 0; i < width; ++i) store(narrow[i], out[i]);
+    }
+  }
+}
+
+template <typename T, int kind>
+void activation_of(int64_t count, const T* gate, const T* up, T* out) {
+#pragma omp parallel for simd schedule(static)
+  for (int64_t i = 0; i < count; ++i) {
+    float value, slope;
+    activate<kind>(load(gate[i]), value, slope);
+    store(out[i], up ? value * load(up[i]) : value);
+  }
+}
+
+template <typename T, int kind>
+void activation_backward_of(int64_t count, const T* gate, const T* up, const T* d_out, T* d_gate, T* d_up, T* out) {
+#pragma omp parallel for simd schedule(static)
+  for (int64_t i = 0; i < count; ++i) {
+    float value, slope, gradient = load(d_out[i]);
+    activate<kind>(load(gate[i]), value, slope);
+    if (up) {
+      float factor = load(up[i]);
+      store(d_gate[i], gradient * slope * factor);
+      store(d_up[i], gradient * value);
+      store(out[i], value * factor);
+    } else {
+      store(d_gate[i], gradient * slope);
+      store(out[i], value);
+    }
+  }
+}
+
+// Between [token, head, :] with any strides and blocks of `block` tokens laid out [head, token, :]; the first
+// `rotary` components of each head are turned by the token's angles on the way (sign -1 turns them back).
+template <typename T, bool to_blocks>
+void move_heads(int64_t tokens, int64_t heads, int64_t width, int64_t block, T* by_token, int64_t token_stride,
+                int64_t head_stride, T* by_head, int64_t rotary, const float* cosine, const float* sine, float sign) {
+#pragma omp parallel for schedule(static)
+  for (int64_t token = 0; token < tokens; ++token) {
+    int64_t start = token / block * block;
+    int64_t length = tokens - start < block ? tokens - start : block;
+    int64_t half = rotary / 2;
+    const float* c = cosine + token * half;
+    const float* s = sine + token * half;
+    for (int64_t head = 0; head < heads; ++head) {
+      T* strided = by_token + token * token_stride + head * head_stride;
+      T* blocked = by_head + start * heads * width + (head * length + token - start) * width;
+      const T* from = to_blocks ? strided : blocked;
+      T* to = to_blocks ? blocked : strided;
+#pragma omp simd
+      for (int64_t i = 0; i < half; ++i) {
+        float first = load(from[i]), second = load(from[i + half]);
+        store(to[i], first * c[i] - sign * second * s[i]);
+        store(to[i + half], second * c[i] + sign * first * s[i]);
+      }
+      std::memcpy(to + rotary, from + rotary, size_t(width - rotary) * sizeof(T));
+    }
+  }
+}
+
+// Row r holds query r % queries; it may see keys [lows[query], offset + query].
+template <typename T>
+void softmax(int64_t rows, int64_t queries, int64_t keys, int64_t offset, const int32_t* lows, float factor, T* scores,
+             float* log_sums) {
+#pragma omp parallel for schedule(static, 1)
+  for (int64_t row = 0; row < rows; ++row) {
+    T* line = scores + row * keys;
+    int64_t query = row % queries, low = lows[query], high = offset + query + 1;
+    float largest = -INFINITY, sum = 0.0f;
+#pragma omp simd reduction(max : largest)
+    for (int64_t i = low; i < high; ++i) largest = load(line[i]) > largest ? load(line[i]) : largest;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = low; i < high; ++i) {
+      float power = fast_exp((load(line[i]) - largest) * factor);
+      sum += power;
+      store(line[i], power);
+    }
+    log_sums[row] = largest * factor + std::log(sum);
+    float share = 1.0f / sum;
+    std::memset(line, 0, size_t(low) * sizeof(T));
+#pragma omp simd
+    for (int64_t i = low; i < high; ++i) store(line[i], load(line[i]) * share);
+    std::memset(line + high, 0, size_t(keys - high) * sizeof(T));
+  }
+}
+
+// Turns scores into probabilities and the probabilities' gradients into the scores', both in place.
+template <typename T>
+void softmax_backward(int64_t rows, int64_t queries, int64_t keys, int64_t offset, const int32_t* lows, float factor,
+                      T* scores, T* gradients, const float* log_sums) {
+#pragma omp parallel for schedule(static, 1)
+  for (int64_t row = 0; row < rows; ++row) {
+    T* line = scores + row * keys;
+    T* slope = gradients + row * keys;
+    int64_t query = row % queries, low = lows[query], high = offset + query + 1;
+    float log_sum = log_sums[row], along = 0.0f;
+    std::memset(line, 0, size_t(low) * sizeof(T));
+    std::memset(slope, 0, size_t(low) * sizeof(T));
+#pragma omp simd reduction(+ : along)
+    for (int64_t i = low; i < high; ++i) {
+      float probability = fast_exp(load(line[i]) * factor - log_sum);
+      along += probability * load(slope[i]);
+      store(line[i], probability);
+    }
+#pragma omp simd
+    for (int64_t i = low; i < high; ++i) store(slope[i], load(line[i]) * (load(slope[i]) - along) * factor);
+    std::memset(line + high, 0, size_t(keys - high) * sizeof(T));
+    std::memset(slope + high, 0, size_t(keys - high) * sizeof(T));
+  }
+}
+
+// Nats of each target; logits become their gradient (softmax minus one-hot) where that is wanted.
+template <typename T>
+void cross_entropy(int64_t rows, int64_t width, T* logits, const int64_t* targets, bool gradient, float* losses) {
+#pragma omp parallel for schedule(static)
+  for (int64_t row = 0; row < rows; ++row) {
+    T* line = logits + row * width;
+    int64_t target = targets[row];
+    float wanted = load(line[target]), largest = -INFINITY, sum = 0.0f;
+#pragma omp simd reduction(max : largest)
+    for (int64_t i = 0; i < width; ++i) largest = load(line[i]) > largest ? load(line[i]) : largest;
+    if (gradient) {
+#pragma omp simd reduction(+ : sum)
+      for (int64_t i = 0; i < width; ++i) {
+        float power = fast_exp(load(line[i]) - largest);
+        sum += power;
+        store(line[i], power);
+      }
+      float share = 1.0f / sum;
+#pragma omp simd
+      for (int64_t i = 0; i < width; ++i) store(line[i], load(line[i]) * share);
+      store(line[target], std::expm1(wanted - largest - std::log(sum)));
+    } else {
+#pragma omp simd reduction(+ : sum)
+      for (int64_t i = 0; i < width; ++i) sum += fast_exp(load(line[i]) - largest);
+    }
+    losses[row] = largest - wanted + std::log(sum);
+  }
+}
+
+template <typename T>
+void activation(int kind, int64_t count, const T* gate, const T* up, T* out) {
+  if (kind == kSilu) activation_of<T, kSilu>(count, gate, up, out);
+  if (kind == kGeluTanh) activation_of<T, kGeluTanh>(count, gate, up, out);
+  if (kind == kGeluErf) activation_of<T, kGeluErf>(count, gate, up, out);
+}
+
+template <typename T>
+void activation_backward(int kind, int64_t count, const T* gate, const T* up, const T* d_out, T* d_gate, T* d_up,
+                         T* out) {
+  if (kind == kSilu) activation_backward_of<T, kSilu>(count, gate, up, d_out, d_gate, d_up, out);
+  if (kind == kGeluTanh) activation_backward_of<T, kGeluTanh>(count, gate, up, d_out, d_gate, d_up, out);
+  if (kind == kGeluErf) activation_backward_of<T, kGeluErf>(count, gate, up, d_out, d_gate, d_up, out);
+}
+
+}  // namespace
+
+#define EXPORT(T, SUFFIX)                                                                                             \
+  extern "C" void add_norm_##SUFFIX(int64_t rows, int64_t width, const float* x, const T* delta, const float* weight, \
+                                    const float* bias, float epsilon, float* total, T* normed, float* mean,           \
+                                    float* scale) {                                                                   \
+    add_norm<T>(rows, width, x, delta, weight, bias, epsilon, total, normed, mean, scale);                            \
+  }                                                                                                                   \
+  extern "C" void add_norm_backward_##SUFFIX(int64_t rows, int64_t width, const float* d_total, const T* d_normed,    \
+                                             const float* x, const float* mean, const float* scale,                   \
+                                             const float* weight, float* d_x, T* d_delta) {                           \
+    add_norm_backward<T>(rows, width, d_total, d_normed, x, mean, scale, weight, d_x, d_delta);                       \
+  }                                                                                                                   \
+  extern "C" void activation_##SUFFIX(int kind, int64_t count, const T* gate, const T* up, T* out) {                  \
+    activation<T>(kind, count, gate, up, out);                                                                        \
+  }                                                                                                                   \
+  extern "C" void activation_backward_##SUFFIX(int kind, int64_t count, const T* gate, const T* up, const T* d_out,   \
+                                               T* d_gate, T* d_up, T* out) {                                                  \
+    activation_backward<T>(kind, count, gate, up, d_out, d_gate, d_up, out);                                               \
+  }                                                                                                                   \
+  extern "C" void gather_heads_##SUFFIX(int64_t tokens, int64_t heads, int64_t width, int64_t block, T* by_token,     \
+                                        int64_t token_stride, int64_t head_stride, T* by_head, int64_t rotary,        \
+                                        const float* cosine, const float* sine, float sign) {                         \
+    move_heads<T, true>(tokens, heads, width, block, by_token, token_stride, head_stride, by_head, rotary, cosine,    \
+                        sine, sign);                                                                                  \
+  }                                                                                                                   \
+  extern "C" void scatter_heads_##SUFFIX(int64_t tokens, int64_t heads, int64_t width, int64_t block, T* by_token,    \
+                                         int64_t token_stride, int64_t head_stride, T* by_head, int64_t rotary,       \
+                                         const float* cosine, const float* sine, float sign) {                        \
+    move_heads<T, false>(tokens, heads, width, block, by_token, token_stride, head_stride, by_head, rotary, cosine,   \
+                         sine, sign);                                                                                 \
+  }                                                                                                                   \
+  extern "C" void softmax_##SUFFIX(int64_t rows, int64_t queries, int64_t keys, int64_t offset, const int32_t* lows,  \
+                                   float factor, T* scores, float* log_sums) {                                        \
+    softmax<T>(rows, queries, keys, offset, lows, factor, scores, log_sums);                                          \
+  }                                                                                                                   \
+  extern "C" void softmax_backward_##SUFFIX(int64_t rows, int64_t queries, int64_t keys, int64_t offset,              \
+                                            const int32_t* lows, float factor, T* scores, T* gradients,               \
+                                            const float* log_sums) {                                                  \
+    softmax_backward<T>(rows, queries, keys, offset, lows, factor, scores, gradients, log_sums);                      \
+  }                                                                                                                   \
+  extern "C" void cross_entropy_##SUFFIX(int64_t rows, int64_t width, T* logits, const int64_t* targets,              \
+                                         int32_t gradient, float* losses) {                                           \
+    cross_entropy<T>(rows, width, logits, targets, gradient != 0, losses);                                            \
+  }
+
+EXPORT(float, fp32)
+EXPORT(bfloat16, bf16)

@@ -1,0 +1,193 @@
+"""Reads a model's shape from its folder without loading it: config.json and the headers of its safetensors files.
+
+Only headers are read (kilobytes), and neither torch nor Transformers is imported, so plans are instant.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lorabench.errors import ModelError
+
+if TYPE_CHECKING:
+    from lorabench.catalog import ModelEntry
+
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+MAX_HEADER_BYTES = 100_000_000
+
+_ATTENTION = re.compile(r"(?:^|\.)(?:self_attn|attention|attn|self_attention|mixer)\.")
+_LAYER = re.compile(r"^(?P<layers>.+?)\.(?P<index>\d+)\.(?P<module>.+)$")
+_OUTPUT_HEADS = {"lm_head", "embed_out"}
+_EMBEDDINGS = re.compile(r"(?:^|\.)(?:embed_tokens|embed_in|wte|wpe|word_embeddings|embed_positions)$")
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """Sizes of a causal language model.
+
+    `linears` maps the path of each linear module inside the layers (the output head is not among them) to (inputs,
+    outputs), also where the module stores its weight transposed. `attention_modules` and `mlp_modules` are paths
+    within a layer, such as `self_attn.q_proj`.
+    """
+
+    linears: dict[str, tuple[int, int]]
+    num_parameters: int
+    num_layers: int
+    hidden_size: int
+    vocabulary_size: int
+    max_context_length: int
+    attention_modules: tuple[str, ...]
+    mlp_modules: tuple[str, ...]
+    family: str
+    """The configuration's `model_type`: llama, gpt2, gpt_neox, gemma, …"""
+
+
+def shape_of_entry(entry: ModelEntry) -> ModelShape:
+    """The shape that the catalogue states, for models that are not here yet."""
+    return ModelShape(
+        linears={
+            f"{entry.layer_path}.{layer}.{module}": size
+            for layer in range(entry.num_layers)
+            for module, size in entry.linear_modules.items()
+        },
+        num_parameters=entry.num_parameters,
+        num_layers=entry.num_layers,
+        hidden_size=entry.hidden_size,
+        vocabulary_size=entry.vocabulary_size,
+        max_context_length=entry.max_context_length,
+        attention_modules=entry.attention_modules,
+        mlp_modules=entry.mlp_modules,
+        family=entry.family.replace("-", "_"),
+    )
+
+
+def read_model_shape(folder: Path) -> ModelShape:
+    """The shape of the model in `folder`. Raises ModelError for what is missing or not as it should be."""
+    config = read_config(folder)
+    tensors = _read_tensor_shapes(folder)
+    transposed = config.get("model_type") == "gpt2"
+    prefix = _missing_prefix(tensors, str(config.get("model_type")))
+    linears: dict[str, tuple[int, int]] = {}
+    for name, shape in tensors.items():
+        path = name.removesuffix(".weight")
+        if path == name or len(shape) != 2 or _EMBEDDINGS.search(path) or not _LAYER.match(path):
+            continue
+        inputs, outputs = shape if transposed else shape[::-1]
+        linears[prefix + path] = (inputs, outputs)
+    if not linears:
+        raise ModelError(f"{folder}: its weights hold no layers with linear modules; it is not a language model")
+    within = dict.fromkeys(match["module"] for match in map(_LAYER.match, linears) if match)
+    attention = tuple(module for module in within if _ATTENTION.search(f".{module}"))
+    embeddings = [shape for name, shape in tensors.items() if _EMBEDDINGS.search(name.removesuffix(".weight"))]
+    if not embeddings and not config.get("vocab_size"):
+        raise ModelError(f"{folder}: config.json has no vocab_size, and its weights hold no embedding of a known name")
+    return ModelShape(
+        linears=linears,
+        num_parameters=sum(math.prod(shape) for name, shape in tensors.items() if _is_parameter(name, config)),
+        num_layers=_number(config, folder, "num_hidden_layers", "n_layer", "num_layers"),
+        hidden_size=_number(config, folder, "hidden_size", "n_embd", "d_model"),
+        vocabulary_size=int(config.get("vocab_size") or embeddings[0][0]),
+        max_context_length=_number(config, folder, "max_position_embeddings", "n_positions", "n_ctx"),
+        attention_modules=attention,
+        mlp_modules=tuple(module for module in within if module not in attention),
+        family=str(config.get("model_type", "unknown")),
+    )
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The folder's config.json as a mapping. Raises ModelError."""
+    path = folder / "config.json"
+    try:
+        values = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise ModelError(f"{folder}: there is no config.json; give the folder of a Transformers model") from None
+    except (OSError, ValueError, RecursionError):
+        raise ModelError(f"{path} is not readable JSON") from None
+    if not isinstance(values, dict):
+        raise ModelError(f"{path} should hold one JSON object")
+    return values
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The folder's safetensors files. Raises ModelError where there are none, or only pickled weights."""
+    if (folder / WEIGHTS).is_file():
+        return [folder / WEIGHTS]
+    index = folder / INDEX
+    if not index.is_file():
+        pickled = sorted(
+            path.name for path in folder.glob("*") if path.suffix in {".bin", ".pt", ".pth", ".pkl", ".ckpt"}
+        )
+        if pickled:
+            raise ModelError(
+                f"{folder}: its weights are pickled ({pickled[0][:80]}), which could run code, and are not read; "
+                "save the model again with model.save_pretrained(folder), which writes safetensors"
+            )
+        raise ModelError(f"{folder}: there is no {WEIGHTS}; save the model with model.save_pretrained(folder)")
+    try:
+        names = sorted({str(name) for name in json.loads(index.read_bytes())["weight_map"].values()})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise ModelError(f"{index} is not an index of safetensors files") from None
+    for name in names:
+        if "/" in name or "\\" in name or not name.endswith(".safetensors"):
+            raise ModelError(f"{index} names {name[:80]!r}, which is not a safetensors file beside it")
+        if not (folder / name).is_file():
+            raise ModelError(f"{folder}: {name} is missing, which {INDEX} names")
+    return [folder / name for name in names]
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """The header of a safetensors file: tensor name -> dtype, shape, data_offsets. Raises ModelError."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if not 0 < length <= min(MAX_HEADER_BYTES, size - 8):
+                raise ModelError(f"{path} is not a whole safetensors file")
+            header = json.loads(file.read(length))
+        header.pop("__metadata__", None)
+        ends = [int(tensor["data_offsets"][1]) for tensor in header.values()]
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
+        raise ModelError(f"{path} is not a whole safetensors file") from None
+    if size != 8 + length + max(ends, default=0):
+        raise ModelError(f"{path} is cut short or has something appended; copy or download it again")
+    return dict(header)
+
+
+def _read_tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    try:
+        return {
+            name: tuple(int(size) for size in tensor["shape"])
+            for path in weight_files(folder)
+            for name, tensor in read_header(path).items()
+        }
+    except (KeyError, TypeError, ValueError):
+        raise ModelError(f"{folder}: a safetensors header has no shapes") from None
+
+
+def _missing_prefix(tensors: Mapping[str, Any], model_type: str) -> str:
+    """GPT-2's published weights are named as inside `transformer`; modules of the language model lie under it."""
+    return "transformer." if model_type == "gpt2" and any(name.startswith("h.") for name in tensors) else ""
+
+
+def _is_parameter(name: str, config: Mapping[str, Any]) -> bool:
+    """Whether a stored tensor counts: buffers do not, nor does a head that is the embedding."""
+    path, _, kind = name.rpartition(".")
+    if kind in {"masked_bias", "inv_freq"} or (kind == "bias" and path.endswith((".attn", ".attention"))):
+        return False
+    head = path.rpartition(".")[2] in _OUTPUT_HEADS
+    return not (head and config.get("tie_word_embeddings", config.get("model_type") in {"gpt2", "gemma"}))
+
+
+def _number(config: Mapping[str, Any], folder: Path, *names: str) -> int:
+    for name in names:
+        value = config.get(name)
+        if isinstance(value, int) and value > 0:
+            return value
+    raise ModelError(f"{folder / 'config.json'}: {names[0]} is missing or not a positive number")

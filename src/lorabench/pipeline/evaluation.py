@@ -1,0 +1,100 @@
+"""Scores one model, with or without an adapter, on one file: the same metrics as in a benchmark."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from lorabench.adapters.attach import attach_saved
+from lorabench.data.local import read_local_documents
+from lorabench.data.tokens import Tokeniser
+from lorabench.errors import InputError, ModelError
+from lorabench.evaluate.scoring import score_documents
+from lorabench.machine import describe_device, prepare_process
+from lorabench.models.base import Precision, load_base
+from lorabench.models.locate import locate_model
+from lorabench.models.shape import read_model_shape
+from lorabench.record.schema import derived_figures
+from lorabench.terminal import Progress
+
+MAX_DEFAULT_CONTEXT_LENGTH = 8192
+"""Attention's cost grows with the square of the window; who wants a longer one says so."""
+_PRECISIONS: dict[str, Precision] = {"fp32": "fp32", "bf16": "bf16"}
+
+
+def evaluate(
+    model: str,
+    data: Path | str,
+    *,
+    adapter: Path | str | None = None,
+    context_length: int | None = None,
+    stride: int | None = None,
+    precision: str = "fp32",
+    text_field: str = "text",
+    device: str | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Score every byte of every document of a .txt, .jsonl or .parquet file.
+
+    Returns `negative_log_likelihood` (nats, summed), `num_tokens` (scored), `num_bytes`, `num_words`, `num_documents`,
+    and the figures that follow from them; one that is too large for a float is None. `context_length` is in tokens
+    (default: the model's own limit, at most 8,192). Raises InputError for a model, adapter or file that cannot be used.
+    """
+    _check_settings(precision, stride)
+    prepare_process()
+    documents = read_local_documents(Path(data), text_field=text_field)
+    location = locate_model(model, progress=progress)
+    window = _choose_window(context_length, read_model_shape(location.folder).max_context_length, location.name)
+    tokeniser = Tokeniser(location.folder)
+    tokens = tokeniser.encode(documents)
+    base = load_base(location.folder, precision=_PRECISIONS[precision], device=describe_device(device)[0])
+    if adapter is not None:
+        attach_saved(base, Path(adapter))
+
+    def report(done: int, total: int) -> None:
+        if progress is not None:
+            progress(f"scoring {Path(data).name}", done, total)
+
+    scores = score_documents(
+        base,
+        documents,
+        tokens,
+        prefix=tokeniser.prefix_token_id,
+        context_length=window,
+        stride=stride,
+        progress=report,
+    ).total()
+    if not math.isfinite(scores.negative_log_likelihood):
+        who = location.name if adapter is None else f"{location.name} with {adapter}"
+        raise ModelError(f"{who}: the loss on {data} is not finite in {precision}; weights are damaged")
+    derived = derived_figures(scores)
+    return {
+        "model": location.name,
+        "adapter": None if adapter is None else str(adapter),
+        "data": str(data),
+        "precision": precision,
+        "context_length": window,
+        "stride": min(stride or window, window),
+        **scores.model_dump(),
+        "bits_per_byte": derived["bits_per_byte"],
+        "token_perplexity": derived["perplexity"],
+        "word_perplexity": derived["word_perplexity"],
+        "byte_perplexity": derived["byte_perplexity"],
+        "bits_per_token": derived["bits_per_token"],
+    }
+
+
+def _check_settings(precision: str, stride: int | None) -> None:
+    if precision not in _PRECISIONS:
+        raise InputError(f"precision: {precision!r} is not accepted; accepted: {', '.join(_PRECISIONS)}")
+    if stride is not None and stride < 1:
+        raise InputError(f"stride: {stride} is not accepted; at least one new token per window")
+
+
+def _choose_window(asked: int | None, limit: int, model: str) -> int:
+    if asked is None:
+        return min(limit, MAX_DEFAULT_CONTEXT_LENGTH)
+    if not 1 <= asked <= limit:
+        raise InputError(f"context length: {asked} is not accepted; {model} reads 1 to {limit} tokens")
+    return asked

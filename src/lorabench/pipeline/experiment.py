@@ -1,0 +1,316 @@
+"""Runs an experiment: what is missing of it, group by group, each run recorded as soon as it ends."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from lorabench.cache import disk_error
+from lorabench.config import Experiment
+from lorabench.data.documents import is_path
+from lorabench.errors import CancelledError, InputError
+from lorabench.execute.lease import SILENCE_SECONDS, Watch, is_free, lease_owner, try_lease
+from lorabench.execute.stopping import stop_in_good_order
+from lorabench.machine import describe_device, prepare_process
+from lorabench.models.base import Precision
+from lorabench.models.estimate import remember_speed
+from lorabench.models.locate import is_model_path
+from lorabench.pipeline.group import GroupWork, SharedBase
+from lorabench.pipeline.single_run import RunContext, execute_run
+from lorabench.planning import Group, Plan, PlannedRun, make_plan
+from lorabench.record.provenance import command_line, describe_environment
+from lorabench.record.schema import RunRecord, Status
+from lorabench.record.store import DamagedRecordError, RecordStore
+from lorabench.report.build import build_report, rebuild_table
+from lorabench.terminal import ProgressView, make_view
+from lorabench.track.make import make_trackers
+from lorabench.train.checkpoints import remove_checkpoints
+
+_RETRIED = frozenset({Status.FAILED, Status.OUT_OF_MEMORY, Status.DIVERGED})
+_PAGE_SECONDS = 30.0
+_PAGE_SHARE = 0.05
+"""Of the time at most this much goes into rebuilding the page, however many runs it shows."""
+_POLL_SECONDS = 1.0
+
+
+@dataclass
+class Outcome:
+    """What became of an experiment."""
+
+    records: list[RunRecord] = field(default_factory=list)
+    """Of every run of the experiment that has one now."""
+    num_runs: int = 0
+    """That the experiment asks for."""
+    num_skipped: int = 0
+    cancelled: bool = False
+    results_dir: Path = Path()
+
+    @property
+    def exit_code(self) -> int:
+        """0 when every run completed, else 1."""
+        num_completed = sum(record.status is Status.COMPLETED for record in self.records)
+        return 1 if num_completed < self.num_runs or self.cancelled else 0
+
+
+def run_experiment(
+    experiment: Experiment,
+    output_dir: Path | str = "outputs",
+    *,
+    trackers: Sequence[str] = ("wandb",),
+    upload_adapters: bool = False,
+    retry_failed: bool = False,
+    checkpoint_seconds: float = 60.0,
+    device: str | None = None,
+    view: ProgressView | None = None,
+) -> Outcome:
+    """Do what is missing of the experiment and rebuild the results.
+
+    Finished runs are never done again, failed ones only with `retry_failed`, cancelled ones are taken up where they
+    stopped. Raises InputError before anything is done, EnvironmentProblem where the machine cannot go on.
+    """
+    check_run_options(output_dir, checkpoint_seconds)
+    prepare_process()
+    plan = make_plan(experiment)
+    device, device_name, num_devices = describe_device(device)
+    store = RecordStore(Path(output_dir))
+    tracker_group = make_trackers(trackers, store.output_dir, upload_adapters=upload_adapters)
+    _make_folders(store)
+    with (
+        tracker_group,
+        make_view() if view is None else view as shown,
+        stop_in_good_order(
+            lambda: shown.message("Stopping as soon as nothing is lost by it; Ctrl-C again stops at once")
+        ) as should_stop,
+    ):
+        context = RunContext(
+            experiment=experiment.name,
+            question=experiment.question,
+            store=store,
+            trackers=tracker_group,
+            view=shown,
+            environment=describe_environment(device, device_name, num_devices, command_line()),
+            should_stop=should_stop,
+            checkpoint_seconds=checkpoint_seconds,
+        )
+        for warning in plan.warnings:
+            shown.message(warning)
+        outcome = _Runner(context, plan, device, retry_failed).run()
+    if outcome.records:
+        outcome.results_dir = build_report(store).results_dir
+    return outcome
+
+
+def check_run_options(output_dir: Path | str, checkpoint_seconds: float) -> None:
+    """Raise InputError for options that mean nothing."""
+    if not isinstance(output_dir, str | os.PathLike) or "\0" in os.fspath(output_dir):
+        raise InputError(f"output_dir: {str(output_dir)[:80]!r} is not accepted; a path is expected")
+    if Path(output_dir).exists() and not Path(output_dir).is_dir():
+        raise InputError(f"{output_dir}: it is not a folder; results need one of their own")
+    if not isinstance(checkpoint_seconds, int | float) or not checkpoint_seconds >= 0:
+        raise InputError(f"checkpoint_seconds: {checkpoint_seconds!r} is not accepted; a number from 0 is expected")
+
+
+def _make_folders(store: RecordStore) -> None:
+    """Find out before anything is spent that the output cannot be written."""
+    for folder in (store.runs_dir, store.results_dir, store.base_scores_dir):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise disk_error(folder, error) from None
+
+
+class _Runner:
+    """One pass over the groups, and then a wait for the runs that other processes hold."""
+
+    def __init__(self, context: RunContext, plan: Plan, device: str, retry_failed: bool) -> None:
+        self.context = context
+        self.plan = plan
+        self.device = device
+        self.retry_failed = retry_failed
+        self.attempts: dict[str, int] = {}
+        """How often each run had been tried when this process began: what fails later is not tried again by it."""
+        self.whole: set[str] = set()
+        """Finished runs whose files were found to be as they were written."""
+        self.tried: set[str] = set()
+        self.cancelled = False
+        self.shared: SharedBase | None = None
+        self.page_due_at = time.monotonic() + _PAGE_SECONDS
+
+    def run(self) -> Outcome:
+        """Do every missing run once, then wait for those that others are doing."""
+        self.attempts = {run.run_id: self._num_attempts(run.run_id) for run in self.plan.runs}
+        wanted = self._missing()
+        self._tidy(self.whole)
+        num_skipped = len(self.plan.runs) - len(wanted)
+        self.context.view.plan(len(self.plan.runs), num_skipped, {run.run_id: run.estimated_seconds for run in wanted})
+        while wanted and not self.cancelled:
+            held = [run for group in self.plan.groups for run in self._run_group(group)]
+            wanted = self._missing() if held else []
+            if wanted and not self.cancelled:
+                self._wait(wanted)
+                wanted = self._missing()
+        ids = {run.run_id for run in self.plan.runs}
+        records = [record for record in self.context.store.read_all()[0] if record.run_id in ids]
+        return Outcome(records=records, num_runs=len(self.plan.runs), num_skipped=num_skipped, cancelled=self.cancelled)
+
+    def _wait(self, wanted: Sequence[PlannedRun]) -> None:
+        """Until one of the runs that other processes hold is free, or the user has had enough."""
+        paths = [self._lease_path(run.run_id) for run in wanted]
+        path = paths[0]
+        watch, told = Watch(path), False
+        runs = "a run" if len(wanted) == 1 else f"{len(wanted)} runs"
+        self.context.view.phase(f"waiting for {runs} that {lease_owner(path)} is doing")
+        while not self.context.should_stop():
+            if any(is_free(path) for path in paths):
+                return
+            if not told and watch.silent_seconds() > SILENCE_SECONDS:
+                self.context.view.message(
+                    f"{lease_owner(path)} holds {wanted[0].run_id} and gives no sign of life; if it was stopped, let "
+                    "it go on or end it, and the run is taken over"
+                )
+                told = True
+            time.sleep(_POLL_SECONDS)
+        self.cancelled = True
+
+    def _num_attempts(self, run_id: str) -> int:
+        try:
+            record = self.context.store.read(run_id)
+        except DamagedRecordError:
+            return 0
+        return 0 if record is None else record.attempt
+
+    def _tidy(self, finished: Iterable[str]) -> None:
+        """Remove the checkpoints of runs that were killed after their record was written."""
+        for run_id in finished:
+            folder = self.context.store.checkpoints_dir(run_id)
+            if folder.is_dir():
+                with try_lease(self._lease_path(run_id)) as mine:
+                    if mine:
+                        remove_checkpoints(folder)
+
+    def _missing(self) -> list[PlannedRun]:
+        return [run for run in self.plan.runs if self._is_wanted(run.run_id)]
+
+    def _is_wanted(self, run_id: str) -> bool:
+        """Whether the run is to be done by this process. Nothing is changed: another one may be at it."""
+        if run_id in self.tried:
+            return False
+        try:
+            record = self.context.store.read(run_id)
+        except DamagedRecordError:
+            return True
+        if record is None or record.status is Status.CANCELLED:
+            return True
+        if record.status in _RETRIED:
+            return self.retry_failed and record.attempt <= self.attempts[run_id]
+        if run_id not in self.whole and self.context.store.damaged_files(record):
+            return True
+        self.whole.add(run_id)
+        return False
+
+    def _previous(self, run_id: str) -> RunRecord | None:
+        """The earlier record, if there is one to go on from; damage is set aside. Call only with the lease."""
+        store, say = self.context.store, self.context.view.message
+        try:
+            record = store.read(run_id)
+        except DamagedRecordError as error:
+            say(f"{error}; it was set aside as {store.set_aside(run_id).name}")
+            return None
+        damaged = [] if record is None else store.damaged_files(record)
+        for name in damaged:
+            path = store.run_dir(run_id) / name
+            say(f"{path} is {'not as it was written' if path.exists() else 'missing'}; the run will be done again")
+        for name in dict.fromkeys("adapter" if name.startswith("adapter/") else name for name in damaged):
+            if (store.run_dir(run_id) / name).exists():
+                say(f"{run_id}: {name} was set aside as {store.set_aside(run_id, name).name}")
+        if damaged:
+            store.set_aside(run_id)
+        return None if damaged else record
+
+    def _lease_path(self, run_id: str) -> Path:
+        return self.context.store.run_dir(run_id) / "lease"
+
+    def _run_group(self, group: Group) -> list[PlannedRun]:
+        """Do the group's missing runs; returns those that another process holds."""
+        held = []
+        works: dict[str, GroupWork] = {}
+        for run in group.runs:
+            if self.cancelled:
+                break
+            if not self._is_wanted(run.run_id):
+                continue
+            with try_lease(self._lease_path(run.run_id)) as mine:
+                if not mine:
+                    held.append(run)
+                    continue
+                if self._is_wanted(run.run_id):
+                    open_work = partial(self._open, group, run.spec.training.precision, works)
+                    self._do(group, run, self._previous(run.run_id), open_work)
+        return held
+
+    def _references(self, group: Group) -> dict[str, str]:
+        """What the experiment calls things, where that is not a catalogue name: paths, made absolute."""
+        paths = {"model": group.model.reference} if is_model_path(group.model.reference) else {}
+        corpora = {"dataset": group.dataset} | {f"also_on:{other.name}": other for other in group.also_on}
+        paths |= {key: plan.reference for key, plan in corpora.items() if is_path(plan.reference)}
+        text_field = self.plan.experiment.text_field
+        fields = {"text_field": text_field} if text_field != "text" else {}
+        return {key: str(Path(path).expanduser().absolute()) for key, path in paths.items()} | fields
+
+    def _do(
+        self, group: Group, run: PlannedRun, previous: RunRecord | None, open_work: Callable[[], GroupWork]
+    ) -> None:
+        self.tried.add(run.run_id)
+        self.context.view.start_run(run.run_id, len(self.tried), run.steps)
+        record = execute_run(self.context, open_work, run, self._references(group), previous)
+        self.context.view.finish_run(record)
+        self._rebuild_results()
+        self.cancelled = record.status is Status.CANCELLED or self.context.should_stop()
+        speed = record.speed
+        if record.status is Status.COMPLETED and speed is not None:
+            remember_speed(group.model.shape, run.workload, speed.tokens_per_second, speed.evaluation_tokens_per_second)
+
+    def _rebuild_results(self) -> None:
+        """The table after every run; the page with it where the last one is old enough."""
+        started = time.monotonic()
+        if started < self.page_due_at:
+            rebuild_table(self.context.store)
+            return
+        build_report(self.context.store, figures=False)
+        ended = time.monotonic()
+        self.page_due_at = ended + max(_PAGE_SECONDS, (ended - started) / _PAGE_SHARE)
+
+    def _open(self, group: Group, chosen: str, works: dict[str, GroupWork]) -> GroupWork:
+        precision: Precision = "bf16" if chosen == "bf16" else "fp32"
+        if precision not in works:
+            works[precision] = GroupWork(
+                shared=self._base(group, precision),
+                group=group,
+                text_field=self.plan.experiment.text_field,
+                base_scores_dir=self.context.store.base_scores_dir,
+                progress=self._progress,
+            )
+        return works[precision]
+
+    def _base(self, group: Group, precision: Precision) -> SharedBase:
+        if self.shared is not None and self.shared.is_of(group.model.reference, precision):
+            return self.shared
+        if self.shared is not None:
+            self.shared.free()
+            self.shared = None
+        self.context.view.phase(f"loading {group.model.name}")
+        self.shared = SharedBase.load(group.model.reference, precision, self.device, self._progress)
+        return self.shared
+
+    def _progress(self, description: str, done: float, total: float | None) -> None:
+        """Shows how far long work is, and ends it where the user wants to stop: nothing is lost before training."""
+        if self.context.should_stop():
+            raise CancelledError(f"stopped while {description}")
+        self.context.view.progress(description, done, total)

@@ -1,0 +1,144 @@
+"""Prints plans and catalogue rows for people."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from lorabench.machine import num_gpus
+from lorabench.planning import Group, Part, Plan
+
+MOST_LISTED_RUNS = 100
+"""Of a larger experiment each group is one line; `lorabench plan --json` has every run."""
+
+
+def print_plan(plan: Plan) -> None:
+    """Every run, grouped by base and corpus (of many runs the groups alone), then the parts, totals, what to know."""
+    console = wide_console()
+    if len(plan.runs) <= MOST_LISTED_RUNS:
+        for group in plan.groups:
+            _print_runs(console, group)
+    else:
+        _print_groups(console, plan)
+    if len(plan.groups) > 1:
+        for title, parts in (("model", plan.model_parts), ("corpus", plan.dataset_parts)):
+            _print_parts(console, title, parts)
+    console.print(
+        f"\n{len(plan.runs)} runs, about {duration(plan.estimated_seconds)}"
+        + ("" if num_gpus() else f" on this machine, {duration(plan.estimated_gpu_seconds)} on one GPU like an A100")
+        + (f"; {size(plan.download_bytes)} to fetch" if plan.download_bytes else "")
+    )
+    for warning in plan.warnings:
+        console.print(f"note: {escape(warning)}")
+
+
+def _print_runs(console: Console, group: Group) -> None:
+    download = group.model.missing_bytes + group.dataset.missing_bytes
+    note = f"  (to fetch: {size(download)})" if download else ""
+    console.print(f"\n[bold]{escape(group.model.name)}[/bold] on [bold]{escape(group.dataset.name)}[/bold]{note}")
+    table = _table("run id", "trainable", "text", "tokens", "steps", "time", "memory")
+    for run in group.runs:
+        table.add_row(
+            escape(run.run_id),
+            f"{run.trainable_parameters:,}",
+            size(run.train_bytes),
+            f"{'' if run.tokens_are_exact else '≈ '}{run.train_tokens:,}",
+            f"{run.steps:,}",
+            duration(run.estimated_seconds),
+            size(run.estimated_memory_bytes),
+        )
+    console.print(table)
+
+
+def _print_groups(console: Console, plan: Plan) -> None:
+    console.print(
+        "\nEach line is a group of runs on one base and one corpus; `lorabench plan --json` lists every run.\n"
+    )
+    table = _table("model", "corpus", "runs", "trainable", "text", "tokens", "steps", "time per run", "memory", left=2)
+    for group in plan.groups:
+        table.add_row(
+            escape(group.model.name),
+            escape(group.dataset.name),
+            str(len(group.runs)),
+            _span([run.trainable_parameters for run in group.runs], "{:,}".format),
+            _span([run.train_bytes for run in group.runs], size),
+            _span([run.train_tokens for run in group.runs], "{:,}".format),
+            _span([run.steps for run in group.runs], "{:,}".format),
+            _span([run.estimated_seconds for run in group.runs], duration),
+            _span([run.estimated_memory_bytes for run in group.runs], size),
+        )
+    console.print(table)
+
+
+def _print_parts(console: Console, title: str, parts: Sequence[Part]) -> None:
+    console.print()
+    table = _table(title, "runs", "time here", "on one GPU", "to fetch", "disk")
+    for part in parts:
+        table.add_row(
+            escape(part.name),
+            str(part.num_runs) if part.num_runs else "only scored",
+            duration(3600 * part.estimated_hours),
+            duration(3600 * part.estimated_gpu_hours),
+            size(part.download_bytes),
+            size(part.disk_bytes),
+        )
+    console.print(table)
+
+
+def _table(*columns: str, left: int = 1) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for position, column in enumerate(columns):
+        table.add_column(column, justify="left" if position < left else "right", overflow="fold")
+    return table
+
+
+def _span(values: Sequence[float], show: Callable[[Any], str]) -> str:
+    least, most = show(min(values)), show(max(values))
+    return least if least == most else f"{least} to {most}"
+
+
+def print_rows(rows: list[dict[str, Any]], columns: Sequence[str]) -> None:
+    """A table of the given columns."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in columns:
+        table.add_column(column.replace("_", " "), overflow="fold")
+    for row in rows:
+        table.add_row(*(_cell(column, row[column]) for column in columns))
+    wide_console().print(table)
+
+
+def wide_console() -> Console:
+    """A console as wide as its terminal; where there is none, wide enough that nothing is folded."""
+    console = Console()
+    return console if console.is_terminal else Console(width=240)
+
+
+def _cell(column: str, value: Any) -> str:
+    if value is None:
+        return ""
+    if column.endswith("_bytes"):
+        return size(value)
+    return f"{value:,}" if isinstance(value, int) else escape(str(value))
+
+
+def size(num_bytes: float) -> str:
+    """1,234,567 bytes as `1.2 MB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if num_bytes < 1000:
+            return f"{num_bytes:.0f} {unit}" if unit == "B" else f"{num_bytes:.1f} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:.1f} TB"
+
+
+def duration(seconds: float) -> str:
+    """3,700 seconds as `1 h 02 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes:02d} min" if hours < 48 else f"{hours / 24:.1f} days"

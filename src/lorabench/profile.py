@@ -1,0 +1,23 @@
+"""Chooses the profile that fits this machine; `python -m lorabench.profile` prints its name, and why to stderr."""
+
+from __future__ import annotations
+
+import sys
+
+from lorabench.doctor import hub_is_reachable
+from lorabench.machine import num_gpus
+
+
+def choose_profile() -> tuple[str, str]:
+    """The profile's name and the reason for it."""
+    if num_gpus() == 0:
+        return "local", "there is no GPU here"
+    if not hub_is_reachable():
+        return "local", "there is a GPU, but the hub cannot be reached"
+    return "full", "there is a GPU and the hub can be reached"
+
+
+if __name__ == "__main__":
+    name, reason = choose_profile()
+    print(f"Profile: {name} ({reason})", file=sys.stderr)
+    print(name)

@@ -1,0 +1,134 @@
+"""From records to findings: everything is chosen on validation first, and only then test is read beside the choices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from lorabench.record.schema import RunRecord
+from lorabench.record.store import RecordStore
+from lorabench.report.candidates import CorpusGroup, describe, gather, model_labels, settings_of, varied_axes
+from lorabench.report.comparing import answer, ask, best_sets
+from lorabench.report.findings import AxisFindings, BestSet, CorpusFindings, Findings, UnfinishedRun
+from lorabench.report.hierarchy import contamination, model_hierarchy
+from lorabench.report.overview import overview_of
+from lorabench.report.recommending import next_steps, recommend, recommend_overall, unanswered
+from lorabench.report.test_reading import read_test
+from lorabench.report.validation import DriftReader, ValidationRun, drift_reader, read_validation_runs
+from lorabench.report.views import drift_matrix, efficiency_points, length_buckets
+
+_SEPARATE_AXES = {"model", "rank", "learning_rate", "micro_batch_size"}
+
+
+def analyse(records: Sequence[RunRecord], store: RecordStore) -> Findings:
+    """Everything that the records support. Never raises for a record or file that cannot be used: it says so."""
+    runs, problems = read_validation_runs(records, store)
+    findings = choose(runs, drift_reader(records, store))
+    findings = replace(findings, problems=(*problems, *findings.problems))
+    return replace(findings, test=read_test(findings, records, store))
+
+
+def choose(runs: Sequence[ValidationRun], read_drift: DriftReader) -> Findings:
+    """All that is chosen, ranked and recommended; `test` stays empty."""
+    groups, problems = gather(runs)
+    best = best_sets(groups)
+    hierarchy = model_hierarchy(groups)
+    varied = varied_axes(item.shown.settings for group in groups for item in group.candidates)
+    tried = varied_axes(settings_of(run.spec, run.spec.model) for run in runs)
+    ranks, rates = _axis("rank", groups), _axis("learning_rate", groups)
+    others = tuple(found for axis in tried if axis not in _SEPARATE_AXES for found in _axis(axis, groups))
+    axes = (*ranks, *rates, *others)
+    unfinished = _unfinished(runs, groups)
+    return Findings(
+        overview=overview_of(runs, tuple(group.label for group in groups), varied),
+        corpora=tuple(_corpus(group, entry) for group, entry in zip(groups, best, strict=True)),
+        hierarchy=hierarchy,
+        ranks=ranks,
+        learning_rates=rates,
+        other_axes=others,
+        overall=recommend_overall(groups),
+        recommendations=tuple(recommend(group, entry) for group, entry in zip(groups, best, strict=True)),
+        drift=drift_matrix(groups, read_drift),
+        efficiency=efficiency_points(groups),
+        length_buckets=length_buckets(groups),
+        unfinished=unfinished,
+        unanswered=unanswered(groups, hierarchy, axes),
+        next_steps=next_steps(groups, best, axes, hierarchy, unfinished),
+        problems=tuple(problems),
+    )
+
+
+def _axis(axis: str, groups: Sequence[CorpusGroup]) -> tuple[AxisFindings, ...]:
+    """One axis for every model and corpus: one family of comparisons."""
+    questions = [
+        question
+        for group in groups
+        for model in dict.fromkeys(item.shown.model for item in group.candidates)
+        if (question := ask(axis, group, model)) is not None
+    ]
+    return tuple(answer(questions))
+
+
+def _corpus(group: CorpusGroup, best: BestSet) -> CorpusFindings:
+    run = group.runs[0]
+    facts, scores = run.dataset, run.validation
+    assert scores is not None
+    return CorpusFindings(
+        label=group.label,
+        name=run.spec.dataset,
+        revision=run.spec.dataset_revision,
+        num_documents=scores.num_documents,
+        num_bytes=scores.num_bytes,
+        domain=facts.domain if facts else None,
+        licence=facts.licence if facts else None,
+        synthetic=bool(facts and facts.synthetic),
+        pinned=facts is None or facts.pinned,
+        removed=facts.removed if facts else {},
+        split_documents=facts.num_documents if facts else {},
+        split_bytes=facts.num_bytes if facts else {},
+        candidates=tuple(item.shown for item in group.candidates),
+        best=best,
+        caveats=_caveats(group),
+    )
+
+
+def _caveats(group: CorpusGroup) -> tuple[str, ...]:
+    """What a reader of this corpus's figures should know."""
+    found = contamination([group])
+    contexts = {item.shown.settings["context_length"] for item in group.candidates}
+    precisions = {item.shown.settings["precision"] for item in group.candidates}
+    if len(contexts) > 1:
+        found.append("Scored with windows of different lengths, each run with its own context length")
+    if len(precisions) > 1:
+        found.append("Scored in different precisions, each run in its own")
+    if any(run.documents is None for run in group.runs):
+        found.append("Some runs have no per-document results and so no interval")
+    if any(run.dataset is not None and run.dataset.synthetic for run in group.runs):
+        found.append("Synthetic text")
+    texts = {run.budget.training_text_sha256 for run in group.runs if run.budget is not None}
+    sizes = {run.spec.training.train_bytes for run in group.runs}
+    if len(sizes) > 1:
+        found.append("The configurations were trained on different amounts of text")
+    elif len(texts) > 1:
+        found.append("The configurations were not trained on the same documents")
+    return tuple(found)
+
+
+def _unfinished(runs: Sequence[ValidationRun], groups: Sequence[CorpusGroup]) -> tuple[UnfinishedRun, ...]:
+    models = model_labels(runs)
+    settings = [settings_of(run.spec, models[run.spec.model, run.spec.model_revision]) for run in runs]
+    varied = varied_axes(settings)
+    label_of = {run.run_id: group.label for group in groups for run in group.unfinished}
+    return tuple(
+        UnfinishedRun(
+            run_id=run.run_id,
+            status=run.status,
+            reason=run.status_reason or "",
+            experiment=run.experiment,
+            model=run.spec.model,
+            corpus=label_of.get(run.run_id, run.spec.dataset),
+            label=describe(values, varied),
+        )
+        for run, values in zip(runs, settings, strict=True)
+        if not run.has_result
+    )

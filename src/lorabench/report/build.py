@@ -1,0 +1,76 @@
+"""Rebuilds everything under `results/` from the records alone."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lorabench.cache import exclusively, write_atomically
+from lorabench.report.table import CSV_NAME, write_csv
+
+if TYPE_CHECKING:
+    from lorabench.record.schema import RunRecord
+    from lorabench.record.store import RecordStore
+    from lorabench.report.findings import Findings
+
+
+@dataclass
+class ReportPaths:
+    """What was written, and what could not be used."""
+
+    results_dir: Path
+    written: list[Path] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    findings: Findings | None = None
+
+
+def rebuild_table(store: RecordStore) -> None:
+    """Only the table: cheap enough to be done after every run."""
+    with exclusively(store.results_dir / CSV_NAME):
+        write_csv(store.read_all()[0], store.results_dir / CSV_NAME)
+
+
+def build_report(store: RecordStore, *, figures: bool = True) -> ReportPaths:
+    """Table, summary, page and LaTeX table; with `figures` their files too. Raises DiskError."""
+    from dataclasses import replace
+
+    from lorabench.report.analysis import analyse
+    from lorabench.report.latex import LATEX_NAME, latex_table
+    from lorabench.report.page import PAGE_NAME, render_page
+    from lorabench.report.summary import SUMMARY_NAME, render_summary
+
+    results = store.results_dir
+    with exclusively(results / CSV_NAME):
+        records, damaged = store.read_all()
+        paths = ReportPaths(results, problems=[str(problem) for problem in damaged])
+        write_csv(records, results / CSV_NAME)
+        paths.written.append(results / CSV_NAME)
+    with exclusively(results / SUMMARY_NAME):
+        findings = analyse(records, store)
+        paths.problems += findings.problems
+        findings = replace(findings, problems=tuple(paths.problems))
+        if figures:
+            from lorabench.report.figures import write_figures
+
+            paths.written += write_figures(findings, records, store)
+        drawn = {path.stem for path in (results / "figures").glob("*.svg")}
+        texts = {
+            SUMMARY_NAME: render_summary(findings, drawn, shlex.quote(str(store.output_dir))),
+            PAGE_NAME: render_page(findings, records, store),
+            LATEX_NAME: latex_table(records),
+        }
+        for name, text in texts.items():
+            write_atomically(results / name, text.encode("utf-8", errors="backslashreplace"))
+            paths.written.append(results / name)
+    paths.findings = findings
+    return paths
+
+
+def ties_of(records: Sequence[RunRecord], store: RecordStore) -> dict[str, frozenset[str]]:
+    """By corpus: the runs of the best configuration among these, and of all that cannot be told from it."""
+    from lorabench.report.analysis import analyse
+
+    return analyse(records, store).ties

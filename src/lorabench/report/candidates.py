@@ -1,0 +1,318 @@
+"""Gathers runs into candidates (all but the seed) on corpora (one set of validation documents), and pairs them."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from lorabench.config import RunSpec
+from lorabench.evaluate.statistics import Interval, compare_pair, estimate_figure, holm, stack
+from lorabench.identity import fingerprint
+from lorabench.record.schema import Environment, Scores
+from lorabench.report.findings import Candidate, Cost, Setting, Verdict
+from lorabench.report.pairing import MISSING_DOCUMENTS, Measured, Pairs, seed_note
+from lorabench.report.validation import ValidationRun
+
+AXIS_TITLES = {
+    "model": "model",
+    "method": "method",
+    "rank": "rank",
+    "alpha": "alpha",
+    "dropout": "dropout",
+    "target_modules": "target modules",
+    "learning_rate": "learning rate",
+    "batch_size": "batch size",
+    "micro_batch_size": "micro-batch size",
+    "context_length": "context length",
+    "train_bytes": "training text in bytes",
+    "epochs": "epochs",
+    "schedule": "schedule",
+    "warmup_ratio": "warm-up",
+    "weight_decay": "weight decay",
+    "max_grad_norm": "gradient clipping",
+    "precision": "precision",
+    "quantization": "quantisation",
+}
+"""Axis -> what people call it, in the order of tables."""
+_ADAPTER_ONLY = ("rank", "alpha", "dropout", "target_modules")
+
+
+@dataclass(frozen=True)
+class CorpusGroup:
+    """Candidates that were scored on the same documents, lowest figure first."""
+
+    label: str
+    runs: tuple[ValidationRun, ...]
+    """With a result."""
+    unfinished: tuple[ValidationRun, ...]
+    candidates: tuple[Measured, ...]
+
+    @cached_property
+    def pairs(self) -> Pairs:
+        """Comparisons between its candidates."""
+        return Pairs(self.candidates)
+
+    def of_model(self, model: str) -> list[Measured]:
+        """The model's candidates."""
+        return [item for item in self.candidates if item.shown.model == model]
+
+
+def settings_of(spec: RunSpec, model: str) -> dict[str, Setting]:
+    """Every axis by its name; what an untouched setting of `full` would mean is None."""
+    values: dict[str, Setting] = {"model": model} | spec.adapter.model_dump() | spec.training.model_dump()
+    values["quantization"] = spec.quantization
+    if spec.adapter.method == "full":
+        values |= dict.fromkeys(_ADAPTER_ONLY)
+    return {axis: values[axis] for axis in AXIS_TITLES}
+
+
+def show_setting(value: Setting) -> str:
+    """A value as people write it."""
+    if isinstance(value, float):
+        return f"{value:g}"
+    return "none" if value is None else f"{value:,}" if isinstance(value, int) else value
+
+
+def varied_axes(settings: Iterable[Mapping[str, Setting]]) -> tuple[str, ...]:
+    """Axes with more than one value; that `full` has no rank is no value of its own."""
+    every = list(settings)
+    return tuple(axis for axis in AXIS_TITLES if len({values[axis] for values in every} - {None}) > 1)
+
+
+def describe(settings: Mapping[str, Setting], varied: Sequence[str]) -> str:
+    """What sets a configuration apart, always with model, method or rank, and rate."""
+    parts = [show_setting(settings["model"])]
+    for axis in AXIS_TITLES:
+        value = settings[axis]
+        if axis == "model" or value is None:
+            continue
+        if axis in varied or axis in {"rank", "learning_rate"} or (axis == "method" and value != "lora"):
+            name = {"learning_rate": "rate", "method": ""}.get(axis, AXIS_TITLES[axis])
+            parts.append(f"{name} {show_setting(value)}".strip())
+    return ", ".join(parts)
+
+
+def model_labels(runs: Sequence[ValidationRun]) -> dict[tuple[str, str], str]:
+    """(name, revision) -> name, with the revision where one name stands for several."""
+    return _labels({(run.spec.model, run.spec.model_revision) for run in runs})
+
+
+def _labels(pairs: set[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    count = Counter(name for name, _ in pairs)
+    return {
+        (name, revision): name if count[name] == 1 else f"{name} (revision {revision[:8]})"
+        for name, revision in sorted(pairs)
+    }
+
+
+def gather(runs: Sequence[ValidationRun]) -> tuple[list[CorpusGroup], list[str]]:
+    """Corpora with their candidates, and sentences on runs that could not be used as they are."""
+    models, problems = model_labels(runs), list[str]()
+    varied = varied_axes(settings_of(run.spec, models[run.spec.model, run.spec.model_revision]) for run in runs)
+    groups = []
+    for label, members in _corpora(runs).items():
+        unfinished = [
+            run
+            for run in runs
+            if not run.has_result and any(_same_corpus(run.spec, member.spec) for member in members[:1])
+        ]
+        configurations: dict[str, list[ValidationRun]] = defaultdict(list)
+        for run in members:
+            configurations[_configuration_key(run)].append(run)
+        measured = []
+        for key, seeds in configurations.items():
+            kept, repeated = _one_run_per_seed(seeds)
+            problems += [
+                f"{run.run_id}: the same configuration and seed as {other.run_id}, which is the later and is used"
+                for run, other in repeated
+            ]
+            failed = [run for run in unfinished if _configuration_key(run) == key]
+            settings = settings_of(kept[0].spec, models[kept[0].spec.model, kept[0].spec.model_revision])
+            measured.append(_measure(label, settings, varied, kept, failed))
+        measured.sort(key=lambda item: (item.estimate, item.shown.label))
+        groups.append(CorpusGroup(label, tuple(members), tuple(unfinished), tuple(measured)))
+    return _judge_against_base(groups), problems
+
+
+def _corpora(runs: Sequence[ValidationRun]) -> dict[str, list[ValidationRun]]:
+    """Label -> runs with a result that were scored on the same documents."""
+    coarse: dict[tuple[object, ...], list[ValidationRun]] = defaultdict(list)
+    for run in runs:
+        if run.has_result and run.validation is not None:
+            sizes = (run.validation.num_documents, run.validation.num_bytes)
+            coarse[(run.spec.dataset, run.spec.dataset_revision, run.spec.evaluation.stride, *sizes)].append(run)
+    sets: list[list[ValidationRun]] = []
+    for members in coarse.values():
+        texts: dict[str, list[ValidationRun]] = defaultdict(list)
+        for run in members:
+            texts[run.documents.fingerprint if run.documents is not None else ""].append(run)
+        unknown = texts.pop("", [])
+        ordered = sorted(texts.values(), key=len, reverse=True) or [[]]
+        ordered[0] = ordered[0] + unknown
+        sets += ordered
+    sets.sort(key=lambda members: (members[0].spec.dataset, -len(members)))
+    count = Counter(members[0].spec.dataset for members in sets)
+    labelled: dict[str, list[ValidationRun]] = {}
+    for members in sets:
+        name, scores = members[0].spec.dataset, members[0].validation
+        label = name
+        if count[name] > 1 and scores is not None:
+            stride = members[0].spec.evaluation.stride
+            label = f"{name} ({scores.num_documents:,} documents, {scores.num_bytes:,} bytes"
+            label += f", stride {stride})" if stride else ")"
+        while label in labelled:
+            label += f" of revision {members[0].spec.dataset_revision[:8]}" if "revision" not in label else " again"
+        labelled[label] = members
+    return labelled
+
+
+def _same_corpus(one: RunSpec, two: RunSpec) -> bool:
+    return (one.dataset, one.dataset_revision, one.evaluation.stride, one.evaluation.validation_bytes) == (
+        two.dataset,
+        two.dataset_revision,
+        two.evaluation.stride,
+        two.evaluation.validation_bytes,
+    )
+
+
+def _configuration_key(run: ValidationRun) -> str:
+    """Everything but the seed and what evaluation does besides."""
+    spec = run.spec
+    values = [spec.model, spec.model_revision, spec.dataset, spec.dataset_revision, spec.quantization]
+    return fingerprint([*values, spec.adapter, spec.training])
+
+
+def _one_run_per_seed(
+    runs: Sequence[ValidationRun],
+) -> tuple[list[ValidationRun], list[tuple[ValidationRun, ValidationRun]]]:
+    kept: dict[int, ValidationRun] = {}
+    repeated = []
+    for run in sorted(runs, key=lambda run: (run.started_at, run.run_id)):
+        if run.spec.seed in kept:
+            repeated.append((kept[run.spec.seed], run))
+        kept[run.spec.seed] = run
+    return [kept[seed] for seed in sorted(kept)], repeated
+
+
+def _measure(
+    corpus: str,
+    settings: dict[str, Setting],
+    varied: Sequence[str],
+    runs: Sequence[ValidationRun],
+    failed: Sequence[ValidationRun],
+) -> Measured:
+    scores = [run.validation for run in runs if run.validation is not None]
+    figures = [item.bits_per_byte for item in scores]
+    bases = [run.base.bits_per_byte for run in runs if run.base is not None]
+    seeds = tuple(run.spec.seed for run in runs)
+    documents = [run.documents for run in runs if run.documents is not None]
+    nll = base_nll = num_bytes = figure = None
+    bits = Interval(statistics.fmean(figures), None, None, scores[0].num_documents, len(runs), MISSING_DOCUMENTS)
+    gain = None
+    if bases:
+        estimate = statistics.fmean(bases) - bits.estimate
+        gain = Interval(estimate, None, None, scores[0].num_documents, len(runs), MISSING_DOCUMENTS)
+    if len(documents) == len(runs):
+        nll, num_bytes = np.stack([item.nll for item in documents]), documents[0].num_bytes
+        figure = estimate_figure(nll, num_bytes)
+        bits = figure.interval(len(num_bytes), len(runs), seed_note(seeds))
+        base_rows = [item.base_nll for item in documents if item.base_nll is not None]
+        if len(base_rows) == len(runs):
+            base_nll = np.stack(base_rows)
+            gain = compare_pair(base_nll, nll, num_bytes).interval(len(num_bytes), len(runs), seed_note(seeds))
+    mean = _mean_scores(scores)
+    last = [run.evaluations[-1].validation.bits_per_byte for run in runs if run.evaluations]
+    best = [min(item.validation.bits_per_byte for item in run.evaluations) for run in runs if run.evaluations]
+    losses = [run.last_training_loss for run in runs if run.last_training_loss is not None]
+    shown = Candidate(
+        key="c" + fingerprint([corpus, _configuration_key(runs[0])])[:12],
+        corpus=corpus,
+        model=str(settings["model"]),
+        label=describe(settings, varied),
+        settings=settings,
+        seeds=seeds,
+        run_ids=tuple(run.run_id for run in runs),
+        failed_run_ids=tuple(run.run_id for run in failed),
+        bits_per_byte=bits,
+        gain=gain,
+        base_bits_per_byte=statistics.fmean(bases) if bases else None,
+        seed_deviation=statistics.stdev(figures) if len(figures) > 1 else None,
+        perplexity=mean.perplexity,
+        bits_per_token=mean.bits_per_token,
+        word_perplexity=mean.word_perplexity,
+        last_bits_per_byte=statistics.fmean(last) if last else None,
+        best_checkpoint_bits_per_byte=statistics.fmean(best) if best else None,
+        last_training_loss=statistics.fmean(losses) if losses else None,
+        cost=_cost(runs),
+    )
+    return Measured(shown, nll, base_nll, num_bytes, figure, tuple(runs))
+
+
+def _mean_scores(scores: Sequence[Scores]) -> Scores:
+    """The same text, the mean loss over seeds."""
+    nll = statistics.fmean(item.negative_log_likelihood for item in scores)
+    return scores[0].model_copy(update={"negative_log_likelihood": nll})
+
+
+def hardware_of(environment: Environment) -> str:
+    """What timings may be compared within."""
+    cores = f", {environment.num_cores} cores" if environment.device == "cpu" else ""
+    return f"{environment.num_devices} × {environment.device_name} ({environment.device}{cores})"
+
+
+def _cost(runs: Sequence[ValidationRun]) -> Cost:
+    """Medians over the runs on the hardware that most of them ran on."""
+    hardware = Counter(hardware_of(run.environment) for run in runs).most_common(1)[0][0]
+    same = [run for run in runs if hardware_of(run.environment) == hardware]
+    speeds = [run.speed.tokens_per_second for run in same if run.speed and run.speed.tokens_per_second]
+    bytes_per_second = [
+        run.speed.tokens_per_second * run.budget.train_bytes / run.budget.train_tokens
+        for run in same
+        if run.speed and run.speed.tokens_per_second and run.budget and run.budget.train_tokens
+    ]
+    return Cost(
+        hardware=hardware,
+        precision=runs[0].spec.training.precision,
+        tokens_per_second=_median(speeds),
+        bytes_per_second=_median(bytes_per_second),
+        train_seconds=_median([run.speed.train_seconds for run in same if run.speed]),
+        peak_memory_bytes=_median([run.speed.peak_memory_bytes for run in same if run.speed]),
+        adapter_bytes=_median([run.adapter.adapter_bytes for run in same if run.adapter and run.adapter.adapter_bytes]),
+        trainable_parameters=next((run.adapter.trainable_parameters for run in same if run.adapter), None),
+    )
+
+
+def _median(values: Sequence[float]) -> float | None:
+    return statistics.median(values) if values else None
+
+
+def _judge_against_base(groups: Sequence[CorpusGroup]) -> list[CorpusGroup]:
+    """Mark each candidate better or worse than its base, corrected over all candidates and corpora."""
+    every = [item for group in groups for item in group.candidates]
+    tested = [
+        (item.key, compare_pair(item.nll, item.base_nll, item.num_bytes))
+        for item in every
+        if item.nll is not None and item.base_nll is not None and item.num_bytes is not None and len(item.num_bytes) > 1
+    ]
+    if not tested:
+        return list(groups)
+    differences = stack([difference for _, difference in tested])
+    verdicts = {
+        key: Verdict.NO_DETECTABLE_DIFFERENCE if p >= 0.05 else Verdict.LOWER if estimate < 0 else Verdict.HIGHER
+        for (key, _), p, estimate in zip(tested, holm(differences.p_value()), differences.estimate, strict=True)
+    }
+    return [
+        replace(
+            group,
+            candidates=tuple(
+                replace(item, shown=replace(item.shown, versus_base=verdicts.get(item.key, Verdict.NOT_COMPARED)))
+                for item in group.candidates
+            ),
+        )
+        for group in groups
+    ]

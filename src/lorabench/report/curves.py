@@ -1,0 +1,80 @@
+"""Training curves: thinned for the page, and those of the best runs as a figure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from lorabench.record.schema import RunRecord
+from lorabench.record.store import RecordStore
+from lorabench.report.findings import Findings
+from lorabench.report.picture import Kind, Panel, Picture, Point, Series
+
+MAX_POINTS = 200
+"""Points of one curve in a small experiment; more runs have fewer each, so that the page stays small."""
+POINTS_IN_ALL = 40_000
+MIN_POINTS = 16
+NUM_FIRST = 4
+FIELDS = ("smoothed_loss", "learning_rate", "gradient_norm")
+TITLES = {
+    "smoothed_loss": "Training loss (smoothed), nats per token",
+    "evaluated": "Validation, bits per byte",
+    "learning_rate": "Learning rate",
+    "gradient_norm": "Gradient norm before clipping",
+}
+
+
+def curves_payload(records: Sequence[RunRecord], store: RecordStore) -> list[dict[str, Any]]:
+    """For each run its thinned training curve and its validation scorings, in the order of `records`."""
+    points = max(MIN_POINTS, min(MAX_POINTS, POINTS_IN_ALL // max(1, len(records))))
+    return [_curve(record, store, points) for record in records]
+
+
+def first_runs(findings: Findings, records: Sequence[RunRecord]) -> list[int]:
+    """Places among the records of the lowest configuration of each corpus, then of the next ones; else of any runs."""
+    places = {record.run_id: place for place, record in enumerate(records)}
+    candidates = [corpus.candidates[0] for corpus in findings.corpora if corpus.candidates]
+    candidates += [item for corpus in findings.corpora[:1] for item in corpus.candidates[1:]]
+    chosen = [places[item.run_ids[0]] for item in candidates if item.run_ids and item.run_ids[0] in places]
+    return list(dict.fromkeys(chosen or range(len(records))))[:NUM_FIRST]
+
+
+def curves_picture(findings: Findings, records: Sequence[RunRecord], store: RecordStore) -> Picture:
+    """The curves of the first runs, a panel for each of the four figures."""
+    chosen = [(records[place], _curve(records[place], store, MAX_POINTS)) for place in first_runs(findings, records)]
+    panels = []
+    for field, title in TITLES.items():
+        series = []
+        for index, (record, curve) in enumerate(chosen):
+            pairs = curve["evaluated"] if field == "evaluated" else zip(curve["step"], curve[field], strict=True)
+            points = tuple(Point(x, y) for x, y in pairs if x is not None and y is not None)
+            if points:
+                series.append(Series(run_name(record), index, points))
+        if series:
+            panels.append(Panel(title, "", Kind.LINES, "step", "", tuple(series)))
+    return Picture("training_curves", "Training curves", tuple(panels), (), ())
+
+
+def run_name(record: RunRecord) -> str:
+    """A run in words; unlike its id without the hash."""
+    spec = record.spec
+    size = "full" if spec.adapter.method == "full" else f"rank {spec.adapter.rank}"
+    return f"{spec.model}, {spec.dataset}, {size}, rate {spec.training.learning_rate:g}, seed {spec.seed}"
+
+
+def _curve(record: RunRecord, store: RecordStore, max_points: int) -> dict[str, Any]:
+    lines = store.metrics(record.run_id, max_points)
+    steps = [line for line in lines if line.get("kind") == "step" and short(line.get("step")) is not None]
+    curve: dict[str, Any] = {"step": [line.get("step") for line in steps]}
+    for name in FIELDS:
+        curve[name] = [short(line.get(name)) for line in steps]
+    curve["evaluated"] = [[item.step, short(item.validation.bits_per_byte)] for item in record.evaluations]
+    return curve
+
+
+def short(value: object) -> float | int | None:
+    """Six significant digits: more than any screen shows. None for what is no finite number."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return value if isinstance(value, int) else float(f"{value:.6g}")

@@ -1,0 +1,400 @@
+"""What an analysis of records found: plain frozen values that table, summary, figures and page are written from.
+
+`report.analysis.analyse` computes them. Nothing here holds markup: names, reasons and sentences are plain text, some of
+it other people's, and whoever shows it escapes it. Sentences have no final full stop. Bits per byte; lower is better.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from lorabench.evaluate.statistics import Interval
+from lorabench.record.schema import Status
+
+Setting = str | int | float | None
+"""The value of one axis."""
+
+
+class Verdict(StrEnum):
+    """What a comparison came to, after correction for the number of comparisons."""
+
+    LOWER = "lower"
+    """The first is lower, so better, beyond doubt at the level stated."""
+    HIGHER = "higher"
+    NO_DETECTABLE_DIFFERENCE = "no detectable difference"
+    NOT_COMPARED = "not compared"
+    """The data does not allow the comparison; the reason is beside."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """First minus second, in bits per byte."""
+
+    first: str
+    """What is compared: candidate keys, models or values of an axis, as shown."""
+    second: str
+    verdict: Verdict
+    difference: Interval | None = None
+    """For this comparison alone; None where there is no document-by-document data."""
+    adjusted_p: float | None = None
+    """Corrected over everything the question compares in this report; a verdict holds where it is below 0.05."""
+    reason: str = ""
+    """Why it was not compared, or what limits the verdict, such as `on seed 0 alone`."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a candidate's runs took: medians over its seeds. Compare only within one `hardware` and `precision`."""
+
+    hardware: str
+    precision: str
+    tokens_per_second: float | None
+    bytes_per_second: float | None
+    """Of text: unlike tokens, comparable between tokenizers."""
+    train_seconds: float | None
+    peak_memory_bytes: float | None
+    adapter_bytes: float | None
+    trainable_parameters: int | None
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A configuration on one corpus: everything but the seed."""
+
+    key: str
+    """Short and unique within the findings; safe as an HTML id."""
+    corpus: str
+    """The `label` of its CorpusFindings."""
+    model: str
+    label: str
+    """What sets it apart from the others, such as `smollm2, rank 16, rate 0.001`."""
+    settings: Mapping[str, Setting]
+    """Every axis by its name: model, method, rank, alpha (the rule), …, learning_rate, context_length, precision."""
+    seeds: tuple[int, ...]
+    run_ids: tuple[str, ...]
+    """Of the runs with a result, one for each seed, in the order of `seeds`."""
+    failed_run_ids: tuple[str, ...]
+    """Runs of this configuration without a result."""
+    bits_per_byte: Interval
+    """On validation, mean over seeds."""
+    gain: Interval | None
+    """Base minus adapted, on validation: positive is better. None where no base was scored."""
+    base_bits_per_byte: float | None
+    seed_deviation: float | None
+    """Standard deviation of the figure over seeds; None with one seed."""
+    perplexity: float
+    bits_per_token: float
+    word_perplexity: float
+    """On validation, from the mean loss over seeds. Perplexity and bits per token: within one tokenizer only."""
+    last_bits_per_byte: float | None
+    best_checkpoint_bits_per_byte: float | None
+    """On validation, of the last scoring and of the best along the run; means over seeds."""
+    last_training_loss: float | None
+    cost: Cost
+    versus_base: Verdict = Verdict.NOT_COMPARED
+    """Of the adapted model against its base on validation, corrected over all candidates."""
+
+
+@dataclass(frozen=True)
+class BestSet:
+    """The best candidate of a corpus, or those that cannot be told from it."""
+
+    lowest: str | None
+    """Key of the candidate with the lowest figure; None without any result."""
+    tied: tuple[str, ...]
+    """Keys of all that cannot be told from it, itself included, lowest first."""
+    comparisons: tuple[Comparison, ...]
+    """The lowest against each other candidate (keys)."""
+    claim: str
+    """The result in words, with its reason: who is best, or that nobody is."""
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether one candidate was told apart from all others."""
+        return len(self.tied) == 1 and any(item.verdict is not Verdict.NOT_COMPARED for item in self.comparisons)
+
+
+@dataclass(frozen=True)
+class CorpusFindings:
+    """One corpus at one revision, scored on one set of validation documents; only within it are candidates compared."""
+
+    label: str
+    """The corpus's name, with more where a name stands for several sets of documents."""
+    name: str
+    revision: str
+    num_documents: int
+    num_bytes: int
+    """Of the validation text scored."""
+    domain: str | None
+    licence: str | None
+    synthetic: bool
+    pinned: bool
+    removed: Mapping[str, int]
+    """Documents removed when the corpus was prepared, by reason: empty, exact_duplicates, near_duplicates."""
+    split_documents: Mapping[str, int]
+    split_bytes: Mapping[str, int]
+    candidates: tuple[Candidate, ...]
+    """Lowest figure first."""
+    best: BestSet
+    caveats: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Level:
+    """One value of an axis, represented by its best configuration, which validation chose."""
+
+    value: Setting
+    shown: str
+    candidate: str | None
+    """Key; None where no run of this value has a result, or it could not be compared."""
+    bits_per_byte: Interval | None
+    num_candidates: int
+    """Among how many configurations the best was chosen."""
+    num_failed_runs: int
+    is_tied_best: bool
+    """It is the best, or cannot be told from the best."""
+
+
+@dataclass(frozen=True)
+class AxisFindings:
+    """One axis, for one model and corpus: values compared at their best, on the settings that all were tried with."""
+
+    axis: str
+    """Its name in the experiment file: rank, learning_rate, target_modules, …, or `model`."""
+    title: str
+    model: str | None
+    """None where the axis is the model."""
+    corpus: str
+    levels: tuple[Level, ...]
+    """In the axis's order: numbers rising, names as they came."""
+    comparisons: tuple[Comparison, ...]
+    """All pairs of levels (as shown)."""
+    is_answered: bool
+    """Whether the design can answer the question at all; where not, `claim` says why."""
+    claim: str
+    caveats: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ModelRank:
+    """A model's place over all corpora that the models share."""
+
+    model: str
+    mean_bits_per_byte: Interval | None
+    """Unweighted mean over those corpora, each at the model's best configuration there."""
+    is_tied_best: bool
+    num_corpora_best: int
+    """Corpora on which it was told apart from all other models and lower."""
+
+
+@dataclass(frozen=True)
+class ModelHierarchy:
+    """Which base model is best, overall and per corpus."""
+
+    is_answered: bool
+    claim: str
+    corpora: tuple[str, ...]
+    """Labels of the corpora that the overall comparison is made over."""
+    ranking: tuple[ModelRank, ...]
+    comparisons: tuple[Comparison, ...]
+    """Overall, all pairs of models."""
+    per_corpus: tuple[AxisFindings, ...]
+    caveats: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """What to take. Everything in it was chosen on validation."""
+
+    corpus: str | None
+    """None: over all corpora."""
+    candidates: tuple[str, ...]
+    """Keys: the chosen configuration; overall the same configuration on each corpus. Empty: no recommendation."""
+    claim: str
+    """The recommendation in one sentence, or why there is none."""
+    bits_per_byte: Interval | None
+    gain: Interval | None
+    is_decided: bool
+    """Whether the choice was told apart from every alternative."""
+    alternatives: tuple[str, ...]
+    """Keys of what cannot be told from it, the smallest adapter first."""
+    caveats: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class DriftCell:
+    """What an adapter costs or gives on a corpus it was not trained on."""
+
+    model: str
+    trained_on: str
+    """Label of a corpus."""
+    scored_on: str
+    candidate: str
+    base_bits_per_byte: float
+    bits_per_byte: float
+    change: Interval
+    """Adapted minus base: positive is worse."""
+    verdict: Verdict
+    """Of adapted against base, corrected over all cells of the matrix."""
+
+
+@dataclass(frozen=True)
+class EfficiencyPoint:
+    """A candidate among those it may be compared with: same corpus, hardware and precision."""
+
+    candidate: str
+    corpus: str
+    hardware: str
+    precision: str
+    bits_per_byte: float
+    cost: Cost
+    on_speed_front: bool
+    on_memory_front: bool
+    on_size_front: bool
+    """Whether no other point is better in one of quality and cost and at least as good in the other."""
+
+
+@dataclass(frozen=True)
+class LengthBucket:
+    """Documents of one range of lengths, scored by the best candidate of a model on a corpus."""
+
+    corpus: str
+    model: str
+    candidate: str
+    low_bytes: int
+    high_bytes: int
+    num_documents: int
+    bits_per_byte: float
+    base_bits_per_byte: float | None
+    perplexity: float
+
+
+@dataclass(frozen=True)
+class UnfinishedRun:
+    """A run without a full result: it is listed, never dropped."""
+
+    run_id: str
+    status: Status
+    reason: str
+    experiment: str
+    model: str
+    corpus: str
+    label: str
+
+
+@dataclass(frozen=True)
+class ExperimentFacts:
+    """One experiment among the records."""
+
+    name: str
+    question: str
+    num_runs: int
+    num_completed: int
+    commands: tuple[str, ...]
+    """As they were typed, each once."""
+
+
+@dataclass(frozen=True)
+class ModelFactsShown:
+    """A base model as the records know it."""
+
+    name: str
+    revision: str
+    family: str
+    num_parameters: int | None
+    licence: str | None
+    weights_note: str | None
+    pinned: bool
+
+
+@dataclass(frozen=True)
+class Overview:
+    """What lies in the folder."""
+
+    num_runs: int
+    num_by_status: Mapping[Status, int]
+    experiments: tuple[ExperimentFacts, ...]
+    models: tuple[ModelFactsShown, ...]
+    corpora: tuple[str, ...]
+    seeds: tuple[int, ...]
+    varied: tuple[str, ...]
+    """Axes with more than one value, by name."""
+    hardware: tuple[str, ...]
+    lorabench_versions: tuple[str, ...]
+    code: tuple[str, ...]
+    """Commits, with `(changed)` where the checkout was, or the code's hash where there was none."""
+    first_started_at: str | None
+    last_finished_at: str | None
+    train_seconds: float
+
+
+@dataclass(frozen=True)
+class TestReading:
+    """What test said about a candidate after validation had chosen."""
+
+    __test__ = False  # for pytest
+    candidate: str
+    bits_per_byte: Interval | None
+    gain: Interval | None
+    """Positive is better."""
+    gap: float | None
+    """Test minus validation, in bits per byte: mostly that the two texts differ."""
+    gain_gap: float | None
+    """Gain on test minus gain on validation: what choosing on validation has flattered, when negative."""
+    num_test_scorings: int
+    """The most of any of its runs; more than one means that somebody looked again."""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Everything that the records support, and in `unanswered` what they do not."""
+
+    overview: Overview
+    corpora: tuple[CorpusFindings, ...] = ()
+    hierarchy: ModelHierarchy = field(
+        default_factory=lambda: ModelHierarchy(False, "There are no results yet", (), (), (), (), ())
+    )
+    ranks: tuple[AxisFindings, ...] = ()
+    """By model and corpus; each rank at its best learning rate."""
+    learning_rates: tuple[AxisFindings, ...] = ()
+    other_axes: tuple[AxisFindings, ...] = ()
+    """Target modules, context length, method, …: whatever else was varied."""
+    overall: Recommendation | None = None
+    recommendations: tuple[Recommendation, ...] = ()
+    """One for each corpus."""
+    drift: tuple[DriftCell, ...] = ()
+    efficiency: tuple[EfficiencyPoint, ...] = ()
+    length_buckets: tuple[LengthBucket, ...] = ()
+    unfinished: tuple[UnfinishedRun, ...] = ()
+    unanswered: tuple[str, ...] = ()
+    """Sentences on what this design cannot tell: one model, one rank, one seed, …"""
+    next_steps: tuple[str, ...] = ()
+    """Sentences on what the data suggests to do next."""
+    problems: tuple[str, ...] = ()
+    """Records or files that could not be used, one sentence each."""
+    test: tuple[TestReading, ...] = ()
+    """Filled in after everything else was chosen."""
+
+    def candidate(self, key: str) -> Candidate:
+        """The candidate of this key. Raises KeyError."""
+        for corpus in self.corpora:
+            for candidate in corpus.candidates:
+                if candidate.key == key:
+                    return candidate
+        raise KeyError(key)
+
+    def test_of(self, key: str) -> TestReading | None:
+        """What test said about a candidate, where it was asked."""
+        return next((reading for reading in self.test if reading.candidate == key), None)
+
+    @property
+    def ties(self) -> dict[str, frozenset[str]]:
+        """By corpus name: run ids of the best candidate and of all that cannot be told from it."""
+        tied: dict[str, frozenset[str]] = {}
+        for corpus in self.corpora:
+            keys = set(corpus.best.tied)
+            ids = {run_id for item in corpus.candidates if item.key in keys for run_id in item.run_ids}
+            tied[corpus.name] = tied.get(corpus.name, frozenset()) | ids
+        return tied

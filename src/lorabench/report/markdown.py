@@ -1,0 +1,58 @@
+"""Markdown in which outside text stays text: names, reasons and samples can draw no table, link, image or HTML."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+
+_SPECIAL = re.compile(r"([\\`*_{}\[\]<>|~#!$@&])")
+_LINK = re.compile(r"(?i)\b(https?|ftp|mailto|xmpp)(:)|\b(www)(\.)")
+_LIST_START = re.compile(r"^([-+=]|\d{1,9}(?=[.)]))")
+
+
+def visible(value: object) -> str:
+    """One line; control and direction characters are shown as escapes."""
+    text = "".join(_visible(character) for character in str(value))
+    return " ".join(text.split())
+
+
+def _visible(character: str) -> str:
+    if character in "\n\r\t":
+        return " "
+    if unicodedata.category(character) in {"Cc", "Cf", "Cs", "Zl", "Zp"}:
+        return character.encode("unicode_escape", errors="backslashreplace").decode("ascii")
+    return character
+
+
+def escape(value: object, max_length: int | None = None) -> str:
+    """Outside text for a paragraph, a list item or a cell: it shows as it is and means nothing."""
+    text = visible(value)
+    if max_length is not None and len(text) > max_length:
+        text = text[: max_length - 1] + "…"
+    text = _SPECIAL.sub(r"\\\1", text)
+    text = _LINK.sub(lambda match: f"{match[1] or match[3]}\\{match[2] or match[4]}", text)
+    return _LIST_START.sub(lambda match: f"\\{match[1]}" if not match[1].isdigit() else f"{match[1]}\\", text)
+
+
+def code_block(text: str) -> str:
+    """Outside text as it was typed, in a fence that it cannot close."""
+    lines = [
+        "".join(_visible(character) if character != "\t" else character for character in line)
+        for line in text.splitlines()
+    ]
+    longest = max((len(run) for line in lines for run in re.findall("`+", line)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return "\n".join([fence, *lines, fence])
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]], numbers_from: int = 1) -> str:
+    """A table of ready cells; columns from `numbers_from` on are aligned to the right."""
+    marks = ["---" if place < numbers_from else "---:" for place in range(len(headings))]
+    lines = [headings, marks, *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def bullets(sentences: Sequence[str]) -> str:
+    """Outside or our own sentences as a list."""
+    return "\n".join(f"- {escape(sentence)}." for sentence in sentences)

@@ -1,0 +1,84 @@
+"""What the figures show, apart from how they are drawn: the page draws these with plotly, the files with matplotlib.
+
+Positions are numbers and names stand beside them as tick texts, so that no name is ever read as anything but a name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Kind(StrEnum):
+    """How a panel's series are drawn."""
+
+    LINES = "lines"
+    POINTS = "points"
+    BARS = "bars"
+    ROWS = "rows"
+    """Points beside names that stand one below the other."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """A figure with its interval, and what is told about it."""
+
+    x: float
+    y: float
+    low: float | None = None
+    high: float | None = None
+    lines: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Series:
+    """Points that belong together."""
+
+    name: str
+    colour: int
+    """Place in the palette; the same model has the same place in every figure."""
+    points: tuple[Point, ...]
+    is_front: bool = False
+    """Drawn as the steps of a Pareto front, without points."""
+    is_dashed: bool = False
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One picture with axes."""
+
+    label: str
+    sentence: str
+    kind: Kind
+    x_title: str
+    y_title: str
+    series: tuple[Series, ...]
+    is_log_x: bool = False
+    ticks: tuple[tuple[float, str], ...] = ()
+    """Positions and texts on the axis of names: x, or y for rows. Empty: numbers of the axis's own choosing."""
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A table of figures in colours around zero: lower is better."""
+
+    label: str
+    sentence: str
+    x_title: str
+    y_title: str
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    values: tuple[tuple[float | None, ...], ...]
+    texts: tuple[tuple[str, ...], ...]
+    lines: tuple[tuple[tuple[str, ...], ...], ...]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure: panels to switch between (on the page) or side by side (in a file), and its figures as a table."""
+
+    name: str
+    title: str
+    panels: tuple[Panel | Matrix, ...]
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]

@@ -1,0 +1,106 @@
+// Figures: plotly is unpacked once the page is shown, and each figure is drawn when it comes near the screen.
+const figures = read("figures-data");
+const drawn = new Map();
+let plotly = null;
+
+async function unpackPlotly() {
+  const packed = Uint8Array.from(atob(byId("plotly-packed").textContent.trim()), (character) => character.charCodeAt(0));
+  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
+  const script = document.createElement("script");
+  script.textContent = await new Response(stream).text();
+  document.head.append(script);
+  script.remove();
+  return window.Plotly;
+}
+
+const loadPlotly = () => (plotly ??= unpackPlotly());
+
+function colours(value) {
+  const style = getComputedStyle(document.documentElement);
+  const visit = (item) => {
+    if (typeof item === "string") return item.startsWith("--") ? style.getPropertyValue(item).trim() || item : item;
+    if (Array.isArray(item)) return item.map(visit);
+    if (item && typeof item === "object") return Object.fromEntries(Object.entries(item).map(([key, inner]) => [key, visit(inner)]));
+    return item;
+  };
+  return visit(value);
+}
+
+function themed(layout, isNarrow) {
+  const axis = { gridcolor: "--grid", linecolor: "--line", zerolinecolor: "--line", automargin: true, title: { standoff: 12, font: { size: isNarrow ? 11 : 12.5, color: "--muted" } } };
+  const own = (given) => ({ ...axis, ...given, title: { ...axis.title, ...given?.title } });
+  return {
+    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
+    font: { family: getComputedStyle(document.body).fontFamily, size: isNarrow ? 11 : 12.5, color: "--ink" },
+    margin: { l: 56, r: 12, t: 12, b: 48 }, showlegend: true, barmode: "group", bargap: 0.3,
+    legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", itemwidth: 30 },
+    hoverlabel: { bgcolor: "--paper", bordercolor: "--muted", font: { color: "--ink" }, align: "left" },
+    dragmode: matchMedia("(pointer: fine)").matches ? "zoom" : false,
+    ...layout, xaxis: own(layout.xaxis), yaxis: own(layout.yaxis),
+  };
+}
+
+async function draw(box) {
+  try {
+    drawNow(await loadPlotly(), box);
+  } catch (error) {
+    console.warn(error);
+    box.textContent = "This browser cannot draw the figures; a newer one can. Their numbers are in the tables.";
+  }
+}
+
+function drawNow(library, box) {
+  const { data, layout } = drawn.get(box)();
+  const isNarrow = box.clientWidth < 480;
+  const hasLongLegend = isNarrow && data.length > 4 && layout.showlegend !== false;
+  const height = layout.height ?? (hasLongLegend ? 320 + 20 * data.length : null);
+  if (height) box.style.height = `${height}px`;
+  else box.style.removeProperty("height");
+  if (!box.classList.contains("ready")) box.replaceChildren();
+  box.classList.add("ready");
+  const copy = structuredClone(data);
+  library.react(box, colours(copy), colours(themed(layout, isNarrow)), { displayModeBar: false, responsive: true });
+}
+
+function show(box, describe) {
+  const isNew = !drawn.has(box);
+  drawn.set(box, describe);
+  if (isNew) watcher.observe(box);
+  else if (box.classList.contains("ready")) draw(box);
+}
+
+const watcher = new IntersectionObserver((entries) => {
+  for (const entry of entries.filter((item) => item.isIntersecting)) {
+    watcher.unobserve(entry.target);
+    draw(entry.target);
+  }
+}, { rootMargin: "400px" });
+
+function redrawAll() {
+  if (!window.Plotly) return;
+  for (const box of drawn.keys()) drawNow(window.Plotly, box);
+}
+
+function startFigures() {
+  for (const figure of document.querySelectorAll("figure[data-figure]")) {
+    const panels = figures[figure.dataset.figure];
+    const box = figure.querySelector(".plot");
+    const select = figure.querySelector("select");
+    const caption = figure.querySelector("figcaption");
+    const update = () => {
+      const panel = panels[select ? Number(select.value) : 0];
+      caption.textContent = panel.sentence;
+      show(box, () => panel);
+    };
+    select?.addEventListener("change", update);
+    update();
+  }
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redrawAll);
+  for (const [event, isPrinting] of [["beforeprint", true], ["afterprint", false]]) {
+    addEventListener(event, () => {
+      document.documentElement.classList.toggle("printing", isPrinting);
+      redrawAll();
+    });
+  }
+  (window.requestIdleCallback ?? setTimeout)(() => loadPlotly().catch(() => null));
+}

@@ -1,0 +1,159 @@
+"""More views of the chosen candidates: what they cost elsewhere, what they take, on which documents they are good."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from lorabench.evaluate.statistics import Interval, Uncertain, compare_pair, holm, stack
+from lorabench.record.schema import Scores
+from lorabench.report.candidates import CorpusGroup
+from lorabench.report.comparing import verdict_of
+from lorabench.report.findings import DriftCell, EfficiencyPoint, LengthBucket, Verdict
+from lorabench.report.pairing import Measured, seed_note
+from lorabench.report.validation import DriftReader
+
+_NUM_BUCKETS = 4
+_LN2 = float(np.log(2.0))
+
+
+def best_of_each_model(group: CorpusGroup) -> list[Measured]:
+    """The candidate with the lowest figure of every model."""
+    return [group.of_model(model)[0] for model in sorted({item.shown.model for item in group.candidates})]
+
+
+def drift_matrix(groups: Sequence[CorpusGroup], read: DriftReader) -> tuple[DriftCell, ...]:
+    """Every model's best adapter of each corpus, on the corpora it was also scored on."""
+    drafts: list[tuple[DriftCell, Uncertain | None]] = []
+    for group in groups:
+        for item in best_of_each_model(group):
+            names = dict.fromkeys(drift.dataset for run in item.runs for drift in run.drift)
+            drafts += [_drift_cell(item, name, read) for name in names]
+    measured = [difference for _, difference in drafts if difference is not None]
+    corrected = iter(holm(stack(measured).p_value()) if measured else ())
+    return tuple(
+        cell if difference is None else _with_verdict(cell, float(difference.estimate), float(next(corrected)))
+        for cell, difference in drafts
+    )
+
+
+def _with_verdict(cell: DriftCell, difference: float, adjusted_p: float) -> DriftCell:
+    return DriftCell(**(vars(cell) | {"verdict": verdict_of(difference, adjusted_p)}))
+
+
+def _drift_cell(item: Measured, dataset: str, read: DriftReader) -> tuple[DriftCell, Uncertain | None]:
+    found = [(run, drift) for run in item.runs for drift in run.drift if drift.dataset == dataset]
+    base = float(np.mean([drift.base.bits_per_byte for _, drift in found]))
+    adapted = float(np.mean([drift.adapted.bits_per_byte for _, drift in found]))
+    seeds = tuple(run.spec.seed for run, _ in found)
+    tables = [table for run, _ in found if (table := read(run.run_id, dataset)) is not None]
+    difference = None
+    num_documents = found[0][1].adapted.num_documents
+    change = Interval(adapted - base, None, None, num_documents, len(seeds), "per-document results are missing")
+    bases = [table.base_nll for table in tables if table.base_nll is not None]
+    same = len({table.fingerprint for table in tables}) == 1
+    if same and len(tables) == len(bases) == len(found) and num_documents > 1:
+        difference = compare_pair(np.stack([table.nll for table in tables]), np.stack(bases), tables[0].num_bytes)
+        change = difference.interval(num_documents, len(seeds), seed_note(seeds))
+    cell = DriftCell(
+        model=item.shown.model,
+        trained_on=item.shown.corpus,
+        scored_on=dataset,
+        candidate=item.key,
+        base_bits_per_byte=base,
+        bits_per_byte=adapted,
+        change=change,
+        verdict=Verdict.NOT_COMPARED,
+    )
+    return cell, difference
+
+
+def efficiency_points(groups: Sequence[CorpusGroup]) -> tuple[EfficiencyPoint, ...]:
+    """Candidates with what they take; fronts only within one corpus, hardware and precision."""
+    points = []
+    for group in groups:
+        places: dict[tuple[str, str], list[Measured]] = defaultdict(list)
+        for item in group.candidates:
+            places[item.shown.cost.hardware, item.shown.cost.precision].append(item)
+        for (hardware, precision), items in sorted(places.items()):
+            speed = _front(items, lambda item: _negative(item.shown.cost.bytes_per_second))
+            memory = _front(items, lambda item: item.shown.cost.peak_memory_bytes)
+            size = _front(items, lambda item: item.shown.cost.adapter_bytes)
+            points += [
+                EfficiencyPoint(
+                    candidate=item.key,
+                    corpus=group.label,
+                    hardware=hardware,
+                    precision=precision,
+                    bits_per_byte=item.estimate,
+                    cost=item.shown.cost,
+                    on_speed_front=item.key in speed,
+                    on_memory_front=item.key in memory,
+                    on_size_front=item.key in size,
+                )
+                for item in items
+            ]
+    return tuple(points)
+
+
+def _negative(value: float | None) -> float | None:
+    return None if value is None else -value
+
+
+def _front(items: Sequence[Measured], cost_of: Callable[[Measured], float | None]) -> set[str]:
+    """Keys of items that no other beats in quality or cost while being at least as good in the other."""
+    known = [(item.estimate, cost, item.key) for item in items if (cost := cost_of(item)) is not None]
+    front: set[str] = set()
+    cheapest, quality = float("inf"), float("nan")
+    for estimate, cost, key in sorted(known):
+        if cost < cheapest or (cost == cheapest and estimate == quality):
+            front.add(key)
+            cheapest, quality = cost, estimate
+    return front
+
+
+def length_buckets(groups: Sequence[CorpusGroup]) -> tuple[LengthBucket, ...]:
+    """Quarters of the documents by length, for every model's best candidate of a corpus."""
+    found: list[LengthBucket] = []
+    for group in groups:
+        for item in best_of_each_model(group):
+            if item.nll is not None and item.num_bytes is not None:
+                found += _buckets(group.label, item)
+    return tuple(found)
+
+
+def _buckets(corpus: str, item: Measured) -> list[LengthBucket]:
+    assert item.nll is not None
+    assert item.num_bytes is not None
+    tokens = item.runs[0].documents
+    assert tokens is not None
+    order = np.argsort(item.num_bytes, kind="stable")
+    parts = [part for part in np.array_split(order, _NUM_BUCKETS) if len(part)]
+    nll = item.nll.mean(axis=0)
+    base = None if item.base_nll is None else item.base_nll.mean(axis=0)
+    buckets = []
+    for part in parts:
+        num_bytes = float(item.num_bytes[part].sum())
+        scores = Scores(
+            negative_log_likelihood=float(nll[part].sum()),
+            num_tokens=int(max(1, tokens.num_tokens[part].sum())),
+            num_bytes=int(num_bytes),
+            num_words=1,
+            num_documents=len(part),
+        )
+        buckets.append(
+            LengthBucket(
+                corpus=corpus,
+                model=item.shown.model,
+                candidate=item.key,
+                low_bytes=int(item.num_bytes[part].min()),
+                high_bytes=int(item.num_bytes[part].max()),
+                num_documents=len(part),
+                bits_per_byte=scores.bits_per_byte,
+                base_bits_per_byte=None if base is None else float(base[part].sum()) / (_LN2 * num_bytes),
+                perplexity=scores.perplexity,
+            )
+        )
+    return buckets

@@ -1,0 +1,142 @@
+"""metrics.jsonl: every step and every evaluation of a run, always written, whatever else tracks it.
+
+One JSON object a line, `{"kind": "step", …}` or `{"kind": "evaluation", …}`, in the order they happened. Each line
+reaches the operating system at once, so a killed process loses none. A run that is taken up again writes no step twice
+and leaves none out: it goes on from a step up to which the file is whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import numbers
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from lorabench.errors import DiskError
+from lorabench.record.schema import RunRecord, Sample
+from lorabench.track.base import TrackedRun, Values
+
+METRICS_NAME = "metrics.jsonl"
+
+
+class MetricsFile:
+    """The tracker that is always on. Raises DiskError: without it a run has no curve."""
+
+    def __init__(self) -> None:
+        self._path: Path | None = None
+        self._file: BinaryIO | None = None
+        self._last_step = 0
+        self._evaluated: set[int] = set()
+
+    def start(self, run: TrackedRun) -> None:
+        """Open the run's file and see what an earlier attempt left there; a line cut short by a kill is dropped."""
+        self._close()
+        self._path = run.folder / METRICS_NAME
+        try:
+            run.folder.mkdir(parents=True, exist_ok=True)
+            self._file = self._path.open("a+b")
+        except OSError as error:
+            raise DiskError(f"{self._path}: the run's figures cannot be written: {error.strerror}") from None
+        self._cut(None)
+
+    @property
+    def last_step(self) -> int:
+        """Every step up to this one is in the file."""
+        return self._last_step
+
+    def sync(self) -> None:
+        """Make what was written survive a power cut: a checkpoint must never be ahead of this file."""
+        if self._file is None:
+            return
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise DiskError(f"{self._path}: the run's figures cannot be written: {error.strerror}") from None
+
+    def truncate_after(self, step: int) -> None:
+        """Forget every line of a step after `step`: the run goes on from there."""
+        self._cut(step)
+
+    def log_step(self, values: Values) -> None:
+        """Append a step; if it is there already, it and what follows are of an earlier attempt and are forgotten."""
+        step = int(values["step"])
+        if step <= self._last_step:
+            self._cut(step - 1)
+        self._write("step", values)
+        self._last_step = step
+
+    def log_evaluation(self, values: Values) -> None:
+        """Append an evaluation, once for every step."""
+        step = int(values["step"])
+        if step not in self._evaluated:
+            self._write("evaluation", values)
+            self._evaluated.add(step)
+
+    def log_samples(self, samples: Sequence[Sample]) -> None:
+        """Nothing: samples lie in the record."""
+
+    def finish(self, record: RunRecord | None, status: str) -> None:
+        """Close the file."""
+        self._close()
+
+    def _write(self, kind: str, values: Values) -> None:
+        if self._file is None:
+            raise RuntimeError("no run was started")
+        line = json.dumps({"kind": kind} | {name: plain_value(value) for name, value in values.items()})
+        try:
+            self._file.write(line.encode("ascii") + b"\n")
+            self._file.flush()
+        except OSError as error:
+            raise DiskError(f"{self._path}: the run's figures cannot be written: {error.strerror}") from None
+
+    def _cut(self, last_step: int | None) -> None:
+        """Keep whole lines, without a gap, up to `last_step` (None: all of them) and remember which steps they are."""
+        if self._file is None:
+            raise RuntimeError("no run was started")
+        self._file.seek(0)
+        self._last_step, self._evaluated, end = 0, set(), 0
+        for line, values in _whole_lines(self._file):
+            step = values.get("step")
+            if not isinstance(step, int) or (last_step is not None and step > last_step):
+                break
+            if values.get("kind") == "evaluation" and step == self._last_step and step not in self._evaluated:
+                self._evaluated.add(step)
+            elif values.get("kind") == "step" and step == self._last_step + 1:
+                self._last_step = step
+            else:
+                break
+            end += len(line)
+        self._file.truncate(end)
+        self._file.seek(end)
+
+    def _close(self) -> None:
+        if self._file is not None:
+            with contextlib.suppress(OSError):  # what could not be written was told when it was tried
+                self._file.close()
+            self._file = None
+
+
+def _whole_lines(file: BinaryIO) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    for line in file:
+        try:
+            values = json.loads(line) if line.endswith(b"\n") else None
+        except ValueError:
+            return
+        if not isinstance(values, dict):
+            return
+        yield line, values
+
+
+def plain_value(value: Any) -> Any:
+    """A value that JSON has: NaN and infinities as null, anything unknown as text."""
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real):
+        return float(value) if math.isfinite(value) else None
+    return str(value)

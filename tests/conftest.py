@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models only lose by threads, most of all beside other tests
+os.environ.setdefault("WANDB_MODE", "offline")
+
+FAMILIES = ("gpt2", "pythia", "gemma", "smollm2")
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Folders of tiny models of the real architectures, with tokenizers of the real kinds, seeded random weights."""
+    made: dict[str, Path] = {}
+
+    def make(family: str) -> Path:
+        if family not in made:
+            from tests.hub import model_repositories
+
+            repository = model_repositories.gemma(set()) if family == "gemma" else getattr(model_repositories, family)()
+            folder = tmp_path_factory.mktemp("models") / f"tiny-{family}"
+            for name, content in repository.branches["main"].items():
+                if not name.endswith((".gguf", ".bin", ".h5", ".msgpack")):
+                    path = folder / name
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.write_bytes(content)
+            made[family] = folder
+        return made[family]
+
+    return make

@@ -1,0 +1,126 @@
+"""Runs lorabench's hub loaders in a process of their own, which reads HF_ENDPOINT and HF_HOME when it starts.
+
+One request per line on standard input, one answer per line on standard output: {"ok": …} or {"error": …}.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from lorabench.errors import LorabenchError
+
+
+def read_hub(entry: dict[str, Any], max_bytes: int | None) -> dict[str, Any]:
+    """`load_hub_documents` on an entry given in full."""
+    from lorabench.catalog import DatasetEntry
+    from lorabench.data.hub import load_hub_documents
+
+    told: list[tuple[str, int, int | None]] = []
+    documents = load_hub_documents(
+        DatasetEntry.model_validate(entry), max_bytes=max_bytes, progress=lambda *news: told.append(news)
+    )
+    return {
+        "texts": documents.texts,
+        "revision": documents.revision,
+        "pinned": documents.pinned,
+        "parquet_branch": documents.parquet_branch,
+        "sampling": documents.sampling,
+        "told": told[-1] if told else None,
+    }
+
+
+def fetch(entry: dict[str, Any]) -> dict[str, Any]:
+    """`fetch_hub_model` on an entry given in full."""
+    from lorabench.catalog import ModelEntry
+    from lorabench.models.hub import fetch_hub_model
+
+    told: list[tuple[str, int, int | None]] = []
+    folder, revision = fetch_hub_model(ModelEntry.model_validate(entry), progress=lambda *news: told.append(news))
+    files = sorted(str(path.relative_to(folder)) for path in Path(folder).rglob("*"))
+    return {"folder": str(folder), "revision": revision, "files": files, "told": told}
+
+
+def corpus(name: str, max_train_bytes: int | None) -> dict[str, Any]:
+    """`load_corpus` on a name of the catalogue."""
+    from lorabench.data.documents import load_corpus
+
+    loaded = load_corpus(name, max_train_bytes=max_train_bytes)
+    return {
+        "info": loaded.info.model_dump(mode="json"),
+        "revision": loaded.revision,
+        "splits": {split: [document.text for document in documents] for split, documents in loaded.splits.items()},
+    }
+
+
+def model(name: str) -> dict[str, Any]:
+    """`locate_model` on a name of the catalogue, and what a user would do with its folder."""
+    from lorabench.models.locate import locate_model
+    from lorabench.models.shape import read_model_shape
+
+    location = locate_model(name)
+    shape = read_model_shape(location.folder)
+    return {
+        "folder": str(location.folder),
+        "revision": location.revision,
+        "num_parameters": shape.num_parameters,
+        "linears": {path: list(size) for path, size in shape.linears.items()},
+        "files": sorted(path.name for path in location.folder.iterdir()),
+    }
+
+
+def use(folder: str, text: str) -> dict[str, Any]:
+    """Load a folder with Transformers alone, tokenise and score a text."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    loaded = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    plain = tokenizer(text, add_special_tokens=False)["input_ids"]
+    ids = tokenizer(text, return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        loss = loaded(input_ids=ids, labels=ids).loss
+    return {
+        "class": type(loaded).__name__,
+        "ids": ids[0].tolist(),
+        "round_trip": tokenizer.decode(plain),
+        "loss": float(loss),
+        "bos": tokenizer.bos_token_id,
+        "eos": tokenizer.eos_token_id,
+    }
+
+
+CALLS = {"read_hub": read_hub, "fetch": fetch, "corpus": corpus, "model": model, "use": use}
+
+
+def main() -> None:
+    """Answer requests until the input ends."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    for line in sys.stdin:
+        request = json.loads(line)
+        for name, value in request.get("environment", {}).items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        start = time.monotonic()
+        answer: dict[str, Any]
+        try:
+            answer = {"ok": CALLS[request["call"]](**request["arguments"])}
+        except LorabenchError as error:
+            answer = {"error": str(error), "kind": type(error).__name__, "exit_code": error.exit_code}
+        except Exception:
+            answer = {"crash": traceback.format_exc()}
+        answer["seconds"] = time.monotonic() - start
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()
