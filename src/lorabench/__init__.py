@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from lorabench.pipeline.experiment import Outcome
     from lorabench.planning import Plan
 
-# Threads that wait must sleep, not spin: beside another process on the same cores, spinning cost 35 times the speed.
-# OpenMP reads this when torch is imported.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# How long a thread of the OpenMP runtime spins before it sleeps, some 50 µs, read when torch is imported. Sleeping at
+# once makes a step a quarter longer; the runtime's default, milliseconds, makes it up to 35 times as long where another
+# program wants the same cores (docs/log.md).
+os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 import_module("lorabench.evaluate")
 # The room and the function below share a name. An import binds a room to its package only the first time, so that
