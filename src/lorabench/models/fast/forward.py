@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from lorabench.data.packing import PackedBatch
-from lorabench.models.fast.attention import Heads, Segments, attend
+from lorabench.models.fast.attention import Heads, Rotation, Segments
 from lorabench.models.fast.differentiable import apply
 from lorabench.models.fast.head import head_loss, head_nll
-from lorabench.models.fast.kernels import ActivationKind, Kernels, Norm, Rotation
+from lorabench.models.fast.kernels import ActivationKind, Kernels, Norm
 from lorabench.models.fast.linear import Projections, linear
 from lorabench.models.fast.recomputed import ActivationLinear, FinalNorm, NormLinear, Setting
 
@@ -62,13 +62,13 @@ class Decoder:
         device = self.head_weight.device
         positions = torch.from_numpy(batch.position_ids).to(device)
         residual = self.embed(torch.from_numpy(batch.input_ids).to(device), positions)
-        segments = Segments.of(batch.segment_starts, self._rotation(positions))
+        segments = Segments(batch.segment_starts, self._rotation(positions))
         delta: Tensor | None = None
         for layer in self.layers:
             residual, projected = self._norm_linear(
                 residual, delta, layer.attention_norm, layer.query_key_value, training
             )
-            attended = attend(projected, layer.heads, segments, self.kernels)
+            attended = self.kernels.attend(projected, layer.heads, segments)
             (delta,) = linear(attended, layer.attention_out, training=training)
             if self.parallel:
                 _, raised = self._norm_linear(residual, None, layer.mlp_norm, layer.up, training)

@@ -6,48 +6,9 @@
 #include <cstdint>
 #include <cstring>
 
+#include "numbers.hpp"
+
 namespace {
-
-struct bfloat16 {
-  uint16_t bits;
-};
-
-inline float load(float value) { return value; }
-
-inline float load(bfloat16 value) {
-  uint32_t wide = uint32_t(value.bits) << 16;
-  float result;
-  std::memcpy(&result, &wide, sizeof result);
-  return result;
-}
-
-inline void store(float& place, float value) { place = value; }
-
-inline void store(bfloat16& place, float value) {
-  uint32_t wide;
-  std::memcpy(&wide, &value, sizeof wide);
-  uint32_t rounded = (wide + 0x7fffu + ((wide >> 16) & 1u)) >> 16;
-  place.bits = uint16_t(value != value ? 0x7fc0u : rounded);
-}
-
-// exp by range reduction to [-ln2/2, ln2/2] and a polynomial of degree 6; relative error below 2e-7.
-inline float fast_exp(float x) {
-  x = x < -87.0f ? -87.0f : (x > 88.0f ? 88.0f : x);
-  float turns = std::floor(x * 1.44269504f + 0.5f);
-  float rest = std::fma(turns, -0.693359375f, x);
-  rest = std::fma(turns, 2.12194440e-4f, rest);
-  float sum = 1.0f / 720.0f;
-  sum = std::fma(sum, rest, 1.0f / 120.0f);
-  sum = std::fma(sum, rest, 1.0f / 24.0f);
-  sum = std::fma(sum, rest, 1.0f / 6.0f);
-  sum = std::fma(sum, rest, 0.5f);
-  sum = std::fma(sum, rest, 1.0f);
-  sum = std::fma(sum, rest, 1.0f);
-  int32_t power = (int32_t(turns) + 127) << 23;
-  float scale;
-  std::memcpy(&scale, &power, sizeof scale);
-  return sum * scale;
-}
 
 // Error function, Abramowitz and Stegun 7.1.26: absolute error below 2e-7 in float.
 inline float fast_erf(float x) {
@@ -181,85 +142,6 @@ void activation_backward_of(int64_t count, const T* gate, const T* up, const T* 
   }
 }
 
-// Between [token, head, :] with any strides and blocks of `block` tokens laid out [head, token, :]; the first
-// `rotary` components of each head are turned by the token's angles on the way (sign -1 turns them back).
-template <typename T, bool to_blocks>
-void move_heads(int64_t tokens, int64_t heads, int64_t width, int64_t block, T* by_token, int64_t token_stride,
-                int64_t head_stride, T* by_head, int64_t rotary, const float* cosine, const float* sine, float sign) {
-#pragma omp parallel for schedule(static)
-  for (int64_t token = 0; token < tokens; ++token) {
-    int64_t start = token / block * block;
-    int64_t length = tokens - start < block ? tokens - start : block;
-    int64_t half = rotary / 2;
-    const float* c = cosine + token * half;
-    const float* s = sine + token * half;
-    for (int64_t head = 0; head < heads; ++head) {
-      T* strided = by_token + token * token_stride + head * head_stride;
-      T* blocked = by_head + start * heads * width + (head * length + token - start) * width;
-      const T* from = to_blocks ? strided : blocked;
-      T* to = to_blocks ? blocked : strided;
-#pragma omp simd
-      for (int64_t i = 0; i < half; ++i) {
-        float first = load(from[i]), second = load(from[i + half]);
-        store(to[i], first * c[i] - sign * second * s[i]);
-        store(to[i + half], second * c[i] + sign * first * s[i]);
-      }
-      std::memcpy(to + rotary, from + rotary, size_t(width - rotary) * sizeof(T));
-    }
-  }
-}
-
-// Row r holds query r % queries; it may see keys [lows[query], offset + query].
-template <typename T>
-void softmax(int64_t rows, int64_t queries, int64_t keys, int64_t offset, const int32_t* lows, float factor, T* scores,
-             float* log_sums) {
-#pragma omp parallel for schedule(static, 1)
-  for (int64_t row = 0; row < rows; ++row) {
-    T* line = scores + row * keys;
-    int64_t query = row % queries, low = lows[query], high = offset + query + 1;
-    float largest = -INFINITY, sum = 0.0f;
-#pragma omp simd reduction(max : largest)
-    for (int64_t i = low; i < high; ++i) largest = load(line[i]) > largest ? load(line[i]) : largest;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t i = low; i < high; ++i) {
-      float power = fast_exp((load(line[i]) - largest) * factor);
-      sum += power;
-      store(line[i], power);
-    }
-    log_sums[row] = largest * factor + std::log(sum);
-    float share = 1.0f / sum;
-    std::memset(line, 0, size_t(low) * sizeof(T));
-#pragma omp simd
-    for (int64_t i = low; i < high; ++i) store(line[i], load(line[i]) * share);
-    std::memset(line + high, 0, size_t(keys - high) * sizeof(T));
-  }
-}
-
-// Turns scores into probabilities and the probabilities' gradients into the scores', both in place.
-template <typename T>
-void softmax_backward(int64_t rows, int64_t queries, int64_t keys, int64_t offset, const int32_t* lows, float factor,
-                      T* scores, T* gradients, const float* log_sums) {
-#pragma omp parallel for schedule(static, 1)
-  for (int64_t row = 0; row < rows; ++row) {
-    T* line = scores + row * keys;
-    T* slope = gradients + row * keys;
-    int64_t query = row % queries, low = lows[query], high = offset + query + 1;
-    float log_sum = log_sums[row], along = 0.0f;
-    std::memset(line, 0, size_t(low) * sizeof(T));
-    std::memset(slope, 0, size_t(low) * sizeof(T));
-#pragma omp simd reduction(+ : along)
-    for (int64_t i = low; i < high; ++i) {
-      float probability = fast_exp(load(line[i]) * factor - log_sum);
-      along += probability * load(slope[i]);
-      store(line[i], probability);
-    }
-#pragma omp simd
-    for (int64_t i = low; i < high; ++i) store(slope[i], load(line[i]) * (load(slope[i]) - along) * factor);
-    std::memset(line + high, 0, size_t(keys - high) * sizeof(T));
-    std::memset(slope + high, 0, size_t(keys - high) * sizeof(T));
-  }
-}
-
 // Nats of each target; logits become their gradient (softmax minus one-hot) where that is wanted.
 template <typename T>
 void cross_entropy(int64_t rows, int64_t width, T* logits, const int64_t* targets, bool gradient, float* losses) {
@@ -323,27 +205,6 @@ void activation_backward(int kind, int64_t count, const T* gate, const T* up, co
   extern "C" void activation_backward_##SUFFIX(int kind, int64_t count, const T* gate, const T* up, const T* d_out,   \
                                                T* d_gate, T* d_up, T* out) {                                                  \
     activation_backward<T>(kind, count, gate, up, d_out, d_gate, d_up, out);                                               \
-  }                                                                                                                   \
-  extern "C" void gather_heads_##SUFFIX(int64_t tokens, int64_t heads, int64_t width, int64_t block, T* by_token,     \
-                                        int64_t token_stride, int64_t head_stride, T* by_head, int64_t rotary,        \
-                                        const float* cosine, const float* sine, float sign) {                         \
-    move_heads<T, true>(tokens, heads, width, block, by_token, token_stride, head_stride, by_head, rotary, cosine,    \
-                        sine, sign);                                                                                  \
-  }                                                                                                                   \
-  extern "C" void scatter_heads_##SUFFIX(int64_t tokens, int64_t heads, int64_t width, int64_t block, T* by_token,    \
-                                         int64_t token_stride, int64_t head_stride, T* by_head, int64_t rotary,       \
-                                         const float* cosine, const float* sine, float sign) {                        \
-    move_heads<T, false>(tokens, heads, width, block, by_token, token_stride, head_stride, by_head, rotary, cosine,   \
-                         sine, sign);                                                                                 \
-  }                                                                                                                   \
-  extern "C" void softmax_##SUFFIX(int64_t rows, int64_t queries, int64_t keys, int64_t offset, const int32_t* lows,  \
-                                   float factor, T* scores, float* log_sums) {                                        \
-    softmax<T>(rows, queries, keys, offset, lows, factor, scores, log_sums);                                          \
-  }                                                                                                                   \
-  extern "C" void softmax_backward_##SUFFIX(int64_t rows, int64_t queries, int64_t keys, int64_t offset,              \
-                                            const int32_t* lows, float factor, T* scores, T* gradients,               \
-                                            const float* log_sums) {                                                  \
-    softmax_backward<T>(rows, queries, keys, offset, lows, factor, scores, gradients, log_sums);                      \
   }                                                                                                                   \
   extern "C" void cross_entropy_##SUFFIX(int64_t rows, int64_t width, T* logits, const int64_t* targets,              \
                                          int32_t gradient, float* losses) {                                           \

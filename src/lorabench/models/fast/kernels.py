@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from lorabench.models.fast.attention import Heads, Segments, attend
+
 ActivationKind = Literal["silu", "gelu_tanh", "gelu_erf"]
 
 
@@ -24,14 +26,6 @@ class Norm:
     bias: Tensor | None
     epsilon: float
     centred: bool
-
-
-@dataclass(frozen=True)
-class Rotation:
-    """Rotary embedding of a batch: float32 [T, half]; the first 2 * half components of a head are turned."""
-
-    cosine: Tensor
-    sine: Tensor
 
 
 class Kernels(Protocol):
@@ -59,25 +53,8 @@ class Kernels(Protocol):
     ) -> tuple[Tensor, Tensor | None, Tensor]:
         """Gradients of gate and up, and beside them the activation itself once more."""
 
-    def gather_heads(self, source: Tensor, block: int, rotation: Rotation | None) -> Tensor:
-        """[T, heads, width] of any strides, turned by the rotation, into blocks of tokens laid out [heads, n, width].
-
-        The result is flat: the block that starts at token s starts at s * heads * width.
-        """
-
-    def scatter_heads(self, blocks: Tensor, target: Tensor, block: int, rotation: Rotation | None) -> None:
-        """The inverse of `gather_heads`, rotation included, into `target` [T, heads, width]."""
-
-    def softmax_(self, scores: Tensor, queries: int, offset: int, lows: Tensor, factor: float) -> Tensor:
-        """Scores [batch, rows, keys] become softmax(factor * scores) in place; returns the log sums [batch * rows].
-
-        Row r holds query r % queries, which sees the keys from lows[query] (int32) to offset + query.
-        """
-
-    def softmax_backward_(
-        self, scores: Tensor, gradients: Tensor, queries: int, offset: int, lows: Tensor, factor: float, sums: Tensor
-    ) -> None:
-        """Scores become probabilities, and the probabilities' gradients the scores', in place."""
+    def attend(self, projections: tuple[Tensor, ...], heads: Heads, segments: Segments) -> Tensor:
+        """Projections [T, ...] -> causal attention within segments [T, query heads * width], differentiable."""
 
     def cross_entropy_(self, logits: Tensor, targets: Tensor, *, gradient: bool) -> Tensor:
         """Nats float32 [n] of targets [n]; with `gradient`, logits [n, V] become softmax minus one-hot."""
@@ -129,36 +106,8 @@ class PlainKernels:
             d_gate = torch.ops.aten.gelu_backward(d_value, gate, approximate=_GELU[kind])
         return (d_gate, None, value) if up is None else (d_gate, d_out * value, value * up)
 
-    def gather_heads(self, source: Tensor, block: int, rotation: Rotation | None) -> Tensor:
-        turned = source if rotation is None else rotate(source, rotation, 1.0)
-        pieces = turned.split(block)
-        return torch.cat([piece.transpose(0, 1).reshape(-1) for piece in pieces])
-
-    def scatter_heads(self, blocks: Tensor, target: Tensor, block: int, rotation: Rotation | None) -> None:
-        num_tokens, heads, width = target.shape
-        for start in range(0, num_tokens, block):
-            length = min(block, num_tokens - start)
-            piece = blocks[start * heads * width : (start + length) * heads * width].view(heads, length, width)
-            target[start : start + length] = piece.transpose(0, 1)
-        if rotation is not None:
-            target.copy_(rotate(target, rotation, -1.0))
-
-    def softmax_(self, scores: Tensor, queries: int, offset: int, lows: Tensor, factor: float) -> Tensor:
-        hidden = _hidden(scores, queries, offset, lows)
-        scaled = (scores.float() * factor).masked_fill_(hidden, float("-inf"))
-        sums = scaled.logsumexp(-1)
-        scores.copy_(torch.exp(scaled - sums.unsqueeze(-1)))
-        return sums.reshape(-1)
-
-    def softmax_backward_(
-        self, scores: Tensor, gradients: Tensor, queries: int, offset: int, lows: Tensor, factor: float, sums: Tensor
-    ) -> None:
-        hidden = _hidden(scores, queries, offset, lows)
-        log_sums = sums.view(scores.shape[:-1]).unsqueeze(-1)
-        probabilities = torch.exp(scores.float() * factor - log_sums).masked_fill_(hidden, 0.0)
-        along = (probabilities * gradients).sum(-1, keepdim=True)
-        gradients.copy_(probabilities * (gradients - along) * factor)
-        scores.copy_(probabilities)
+    def attend(self, projections: tuple[Tensor, ...], heads: Heads, segments: Segments) -> Tensor:
+        return attend(projections, heads, segments)
 
     def cross_entropy_(self, logits: Tensor, targets: Tensor, *, gradient: bool) -> Tensor:
         wide = logits.float()
@@ -176,17 +125,3 @@ _GELU = {"gelu_tanh": "tanh", "gelu_erf": "none"}
 def _activate(kind: ActivationKind, gate: Tensor) -> Tensor:
     return functional.silu(gate) if kind == "silu" else functional.gelu(gate, approximate=_GELU[kind])
 
-
-def rotate(heads: Tensor, rotation: Rotation, sign: float) -> Tensor:
-    """Turn the first components of heads [T, heads, width] by the rotation (sign 1.0) or back (-1.0)."""
-    half = rotation.cosine.shape[1]
-    cosine, sine = rotation.cosine[:, None], sign * rotation.sine[:, None]
-    first, second = heads[..., :half].float(), heads[..., half : 2 * half].float()
-    turned = (first * cosine - second * sine, second * cosine + first * sine)
-    return torch.cat([turned[0].to(heads.dtype), turned[1].to(heads.dtype), heads[..., 2 * half :]], dim=-1)
-
-
-def _hidden(scores: Tensor, queries: int, offset: int, lows: Tensor) -> Tensor:
-    query = torch.arange(scores.shape[1], device=scores.device) % queries
-    key = torch.arange(scores.shape[2], device=scores.device)
-    return (key[None] < lows.long()[query][:, None]) | (key[None] > (offset + query)[:, None])

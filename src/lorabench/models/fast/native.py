@@ -1,4 +1,4 @@
-"""Compiles `kernels.cpp` for this processor once, keeps the library in the cache, and calls it on torch's tensors."""
+"""Compiles the C++ kernels for this processor once, keeps the library in the cache, and calls it on torch's tensors."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import tempfile
 import time
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,10 +20,12 @@ from torch import Tensor
 from lorabench.cache import cache_root, write_atomically
 from lorabench.errors import DiskError
 from lorabench.machine import processor_name
-from lorabench.models.fast.kernels import ActivationKind, Kernels, Norm, PlainKernels, Rotation
+from lorabench.models.fast.attention import Heads, Segments
+from lorabench.models.fast.differentiable import apply
+from lorabench.models.fast.kernels import ActivationKind, Kernels, Norm, PlainKernels
 
 _LOG = logging.getLogger("lorabench")
-_SOURCE = Path(__file__).with_name("kernels.cpp")
+_SOURCES = tuple(Path(__file__).with_name(name) for name in ("kernels.cpp", "attention.cpp", "numbers.hpp"))
 _FLAGS = (
     *("-std=c++17", "-O3", "-march=native", "-fopenmp", "-fPIC", "-shared"),
     *("-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"),
@@ -35,11 +38,9 @@ _SIGNATURES: dict[str, list[type]] = {
     "add_norm_backward": [_LONG, _LONG, *[_POINTER] * 8],
     "activation": [_INT, _LONG, *[_POINTER] * 3],
     "activation_backward": [_INT, _LONG, *[_POINTER] * 6],
-    "gather_heads": [*[_LONG] * 4, _POINTER, _LONG, _LONG, _POINTER, _LONG, _POINTER, _POINTER, _FLOAT],
-    "scatter_heads": [*[_LONG] * 4, _POINTER, _LONG, _LONG, _POINTER, _LONG, _POINTER, _POINTER, _FLOAT],
-    "softmax": [*[_LONG] * 4, _POINTER, _FLOAT, _POINTER, _POINTER],
-    "softmax_backward": [*[_LONG] * 4, _POINTER, _FLOAT, *[_POINTER] * 3],
     "cross_entropy": [_LONG, _LONG, _POINTER, _POINTER, ctypes.c_int32, _POINTER],
+    "attention": [_POINTER],
+    "attention_backward": [_POINTER],
 }
 
 
@@ -108,38 +109,13 @@ class NativeKernels:
         function(_ACTIVATIONS[kind], gate.numel(), _at(gate), _at(up), _at(d_out), _at(d_gate), _at(d_up), _at(out))
         return d_gate, d_up, out
 
-    def gather_heads(self, source: Tensor, block: int, rotation: Rotation | None) -> Tensor:
-        blocks = torch.empty(source.numel(), dtype=source.dtype)
-        self._move("gather_heads", source, blocks, block, rotation, 1.0)
-        return blocks
+    def attend(self, projections: tuple[Tensor, ...], heads: Heads, segments: Segments) -> Tensor:
+        output: Tensor = apply(_Attention, heads, segments, self, *projections)
+        return output
 
-    def scatter_heads(self, blocks: Tensor, target: Tensor, block: int, rotation: Rotation | None) -> None:
-        self._move("scatter_heads", target, blocks.contiguous(), block, rotation, -1.0)
-
-    def _move(
-        self, name: str, by_token: Tensor, by_head: Tensor, block: int, rotation: Rotation | None, sign: float
-    ) -> None:
-        num_tokens, heads, width = by_token.shape
-        cosine, sine = (None, None) if rotation is None else (rotation.cosine, rotation.sine)
-        rotary = 0 if cosine is None else 2 * cosine.shape[1]
-        self._functions[name, by_token.dtype](
-            num_tokens, heads, width, block, _at(by_token), by_token.stride(0), by_token.stride(1), _at(by_head),
-            rotary, _at(cosine), _at(sine), sign,
-        )  # fmt: skip
-
-    def softmax_(self, scores: Tensor, queries: int, offset: int, lows: Tensor, factor: float) -> Tensor:
-        rows, keys = scores.shape[0] * scores.shape[1], scores.shape[2]
-        sums = torch.empty(rows)
-        self._functions["softmax", scores.dtype](rows, queries, keys, offset, _at(lows), factor, _at(scores), _at(sums))
-        return sums
-
-    def softmax_backward_(
-        self, scores: Tensor, gradients: Tensor, queries: int, offset: int, lows: Tensor, factor: float, sums: Tensor
-    ) -> None:
-        rows, keys = scores.shape[0] * scores.shape[1], scores.shape[2]
-        self._functions["softmax_backward", scores.dtype](
-            rows, queries, keys, offset, _at(lows), factor, _at(scores), _at(gradients), _at(sums)
-        )
+    def attention(self, backward: bool, call: _AttentionCall, dtype: torch.dtype) -> None:
+        """Run `attention.cpp` on what the call says."""
+        self._functions["attention_backward" if backward else "attention", dtype](ctypes.byref(call))
 
     def cross_entropy_(self, logits: Tensor, targets: Tensor, *, gradient: bool) -> Tensor:
         losses = torch.empty(len(targets))
@@ -147,6 +123,73 @@ class NativeKernels:
             *logits.shape, _at(logits), _at(targets), int(gradient), _at(losses)
         )
         return losses
+
+
+class _AttentionCall(ctypes.Structure):
+    """`struct Attention` of `attention.cpp`."""
+
+    _fields_ = (
+        *((name, _LONG) for name in ("segments", "tokens", "query_heads", "key_heads", "width", "half")),
+        *((name, _LONG) for name in ("query_token", "query_head", "key_token", "key_head")),
+        *((name, _POINTER) for name in ("starts", "cosine", "sine", "query", "key", "value", "output", "log_sums")),
+        *((name, _POINTER) for name in ("d_output", "d_query", "d_key", "d_value")),
+        ("factor", _FLOAT),
+    )
+
+    @classmethod
+    def of(
+        cls, projections: tuple[Tensor, ...], heads: Heads, segments: Segments, output: Tensor, log_sums: Tensor
+    ) -> _AttentionCall:
+        """The forward call."""
+        query, key, value = heads.views(projections)
+        assert key.stride() == value.stride()
+        rotation = segments.rotation
+        return cls(
+            segments=len(segments.starts) - 1,
+            tokens=len(query),
+            query_heads=heads.num_query_heads,
+            key_heads=heads.num_key_heads,
+            width=heads.width,
+            half=0 if rotation is None else rotation.cosine.shape[1],
+            query_token=query.stride(0),
+            query_head=query.stride(1),
+            key_token=key.stride(0),
+            key_head=key.stride(1),
+            starts=segments.starts.ctypes.data,
+            cosine=None if rotation is None else rotation.cosine.data_ptr(),
+            sine=None if rotation is None else rotation.sine.data_ptr(),
+            query=query.data_ptr(),
+            key=key.data_ptr(),
+            value=value.data_ptr(),
+            output=output.data_ptr(),
+            log_sums=log_sums.data_ptr(),
+            factor=heads.factor,
+        )
+
+
+class _Attention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, heads: Heads, segments: Segments, kernels: NativeKernels, *projections: Tensor) -> Tensor:
+        projections = tuple(projection.contiguous() for projection in projections)
+        num_tokens = len(projections[0])
+        output = projections[0].new_empty(num_tokens, heads.num_query_heads * heads.width)
+        log_sums = torch.empty(heads.num_query_heads, num_tokens)
+        kernels.attention(False, _AttentionCall.of(projections, heads, segments, output, log_sums), output.dtype)
+        ctx.save_for_backward(log_sums, *projections)
+        ctx.heads, ctx.segments, ctx.kernels = heads, segments, kernels
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        log_sums, *projections = ctx.saved_tensors
+        d_output = gradients[0].contiguous()
+        call = _AttentionCall.of(tuple(projections), ctx.heads, ctx.segments, d_output, log_sums)
+        d_projections = tuple(torch.empty_like(projection) for projection in projections)
+        d_query, d_key, d_value = ctx.heads.views(d_projections)
+        call.d_output = d_output.data_ptr()
+        call.d_query, call.d_key, call.d_value = d_query.data_ptr(), d_key.data_ptr(), d_value.data_ptr()
+        ctx.kernels.attention(True, call, d_output.dtype)
+        return None, None, None, *d_projections
 
 
 @cache
@@ -169,14 +212,15 @@ def _build() -> tuple[Path, float]:
         raise FileNotFoundError("there is no g++")
     compiler = Path(found).resolve()
     state = f"{compiler}|{compiler.stat().st_size}|{compiler.stat().st_mtime_ns}"
-    identity = "\n".join([_SOURCE.read_text(encoding="utf-8"), *_FLAGS, state, processor_name(), _flags_of_this_cpu()])
+    identity = "\n".join([*(source.read_text(encoding="utf-8") for source in _SOURCES), *_FLAGS, state, processor_name(), _flags_of_this_cpu()])
     library = cache_root() / "kernels" / f"{hashlib.sha256(identity.encode()).hexdigest()[:24]}.so"
     if library.is_file():
         return library, 0.0
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         built = Path(folder) / "kernels.so"
-        subprocess.run([found, *_FLAGS, str(_SOURCE), "-o", str(built)], capture_output=True, timeout=300, check=True)
+        sources = [str(source) for source in _SOURCES if source.suffix == ".cpp"]
+        subprocess.run([found, *_FLAGS, *sources, "-o", str(built)], capture_output=True, timeout=300, check=True)
         write_atomically(library, built.read_bytes())
     seconds = time.perf_counter() - started
     _LOG.info("Compiled the kernels for this processor in %.1f s; they are kept in %s", seconds, library.parent)
