@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from lorabench.data.packing import IGNORED
-from lorabench.models.fast.attention import Segments
-from lorabench.models.fast.kernels import Kernels, Norm, PlainKernels, Rotation
+from lorabench.models.fast.attention import Heads, Layout, Rotation, Segments
+from lorabench.models.fast.kernels import Kernels, Norm, PlainKernels
 from lorabench.models.fast.native import kernels_for
 
 DTYPES = (torch.float32, torch.bfloat16)
@@ -75,49 +75,82 @@ def test_activations_agree_from_end_to_end_of_the_range(
     up = random(*gate.shape, dtype=dtype, seed=1) if gated else None
     d_out = random(*gate.shape, dtype=dtype, seed=2)
     assert_alike([compiled.activation(kind, gate, up)], [PLAIN.activation(kind, gate, up)], dtype)
-    ours, theirs = (kernels.activation_backward(kind, gate, up, d_out) for kernels in (compiled, PLAIN))
+    active = compiled.activation(kind, gate, up)
+    theirs = PLAIN.activation_backward_(kind, gate, up, d_out)
+    ours = compiled.activation_backward_(kind, gate.clone(), None if up is None else up.clone(), d_out.clone())
     assert_alike(ours, theirs, dtype)
-    assert torch.equal(ours[2], compiled.activation(kind, gate, up)), "made again, it is the same"
+    assert torch.equal(ours[2], active), "made again, it is the same"
+
+
+LAYOUTS: list[tuple[Layout, int, int, int]] = [
+    ("separate", 6, 2, 64),
+    ("separate", 4, 1, 8),
+    ("stacked", 3, 3, 32),
+    ("interleaved", 2, 2, 80),
+]
+
+
+def attention_case(
+    layout: Layout, queries: int, keys: int, width: int, lengths: list[int], rotary: int, dtype: torch.dtype
+) -> tuple[tuple[Tensor, ...], Heads, Segments]:
+    """Projections, their heads and their segments."""
+    num_tokens = sum(lengths)
+    widths = [queries * width, keys * width, keys * width]
+    sizes = widths if layout == "separate" else [sum(widths)]
+    projections = tuple(random(num_tokens, size, dtype=dtype, seed=seed, size=2.0) for seed, size in enumerate(sizes))
+    angles = random(num_tokens, rotary // 2, seed=9)
+    starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    segments = Segments(starts, Rotation(angles.cos(), angles.sin()) if rotary else None)
+    return projections, Heads(queries, keys, width, 0.3, layout), segments
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("rotary", [0, 4, 8])
-@pytest.mark.parametrize(("num_tokens", "block"), [(1, 128), (300, 128), (128, 128), (300, 300)])
-def test_moving_heads_agrees_and_is_its_own_inverse(
-    compiled: Kernels, dtype: torch.dtype, rotary: int, num_tokens: int, block: int
+@pytest.mark.parametrize("lengths", [[300], [1], [1, 1, 1], [33, 150, 7, 64], [31, 32, 1]], ids=str)
+@pytest.mark.parametrize(("layout", "queries", "keys", "width"), LAYOUTS)
+def test_attention_agrees(
+    compiled: Kernels,
+    dtype: torch.dtype,
+    rotary: int,
+    lengths: list[int],
+    layout: Layout,
+    queries: int,
+    keys: int,
+    width: int,
 ) -> None:
-    source = random(num_tokens, 3, 2, 8, dtype=dtype)[:, :, 1]
-    angles = random(num_tokens, rotary // 2, seed=1)
-    rotation = Rotation(angles.cos(), angles.sin()) if rotary else None
-    blocks = [kernels.gather_heads(source, block, rotation) for kernels in (compiled, PLAIN)]
-    assert_alike(blocks[:1], blocks[1:], dtype)
-    for kernels, laid_out in zip((compiled, PLAIN), blocks, strict=True):
-        target = torch.full_like(source, 7.0)
-        kernels.scatter_heads(laid_out, target, block, rotation)
-        assert_alike([target], [source], dtype)
+    projections, heads, segments = attention_case(layout, queries, keys, width, lengths, rotary, dtype)
+    d_output = random(sum(lengths), queries * width, dtype=dtype, seed=5)
+    results = []
+    for kernels, wanted in ((compiled, dtype), (PLAIN, torch.float32)):
+        inputs = tuple(projection.to(wanted, copy=True).requires_grad_() for projection in projections)
+        output = kernels.attend(tuple(value * 1.0 for value in inputs), heads, segments)
+        output.backward(d_output.to(wanted))
+        results.append([output.detach().float(), *(value.grad.float() for value in inputs if value.grad is not None)])
+    assert len(results[0]) == 1 + len(projections)
+    for ours, theirs in zip(*results, strict=True):
+        size = max(float(theirs.norm()), float(d_output.float().norm()))  # one token alone: its gradient is nothing
+        assert float((ours - theirs).norm()) < (2e-5 if dtype == torch.float32 else 8e-3) * size
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("lengths", [[300], [1, 1, 1], [100, 150, 7, 260], [128, 128, 1]], ids=str)
-def test_softmax_sees_its_own_document_only(compiled: Kernels, dtype: torch.dtype, lengths: list[int]) -> None:
-    starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    own = torch.from_numpy(np.repeat(np.arange(len(lengths)), lengths))
-    for block in Segments.of(starts, None).blocks:
-        queries, keys = block.end - block.start, block.end - block.first_key
-        scores, gradients = (random(2, 3 * queries, keys, dtype=dtype, seed=seed, size=4.0) for seed in (1, 2))
-        results = []
-        for kernels in (compiled, PLAIN):
-            probabilities = scores.clone()
-            sums = kernels.softmax_(probabilities, queries, block.start - block.first_key, block.lows, 0.3)
-            again, slopes = scores.clone(), gradients.clone()
-            kernels.softmax_backward_(again, slopes, queries, block.start - block.first_key, block.lows, 0.3, sums)
-            results.append((probabilities, sums, again, slopes))
-        assert_alike(*results, dtype)
-        query, key = torch.arange(block.start, block.end), torch.arange(block.first_key, block.end)
-        allowed = (own[query][:, None] == own[key][None]) & (query[:, None] >= key[None])
-        outside = results[0][0].view(2, 3, queries, keys)[:, :, ~allowed]
-        assert torch.equal(outside, torch.zeros_like(outside))
-        assert torch.allclose(results[0][0].float().sum(-1), torch.ones(2, 3 * queries), atol=2e-2)
+def test_attention_sees_its_own_document_only(compiled: Kernels, dtype: torch.dtype) -> None:
+    projections, heads, segments = attention_case("separate", 4, 2, 16, [40, 50, 3], 0, dtype)
+    before = compiled.attend(projections, heads, segments)
+    for projection in projections:
+        projection[:40] = float("nan")
+        projection[89] = 7.0
+    after = compiled.attend(projections, heads, segments)
+    assert torch.equal(before[40:89], after[40:89])
+    assert torch.equal(before[90:], after[90:])
+    assert after[:40].isnan().all()
+
+
+def test_what_a_backward_pass_used_up_is_not_used_again(compiled: Kernels) -> None:
+    projections, heads, segments = attention_case("separate", 2, 2, 8, [20], 4, torch.float32)
+    output = compiled.attend(tuple(value.requires_grad_() * 1.0 for value in projections), heads, segments)
+    output.sum().backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        output.sum().backward()
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

@@ -1,7 +1,7 @@
 // Causal attention within segments of a flat batch, forward and backward, for one query head of one segment at a time.
 //
 // Products run on units of 32 bits, one float or two bfloat16 that the processor multiplies and adds in one go. Their
-// right factor is laid out in vectors of 16 units, their left factor is read unit by unit and spread over a vector.
+// right factor is laid out in vectors of units, their left factor is read unit by unit and spread over a vector.
 // Scores exist for one block of queries at a time, in float.
 
 #include <algorithm>
@@ -20,18 +20,19 @@
 
 namespace {
 
-constexpr int64_t kLanes = 16;
 constexpr int64_t kQueries = 32;  // in a block: few enough to skip most of the upper triangle
 constexpr int64_t kRows = 4;      // of a product's tile
 #ifdef __AVX512F__
+constexpr int64_t kLanes = 16;   // of a vector
 constexpr int64_t kVectors = 4;  // of a product's tile: rows times vectors fit the registers
 #else
-constexpr int64_t kVectors = 1;
+constexpr int64_t kLanes = 8;
+constexpr int64_t kVectors = 2;
 #endif
 
 typedef uint32_t Unit __attribute__((may_alias));
-typedef float Floats __attribute__((vector_size(64), may_alias));
-typedef uint32_t Units __attribute__((vector_size(64), may_alias));
+typedef float Floats __attribute__((vector_size(kLanes * 4), may_alias));
+typedef uint32_t Units __attribute__((vector_size(kLanes * 4), may_alias));
 
 template <typename T>
 constexpr int64_t kPerUnit = int64_t(sizeof(uint32_t) / sizeof(T));
@@ -84,7 +85,7 @@ void multiply_tile(const Left& left, const Right& right, int64_t units, float* o
       *reinterpret_cast<Floats*>(out + row * out_stride + vector * kLanes) = sums[row][vector];
 }
 
-// out [rows, 16 * vectors] = left * right, or out + left * right; rows is a multiple of kRows.
+// out [rows, vectors] = left * right, or out + left * right; rows is a multiple of kRows.
 template <typename T>
 void multiply(int64_t rows, int64_t vectors, int64_t units, Left left, Right right, float* out, int64_t out_stride,
               bool add) {
@@ -95,8 +96,8 @@ void multiply(int64_t rows, int64_t vectors, int64_t units, Left left, Right rig
       Left band{left.units + row * left.row_stride, left.row_stride, left.unit_stride};
       float* tile = out + row * out_stride + vector * kLanes;
       if (width == 1) multiply_tile<T, 1>(band, part, units, tile, out_stride, add);
-#ifdef __AVX512F__
       if (width == 2) multiply_tile<T, 2>(band, part, units, tile, out_stride, add);
+#ifdef __AVX512F__
       if (width == 3) multiply_tile<T, 3>(band, part, units, tile, out_stride, add);
       if (width == 4) multiply_tile<T, 4>(band, part, units, tile, out_stride, add);
 #endif
@@ -180,9 +181,9 @@ class Pass {
           read_queries(task, first, count, queries);
           multiply<T>(padded, seen / kLanes, units_, by_row(queries, width_), in_lanes(keys), scores, longest_, false);
           for (int64_t i = 0; i < count; ++i) {
-            const float* line = scores + i * longest_;
+            float* line = scores + i * longest_;
             T* weight = weights + i * longest_;
-            int64_t visible = first + i + 1;
+            int64_t visible = hide(line, first + i + 1);
             float largest = -INFINITY, sum = 0.0f;
 #pragma omp simd reduction(max : largest)
             for (int64_t j = 0; j < visible; ++j) largest = line[j] > largest ? line[j] : largest;
@@ -248,7 +249,7 @@ class Pass {
           for (int64_t i = 0; i < count; ++i) {
             float *line = scores + i * longest_, *d_weight = d_weights + i * longest_;
             T *weight = weights + i * longest_, *slope = slopes + i * longest_;
-            int64_t visible = first + i + 1;
+            int64_t visible = hide(line, first + i + 1);
             float total = log_sum(task, first + i), along = 0.0f;
 #pragma omp simd reduction(+ : along)
             for (int64_t j = 0; j < visible; ++j) {
@@ -330,7 +331,14 @@ class Pass {
            rows + i * width_);
   }
 
-  // Rows as lanes: row r's unit u is lane r % 16 of vector r / 16 * units + u.
+  // The scores of `visible` keys padded to whole vectors, so that no loop has a slow end; what is added weighs 0.
+  static int64_t hide(float* scores, int64_t visible) {
+    int64_t padded = round_up(visible, kLanes);
+    std::fill(scores + visible, scores + padded, -INFINITY);
+    return padded;
+  }
+
+  // Rows as lanes: row r's unit u is lane r % lanes of vector r / lanes * units + u.
   void put_in_lanes(const T* rows, int64_t count, T* lanes) const {
     for (int64_t row = 0; row < count; ++row) {
       const Unit* from = reinterpret_cast<const Unit*>(rows + row * width_);
@@ -341,20 +349,16 @@ class Pass {
 
   // Rows as units: unit (u, column) holds rows u * per unit and following; rows that are not there are zero.
   static void put_in_units(const T* rows, int64_t count, int64_t row_width, int64_t width, T* units) {
-    for (int64_t row = 0; row < count; row += kPerUnit<T>, units += row_width * kPerUnit<T>, rows += row_width * kPerUnit<T>) {
-      if (kPerUnit<T> == 1) {
-        std::memcpy(static_cast<void*>(units), rows, size_t(width) * sizeof(T));
+    for (int64_t row = 0; row < count; row += kPerUnit<T>) {
+      const T* from = rows + row * row_width;
+      Unit* to = reinterpret_cast<Unit*>(units) + row / kPerUnit<T> * row_width;
+      if constexpr (kPerUnit<T> == 1) {
+        std::memcpy(to, from, size_t(width) * sizeof(Unit));
       } else if (row + 1 < count) {
 #pragma omp simd
-        for (int64_t i = 0; i < width; ++i) {
-          units[2 * i] = rows[i];
-          units[2 * i + 1] = rows[row_width + i];
-        }
+        for (int64_t i = 0; i < width; ++i) to[i] = from[i].bits | uint32_t(from[row_width + i].bits) << 16;
       } else {
-        for (int64_t i = 0; i < width; ++i) {
-          units[2 * i] = rows[i];
-          units[2 * i + 1] = T{};
-        }
+        for (int64_t i = 0; i < width; ++i) to[i] = from[i].bits;
       }
     }
   }

@@ -44,6 +44,18 @@ inline void activate(float x, float& value, float& slope) {
 }
 
 template <typename T>
+inline void normalise(int64_t width, const float* in, float centre, float factor, const float* weight,
+                      const float* bias, T* out) {
+  if (bias) {
+#pragma omp simd
+    for (int64_t i = 0; i < width; ++i) store(out[i], (in[i] - centre) * factor * weight[i] + bias[i]);
+  } else {
+#pragma omp simd
+    for (int64_t i = 0; i < width; ++i) store(out[i], (in[i] - centre) * factor * weight[i]);
+  }
+}
+
+template <typename T>
 void add_norm(int64_t rows, int64_t width, const float* x, const T* delta, const float* weight, const float* bias,
               float epsilon, float* total, T* normed, float* mean, float* scale) {
 #pragma omp parallel for schedule(static)
@@ -69,19 +81,14 @@ void add_norm(int64_t rows, int64_t width, const float* x, const T* delta, const
     for (int64_t i = 0; i < width; ++i) squares += (in[i] - centre) * (in[i] - centre);
     float factor = 1.0f / std::sqrt(squares / float(width) + epsilon);
     scale[row] = factor;
-    if (bias) {
-#pragma omp simd
-      for (int64_t i = 0; i < width; ++i) store(out[i], (in[i] - centre) * factor * weight[i] + bias[i]);
-    } else {
-#pragma omp simd
-      for (int64_t i = 0; i < width; ++i) store(out[i], (in[i] - centre) * factor * weight[i]);
-    }
+    normalise(width, in, centre, factor, weight, bias, out);
   }
 }
 
 template <typename T>
 void add_norm_backward(int64_t rows, int64_t width, const float* d_total, const T* d_normed, const float* x,
-                       const float* mean, const float* scale, const float* weight, float* d_x, T* d_delta) {
+                       const float* mean, const float* scale, const float* weight, const float* bias, float* d_x,
+                       T* d_delta, T* normed) {
 #pragma omp parallel for schedule(static)
   for (int64_t row = 0; row < rows; ++row) {
     const float* in = x + row * width;
@@ -111,6 +118,7 @@ void add_norm_backward(int64_t rows, int64_t width, const float* d_total, const 
 #pragma omp simd
       for (int64_t i = 0; i < width; ++i) store(narrow[i], out[i]);
     }
+    if (normed) normalise(width, in, centre, factor, weight, bias, normed + row * width);
   }
 }
 
@@ -124,20 +132,21 @@ void activation_of(int64_t count, const T* gate, const T* up, T* out) {
   }
 }
 
+// In place: gate and up become their gradients, the output's gradient becomes the output once more.
 template <typename T, int kind>
-void activation_backward_of(int64_t count, const T* gate, const T* up, const T* d_out, T* d_gate, T* d_up, T* out) {
+void activation_backward_of(int64_t count, T* gate, T* up, T* d_out) {
 #pragma omp parallel for simd schedule(static)
   for (int64_t i = 0; i < count; ++i) {
     float value, slope, gradient = load(d_out[i]);
     activate<kind>(load(gate[i]), value, slope);
     if (up) {
       float factor = load(up[i]);
-      store(d_gate[i], gradient * slope * factor);
-      store(d_up[i], gradient * value);
-      store(out[i], value * factor);
+      store(gate[i], gradient * slope * factor);
+      store(up[i], gradient * value);
+      store(d_out[i], value * factor);
     } else {
-      store(d_gate[i], gradient * slope);
-      store(out[i], value);
+      store(gate[i], gradient * slope);
+      store(d_out[i], value);
     }
   }
 }
@@ -179,11 +188,10 @@ void activation(int kind, int64_t count, const T* gate, const T* up, T* out) {
 }
 
 template <typename T>
-void activation_backward(int kind, int64_t count, const T* gate, const T* up, const T* d_out, T* d_gate, T* d_up,
-                         T* out) {
-  if (kind == kSilu) activation_backward_of<T, kSilu>(count, gate, up, d_out, d_gate, d_up, out);
-  if (kind == kGeluTanh) activation_backward_of<T, kGeluTanh>(count, gate, up, d_out, d_gate, d_up, out);
-  if (kind == kGeluErf) activation_backward_of<T, kGeluErf>(count, gate, up, d_out, d_gate, d_up, out);
+void activation_backward(int kind, int64_t count, T* gate, T* up, T* d_out) {
+  if (kind == kSilu) activation_backward_of<T, kSilu>(count, gate, up, d_out);
+  if (kind == kGeluTanh) activation_backward_of<T, kGeluTanh>(count, gate, up, d_out);
+  if (kind == kGeluErf) activation_backward_of<T, kGeluErf>(count, gate, up, d_out);
 }
 
 }  // namespace
@@ -196,15 +204,15 @@ void activation_backward(int kind, int64_t count, const T* gate, const T* up, co
   }                                                                                                                   \
   extern "C" void add_norm_backward_##SUFFIX(int64_t rows, int64_t width, const float* d_total, const T* d_normed,    \
                                              const float* x, const float* mean, const float* scale,                   \
-                                             const float* weight, float* d_x, T* d_delta) {                           \
-    add_norm_backward<T>(rows, width, d_total, d_normed, x, mean, scale, weight, d_x, d_delta);                       \
+                                             const float* weight, const float* bias, float* d_x, T* d_delta,          \
+                                             T* normed) {                                                             \
+    add_norm_backward<T>(rows, width, d_total, d_normed, x, mean, scale, weight, bias, d_x, d_delta, normed);         \
   }                                                                                                                   \
   extern "C" void activation_##SUFFIX(int kind, int64_t count, const T* gate, const T* up, T* out) {                  \
     activation<T>(kind, count, gate, up, out);                                                                        \
   }                                                                                                                   \
-  extern "C" void activation_backward_##SUFFIX(int kind, int64_t count, const T* gate, const T* up, const T* d_out,   \
-                                               T* d_gate, T* d_up, T* out) {                                                  \
-    activation_backward<T>(kind, count, gate, up, d_out, d_gate, d_up, out);                                               \
+  extern "C" void activation_backward_##SUFFIX(int kind, int64_t count, T* gate, T* up, T* d_out) {                   \
+    activation_backward<T>(kind, count, gate, up, d_out);                                                             \
   }                                                                                                                   \
   extern "C" void cross_entropy_##SUFFIX(int64_t rows, int64_t width, T* logits, const int64_t* targets,              \
                                          int32_t gradient, float* losses) {                                           \

@@ -42,16 +42,16 @@ class Kernels(Protocol):
 
     def add_norm_backward(
         self, d_total: Tensor | None, d_normed: Tensor, total: Tensor, mean: Tensor | None, scale: Tensor, norm: Norm
-    ) -> tuple[Tensor, Tensor]:
-        """The residual's gradient in float32, and the same in the activations' type."""
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The residual's gradient in float32, the same in the activations' type, and the norm itself once more."""
 
     def activation(self, kind: ActivationKind, gate: Tensor, up: Tensor | None) -> Tensor:
         """f(gate), times `up` where there is one."""
 
-    def activation_backward(
+    def activation_backward_(
         self, kind: ActivationKind, gate: Tensor, up: Tensor | None, d_out: Tensor
     ) -> tuple[Tensor, Tensor | None, Tensor]:
-        """Gradients of gate and up, and beside them the activation itself once more."""
+        """Gradients of gate and up, and beside them the activation itself once more; all three are used up."""
 
     def attend(self, projections: tuple[Tensor, ...], heads: Heads, segments: Segments) -> Tensor:
         """Projections [T, ...] -> causal attention within segments [T, query heads * width], differentiable."""
@@ -80,8 +80,9 @@ class PlainKernels:
 
     def add_norm_backward(
         self, d_total: Tensor | None, d_normed: Tensor, total: Tensor, mean: Tensor | None, scale: Tensor, norm: Norm
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         unit = (total if mean is None else total - mean) * scale
+        normed = unit * norm.weight if norm.bias is None else unit * norm.weight + norm.bias
         slope = d_normed.float() * norm.weight
         d_x = slope - unit * (slope * unit).mean(-1, keepdim=True)
         if mean is not None:
@@ -89,13 +90,13 @@ class PlainKernels:
         d_x = d_x * scale
         if d_total is not None:
             d_x = d_x + d_total
-        return d_x, d_x.to(d_normed.dtype)
+        return d_x, d_x.to(d_normed.dtype), normed.to(d_normed.dtype)
 
     def activation(self, kind: ActivationKind, gate: Tensor, up: Tensor | None) -> Tensor:
         value = _activate(kind, gate)
         return value if up is None else value * up
 
-    def activation_backward(
+    def activation_backward_(
         self, kind: ActivationKind, gate: Tensor, up: Tensor | None, d_out: Tensor
     ) -> tuple[Tensor, Tensor | None, Tensor]:
         value = _activate(kind, gate)
@@ -124,4 +125,3 @@ _GELU = {"gelu_tanh": "tanh", "gelu_erf": "none"}
 
 def _activate(kind: ActivationKind, gate: Tensor) -> Tensor:
     return functional.silu(gate) if kind == "silu" else functional.gelu(gate, approximate=_GELU[kind])
-

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import increment_version
 
 from lorabench.cache import cache_root, write_atomically
 from lorabench.errors import DiskError
@@ -35,9 +36,9 @@ _ACTIVATIONS = {"silu": 0, "gelu_tanh": 1, "gelu_erf": 2}
 _LONG, _INT, _FLOAT, _POINTER = ctypes.c_int64, ctypes.c_int, ctypes.c_float, ctypes.c_void_p
 _SIGNATURES: dict[str, list[type]] = {
     "add_norm": [_LONG, _LONG, *[_POINTER] * 4, _FLOAT, *[_POINTER] * 4],
-    "add_norm_backward": [_LONG, _LONG, *[_POINTER] * 8],
+    "add_norm_backward": [_LONG, _LONG, *[_POINTER] * 10],
     "activation": [_INT, _LONG, *[_POINTER] * 3],
-    "activation_backward": [_INT, _LONG, *[_POINTER] * 6],
+    "activation_backward": [_INT, _LONG, *[_POINTER] * 3],
     "cross_entropy": [_LONG, _LONG, _POINTER, _POINTER, ctypes.c_int32, _POINTER],
     "attention": [_POINTER],
     "attention_backward": [_POINTER],
@@ -81,17 +82,17 @@ class NativeKernels:
 
     def add_norm_backward(
         self, d_total: Tensor | None, d_normed: Tensor, total: Tensor, mean: Tensor | None, scale: Tensor, norm: Norm
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         rows, width = total.shape
         d_normed = d_normed.contiguous()
         d_total = None if d_total is None else d_total.contiguous()
-        d_residual = torch.empty_like(total)
+        d_residual, normed = torch.empty_like(total), torch.empty_like(d_normed)
         narrow = None if d_normed.dtype == torch.float32 else torch.empty_like(d_normed)
         self._functions["add_norm_backward", d_normed.dtype](
             rows, width, _at(d_total), _at(d_normed), _at(total), _at(mean), _at(scale), _at(norm.weight),
-            _at(d_residual), _at(narrow),
+            _at(norm.bias), _at(d_residual), _at(narrow), _at(normed),
         )  # fmt: skip
-        return d_residual, d_residual if narrow is None else narrow
+        return d_residual, d_residual if narrow is None else narrow, normed
 
     def activation(self, kind: ActivationKind, gate: Tensor, up: Tensor | None) -> Tensor:
         out = torch.empty_like(gate)
@@ -99,15 +100,13 @@ class NativeKernels:
         function(_ACTIVATIONS[kind], gate.numel(), _at(gate), _at(up), _at(out))
         return out
 
-    def activation_backward(
+    def activation_backward_(
         self, kind: ActivationKind, gate: Tensor, up: Tensor | None, d_out: Tensor
     ) -> tuple[Tensor, Tensor | None, Tensor]:
         d_out = d_out.contiguous()
-        d_gate, d_up = torch.empty_like(gate), None if up is None else torch.empty_like(up)
-        out = torch.empty_like(gate)
         function = self._functions["activation_backward", gate.dtype]
-        function(_ACTIVATIONS[kind], gate.numel(), _at(gate), _at(up), _at(d_out), _at(d_gate), _at(d_up), _at(out))
-        return d_gate, d_up, out
+        function(_ACTIVATIONS[kind], gate.numel(), _at(gate), _at(up), _at(d_out))
+        return gate, up, d_out
 
     def attend(self, projections: tuple[Tensor, ...], heads: Heads, segments: Segments) -> Tensor:
         output: Tensor = apply(_Attention, heads, segments, self, *projections)
@@ -184,12 +183,11 @@ class _Attention(torch.autograd.Function):
         log_sums, *projections = ctx.saved_tensors
         d_output = gradients[0].contiguous()
         call = _AttentionCall.of(tuple(projections), ctx.heads, ctx.segments, d_output, log_sums)
-        d_projections = tuple(torch.empty_like(projection) for projection in projections)
-        d_query, d_key, d_value = ctx.heads.views(d_projections)
         call.d_output = d_output.data_ptr()
-        call.d_query, call.d_key, call.d_value = d_query.data_ptr(), d_key.data_ptr(), d_value.data_ptr()
+        call.d_query, call.d_key, call.d_value = call.query, call.key, call.value  # in their place: they are used up
+        increment_version(projections)
         ctx.kernels.attention(True, call, d_output.dtype)
-        return None, None, None, *d_projections
+        return None, None, None, *projections
 
 
 @cache
@@ -212,7 +210,15 @@ def _build() -> tuple[Path, float]:
         raise FileNotFoundError("there is no g++")
     compiler = Path(found).resolve()
     state = f"{compiler}|{compiler.stat().st_size}|{compiler.stat().st_mtime_ns}"
-    identity = "\n".join([*(source.read_text(encoding="utf-8") for source in _SOURCES), *_FLAGS, state, processor_name(), _flags_of_this_cpu()])
+    identity = "\n".join(
+        [
+            *(source.read_text(encoding="utf-8") for source in _SOURCES),
+            *_FLAGS,
+            state,
+            processor_name(),
+            _flags_of_this_cpu(),
+        ]
+    )
     library = cache_root() / "kernels" / f"{hashlib.sha256(identity.encode()).hexdigest()[:24]}.so"
     if library.is_file():
         return library, 0.0

@@ -30,9 +30,10 @@ inline void store(bfloat16& place, float value) {
   place.bits = uint16_t(value != value ? 0x7fc0u : rounded);
 }
 
-// exp by range reduction to [-ln2/2, ln2/2] and a polynomial of degree 6; relative error below 2e-7.
+// exp by range reduction to [-ln2/2, ln2/2] and a polynomial of degree 6; relative error below 2e-7, 0 below -87.7.
 inline float fast_exp(float x) {
-  x = x < -87.0f ? -87.0f : (x > 88.0f ? 88.0f : x);
+  x = x < -88.0f ? -88.0f : x;
+  x = x > 88.0f ? 88.0f : x;
   float turns = std::floor(x * 1.44269504f + 0.5f);
   float rest = std::fma(turns, -0.693359375f, x);
   rest = std::fma(turns, 2.12194440e-4f, rest);

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import increment_version
 
 from lorabench.models.fast.kernels import ActivationKind, Kernels, Norm
 from lorabench.models.fast.linear import (
@@ -60,14 +61,16 @@ class NormLinear(torch.autograd.Function):
         d_total, d_outputs = gradients[0], [gradient for gradient in gradients[1:] if gradient is not None]
         wanted = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
         d_normed, d_lowered, d_seconds = input_gradient(d_outputs, ctx.projections, lowered, wanted=wanted)
+        center = mean if ctx.norm.centred else None
+        d_residual: Tensor | None = None
+        d_delta: Tensor | None = None
+        if d_normed is None:
+            normed = kernels.add_norm(total, None, ctx.norm, dtype)[1]
+        else:
+            d_residual, d_delta, normed = kernels.add_norm_backward(d_total, d_normed, total, center, scale, ctx.norm)
         factors: list[Tensor] = []
         if lowered is not None and d_lowered is not None:
-            normed = kernels.add_norm(total, None, ctx.norm, dtype)[1]
             factors = interleave(first_gradients(normed, d_lowered, ctx.projections, lowered), d_seconds)
-        if d_normed is None:
-            return None, None, None, None, None, *factors
-        center = mean if ctx.norm.centred else None
-        d_residual, d_delta = kernels.add_norm_backward(d_total, d_normed, total, center, scale, ctx.norm)
         return d_residual, d_delta if ctx.needs_input_grad[1] else None, None, None, None, *factors
 
 
@@ -101,7 +104,8 @@ class ActivationLinear(torch.autograd.Function):
         if d_active is None:
             active = kernels.activation(ctx.kind, gate, up)
         else:
-            d_gate, d_up, active = kernels.activation_backward(ctx.kind, gate, up, d_active)
+            increment_version(raised)
+            d_gate, d_up, active = kernels.activation_backward_(ctx.kind, gate, up, d_active)
         factors: list[Tensor] = []
         if lowered is not None and d_lowered is not None:
             factors = interleave(first_gradients(active, d_lowered, ctx.projections, lowered), d_seconds)
@@ -122,6 +126,6 @@ class FinalNorm(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         total, scale, *means = ctx.saved_tensors
         mean = means[0] if means else None
-        d_residual, d_delta = ctx.setting.kernels.add_norm_backward(None, gradients[0], total, mean, scale, ctx.norm)
+        d_residual, d_delta, _ = ctx.setting.kernels.add_norm_backward(None, gradients[0], total, mean, scale, ctx.norm)
         needs_residual, needs_delta = ctx.needs_input_grad[:2]
         return d_residual if needs_residual else None, d_delta if needs_delta else None, None, None
