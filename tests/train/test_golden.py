@@ -19,24 +19,26 @@ from lorabench.train.loop import Hooks, TrainingText, train
 # fmt: off
 GOLDEN = {
     "gpt2": [
-        5.981885, 6.007444, 5.995916, 5.987673, 5.983677, 6.009664,
-        5.971864, 5.981561, 5.989499, 5.974933, 5.980549, 5.997682,
+        5.981885, 6.012895, 5.999095, 5.972351, 6.002548, 5.989428,
+        5.997401, 5.98634, 5.990318, 6.010583, 6.007659, 5.986428,
     ],
     "pythia": [
-        6.106926, 6.137445, 6.096306, 6.090166, 6.097522, 6.101189,
-        6.090307, 6.081805, 6.108889, 6.076481, 6.108097, 6.076352,
+        6.106926, 6.133446, 6.128177, 6.092505, 6.100981, 6.108758,
+        6.090778, 6.057032, 6.071053, 6.054253, 6.094924, 6.085138,
     ],
     "gemma": [
-        6.253999, 6.231446, 6.250083, 6.246834, 6.239026, 6.24869,
-        6.241664, 6.218373, 6.228551, 6.22261, 6.220165, 6.219981,
+        6.253999, 6.229209, 6.249319, 6.247243, 6.234705, 6.227828,
+        6.240726, 6.229311, 6.224059, 6.224098, 6.228204, 6.228158,
     ],
     "smollm2": [
-        5.961976, 5.988289, 6.009164, 5.997443, 5.964096, 5.960997,
-        5.97217, 5.968024, 5.931212, 5.967036, 5.951869, 5.949286,
+        5.961976, 5.98471, 5.988165, 5.988485, 5.966463, 5.977775,
+        5.974544, 5.964558, 5.927723, 5.974889, 5.940884, 5.938414,
     ],
 }
 # fmt: on
 TOLERANCE = 5e-5
+LEARNING_RATE = 0.03
+"""Higher rates make of rounding, which Adam enlarges where a gradient is nearly nothing, differences that can be seen."""
 
 
 def losses(folder: Path, checkpoints: Path) -> list[float]:
@@ -49,7 +51,7 @@ def losses(folder: Path, checkpoints: Path) -> list[float]:
     )
     seen: list[float] = []
     settings = TrainingSettings(
-        learning_rate=0.1, batch_size=3, context_length=16, epochs=2, precision="fp32", warmup_ratio=0.2
+        learning_rate=LEARNING_RATE, batch_size=3, context_length=16, epochs=2, precision="fp32", warmup_ratio=0.2
     )
     train(
         base,
