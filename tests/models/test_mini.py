@@ -99,7 +99,7 @@ import sys
 from lorabench.models import mini, mini_training
 from lorabench.models.locate import locate_model
 quick = mini_training.Schedule(num_steps=int(sys.argv[1]), tokens_per_step=256, short_row_length=32, warmup_steps=2)
-mini_training.Schedule, mini.CORPORA = lambda: quick, ("stories",)
+mini_training.Schedule, mini.CORPORA, mini.PRETRAINING_CORPORA = lambda: quick, ("stories",), ("stories",)
 location = locate_model("gpt2-mini", progress=lambda what, done, total: print(what, done, total, flush=True))
 print(location.info.weights_note, location.folder, flush=True)
 """
