@@ -38,7 +38,7 @@ GOLDEN = {
 # fmt: on
 TOLERANCE = 5e-5
 LEARNING_RATE = 0.03
-"""Higher rates make of rounding, which Adam enlarges where a gradient is nearly nothing, differences that can be seen."""
+"""Higher rates make rounding visible: Adam enlarges it where a gradient is nearly nothing."""
 
 
 def losses(folder: Path, checkpoints: Path) -> list[float]:
