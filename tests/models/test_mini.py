@@ -244,7 +244,7 @@ def test_gemma_needs_its_bos() -> None:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder)
     assert Tokeniser(folder).prefix_token_id == 2
-    documents = load_corpus("news", max_train_bytes=None).splits["validation"][:20]
+    documents = load_corpus("technical-docs", max_train_bytes=None).splits["validation"][:20]
     score = partial(_bits_per_byte, model, tokenizer)
     with_bos = [score(document.text, bos=True) for document in documents]
     without = [score(document.text, bos=False) for document in documents]
@@ -265,7 +265,7 @@ def test_mini_models_know_more_than_token_frequencies(name: str) -> None:
     folder = locate_model(name).folder
     tokens = Tokeniser(folder)
     base = load_base(folder, precision="fp32", device="cpu")
-    for corpus in ("news", "medical", "stories"):
+    for corpus in mini.PRETRAINING_CORPORA:
         splits = load_corpus(corpus, max_train_bytes=None).splits
         held_out = take_budget(splits["validation"], 12_000)
         ids = tokens.encode(held_out)
