@@ -133,11 +133,9 @@ struct Attention {
   int64_t key_token, key_head;      // strides of keys and values
   const int32_t* starts;            // [segments + 1]
   const float *cosine, *sine;       // [tokens, half]
-  const void *query, *key, *value;
-  void* output;      // [tokens, query heads, width]
-  float* log_sums;   // [query heads, tokens]
-  const void* d_output;
-  void *d_query, *d_key, *d_value;
+  void *query, *key, *value;        // become their gradients in the backward pass
+  void* output;                     // [tokens, query heads, width]; its gradient in the backward pass
+  float* log_sums;                  // [query heads, tokens]
   float factor;
 };
 
@@ -240,7 +238,7 @@ class Pass {
           read_queries(task, first, count, queries);
           put_in_units(queries, count, width_, width_, query_units);
           for (int64_t i = 0; i < count; ++i)
-            turn(static_cast<const T*>(call_.d_output) + output_place(task, first + i), 0, 0, 1.0f,
+            turn(static_cast<const T*>(call_.output) + output_place(task, first + i), 0, 0, 1.0f,
                  gradients + i * width_);
           put_in_units(gradients, count, width_, width_, gradient_units);
           multiply<T>(padded, seen / kLanes, units_, by_row(queries, width_), in_lanes(keys), scores, longest_, false);
@@ -269,7 +267,7 @@ class Pass {
                       out, width_, false);
           for (int64_t i = 0; i < count; ++i)
             turn(out + i * width_, task.start + first + i, call_.half, -1.0f,
-                 static_cast<T*>(call_.d_query) + query_place(task, first + i));
+                 static_cast<T*>(call_.query) + query_place(task, first + i));
           put_in_units(weights, count, longest_, seen, weight_units);
           put_in_units(slopes, count, longest_, seen, slope_units);
           multiply<T>(round_up(length, kRows), width_ / kLanes, units_of(count), by_column(slope_units, longest_),
@@ -278,8 +276,8 @@ class Pass {
                       in_units(gradient_units, width_), d_value, width_, true);
         }
       }
-      add_up(d_keys, call_.half, call_.d_key);
-      add_up(d_values, 0, call_.d_value);
+      add_up(d_keys, call_.half, call_.key);
+      add_up(d_values, 0, call_.value);
     }
   }
 

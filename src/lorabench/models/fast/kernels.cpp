@@ -118,7 +118,7 @@ void add_norm_backward(int64_t rows, int64_t width, const float* d_total, const 
 #pragma omp simd
       for (int64_t i = 0; i < width; ++i) store(narrow[i], out[i]);
     }
-    if (normed) normalise(width, in, centre, factor, weight, bias, normed + row * width);
+    normalise(width, in, centre, factor, weight, bias, normed + row * width);
   }
 }
 

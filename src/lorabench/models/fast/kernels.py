@@ -54,7 +54,10 @@ class Kernels(Protocol):
         """Gradients of gate and up, and beside them the activation itself once more; all three are used up."""
 
     def attend(self, projections: tuple[Tensor, ...], heads: Heads, segments: Segments) -> Tensor:
-        """Projections [T, ...] -> causal attention within segments [T, query heads * width], differentiable."""
+        """Projections [T, ...] -> causal attention within segments [T, query heads * width], differentiable once.
+
+        The backward pass may use the projections up.
+        """
 
     def cross_entropy_(self, logits: Tensor, targets: Tensor, *, gradient: bool) -> Tensor:
         """Nats float32 [n] of targets [n]; with `gradient`, logits [n, V] become softmax minus one-hot."""

@@ -131,7 +131,6 @@ class _AttentionCall(ctypes.Structure):
         *((name, _LONG) for name in ("segments", "tokens", "query_heads", "key_heads", "width", "half")),
         *((name, _LONG) for name in ("query_token", "query_head", "key_token", "key_head")),
         *((name, _POINTER) for name in ("starts", "cosine", "sine", "query", "key", "value", "output", "log_sums")),
-        *((name, _POINTER) for name in ("d_output", "d_query", "d_key", "d_value")),
         ("factor", _FLOAT),
     )
 
@@ -139,7 +138,7 @@ class _AttentionCall(ctypes.Structure):
     def of(
         cls, projections: tuple[Tensor, ...], heads: Heads, segments: Segments, output: Tensor, log_sums: Tensor
     ) -> _AttentionCall:
-        """The forward call."""
+        """Forward with the output to be written, backward with its gradient."""
         query, key, value = heads.views(projections)
         assert key.stride() == value.stride()
         rotation = segments.rotation
@@ -183,9 +182,7 @@ class _Attention(torch.autograd.Function):
         log_sums, *projections = ctx.saved_tensors
         d_output = gradients[0].contiguous()
         call = _AttentionCall.of(tuple(projections), ctx.heads, ctx.segments, d_output, log_sums)
-        call.d_output = d_output.data_ptr()
-        call.d_query, call.d_key, call.d_value = call.query, call.key, call.value  # in their place: they are used up
-        increment_version(projections)
+        increment_version(projections)  # they become their gradients
         ctx.kernels.attention(True, call, d_output.dtype)
         return None, None, None, *projections
 
