@@ -181,9 +181,54 @@ def _train_and_measure(
     """Train to the end; returns the scores of the last validation, which is after the last step."""
     spec = planned.spec
     training_text, _ = work.training_text(spec)
-    steps = draft.values["budget"].steps
-
     latest: list[DocumentScores] = []
+    hooks = _training_hooks(context, work, planned, draft, latest)
+    setup_seconds = time.perf_counter() - started
+    reset_peak_memory(work.shared.base.device)
+    context.view.phase("training")
+    position = train(
+        work.shared.base,
+        adapter,
+        training_text,
+        spec.training,
+        seed=spec.seed,
+        micro_batch_size=micro_batch_size,
+        evaluation_times=spec.evaluation.times,
+        checkpoint_folder=context.store.checkpoints_dir(planned.run_id),
+        checkpoint_key=f"{planned.run_id}:{context.environment.code_sha256}",
+        checkpoint_seconds=context.checkpoint_seconds,
+        num_recorded_steps=context.trackers.metrics.last_step,
+        hooks=hooks,
+    )
+    if context.should_stop():
+        raise CancelledError(f"stopped after the last step of {draft.values['budget'].steps}, before test was scored")
+    speed, note = tokens_per_second(position)
+    evaluations = tuple(Evaluation(**evaluation) for evaluation in position.evaluations)
+    draft.values.update(
+        num_resumed=position.num_resumed,
+        evaluations=evaluations,
+        last_training_loss=position.smoothed_loss,
+        best_step=min(evaluations, key=lambda item: item.validation.bits_per_byte).step,
+        speed=Speed(
+            tokens_per_second=speed,
+            train_seconds=position.train_seconds,
+            median_step_seconds=statistics.median(position.step_seconds),
+            evaluation_seconds=position.evaluation_seconds,
+            evaluation_tokens_per_second=position.evaluation_tokens / position.evaluation_seconds,
+            setup_seconds=setup_seconds,
+            total_seconds=time.perf_counter() - started,
+            peak_memory_bytes=peak_memory(work.shared.base.device),
+            note=note,
+        ),
+    )
+    return latest[0] if latest else work.score(spec.dataset, "validation", spec)
+
+
+def _training_hooks(
+    context: RunContext, work: GroupWork, planned: PlannedRun, draft: Draft, latest: list[DocumentScores]
+) -> Hooks:
+    """What the training loop tells trackers, view and draft; `latest` holds the last validation's scores."""
+    spec, steps = planned.spec, draft.values["budget"].steps
 
     def evaluate() -> tuple[dict[str, Any], int]:
         context.view.phase("validation")
@@ -212,45 +257,7 @@ def _train_and_measure(
         if position.steps_done:
             context.view.message(f"{planned.run_id}: going on after step {position.steps_done} of {steps}")
 
-    setup_seconds = time.perf_counter() - started
-    reset_peak_memory(work.shared.base.device)
-    context.view.phase("training")
-    position = train(
-        work.shared.base,
-        adapter,
-        training_text,
-        spec.training,
-        seed=spec.seed,
-        micro_batch_size=micro_batch_size,
-        evaluation_times=spec.evaluation.times,
-        checkpoint_folder=context.store.checkpoints_dir(planned.run_id),
-        checkpoint_key=f"{planned.run_id}:{context.environment.code_sha256}",
-        checkpoint_seconds=context.checkpoint_seconds,
-        num_recorded_steps=context.trackers.metrics.last_step,
-        hooks=Hooks(on_step, evaluate, on_evaluation, on_start, context.trackers.metrics.sync, context.should_stop),
-    )
-    if context.should_stop():
-        raise CancelledError(f"stopped after the last step of {steps}, before test was scored")
-    speed, note = tokens_per_second(position)
-    evaluations = tuple(Evaluation(**evaluation) for evaluation in position.evaluations)
-    draft.values.update(
-        num_resumed=position.num_resumed,
-        evaluations=evaluations,
-        last_training_loss=position.smoothed_loss,
-        best_step=min(evaluations, key=lambda item: item.validation.bits_per_byte).step,
-        speed=Speed(
-            tokens_per_second=speed,
-            train_seconds=position.train_seconds,
-            median_step_seconds=statistics.median(position.step_seconds),
-            evaluation_seconds=position.evaluation_seconds,
-            evaluation_tokens_per_second=position.evaluation_tokens / position.evaluation_seconds,
-            setup_seconds=setup_seconds,
-            total_seconds=time.perf_counter() - started,
-            peak_memory_bytes=peak_memory(work.shared.base.device),
-            note=note,
-        ),
-    )
-    return latest[0] if latest else work.score(spec.dataset, "validation", spec)
+    return Hooks(on_step, evaluate, on_evaluation, on_start, context.trackers.metrics.sync, context.should_stop)
 
 
 def _score_finished(
