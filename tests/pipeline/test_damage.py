@@ -152,15 +152,6 @@ except DiskError as error:
 """
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)], check=True)
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
 def whole_version(path: Path) -> int:
     content = path.read_bytes()
     version = int.from_bytes(content[:4], "little")
@@ -168,6 +159,7 @@ def whole_version(path: Path) -> int:
     return version
 
 
+@pytest.mark.parametrize("small_disk", ["256k"], indirect=True)
 def test_a_disk_that_fills_up_keeps_the_last_whole_version(small_disk: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", SAVE_FOR_EVER, str(small_disk)], capture_output=True, text=True, check=True
