@@ -69,7 +69,7 @@ class Decoder:
                 residual, delta, layer.attention_norm, layer.query_key_value, training
             )
             attended = self.kernels.attend(projected, layer.heads, segments)
-            (delta,) = linear(attended, layer.attention_out, training=training)
+            (delta,) = linear(attended, layer.attention_out, self.kernels, training=training)
             if self.parallel:
                 _, raised = self._norm_linear(residual, None, layer.mlp_norm, layer.up, training)
                 delta = delta + self._activation_linear(layer, raised, training)

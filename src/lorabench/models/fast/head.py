@@ -9,10 +9,12 @@ from torch import Tensor
 
 from lorabench.data.packing import IGNORED
 from lorabench.models.fast.differentiable import apply
-from lorabench.models.fast.kernels import Kernels
+from lorabench.models.fast.kernels import Kernels, Product
 
 HEAD_CHUNK = 256
 """Tokens whose logits are held at once."""
+ROW_GAP = 32
+"""Unused elements between their rows."""
 
 
 def head_loss(hidden: Tensor, weight: Tensor, targets: Tensor, kernels: Kernels) -> Tensor:
@@ -31,7 +33,7 @@ def head_nll(hidden: Tensor, weight: Tensor, targets: Tensor, kernels: Kernels) 
     picked, wanted = hidden[scored], targets[scored]
     buffer = _logits_buffer(hidden, weight)
     chunks = [
-        kernels.cross_entropy_(_logits(states, weight, buffer), chunk_targets, gradient=False)
+        kernels.cross_entropy_(_logits(states, weight, buffer, kernels), chunk_targets, gradient=False)
         for states, chunk_targets in zip(picked.split(HEAD_CHUNK), wanted.split(HEAD_CHUNK), strict=True)
     ]
     losses[scored] = torch.cat(chunks)
@@ -49,9 +51,9 @@ class _HeadLoss(torch.autograd.Function):
         total = torch.zeros((), dtype=torch.float64, device=hidden.device)
         chunks = zip(picked.split(HEAD_CHUNK), wanted.split(HEAD_CHUNK), gradients.split(HEAD_CHUNK), strict=True)
         for states, chunk_targets, chunk_gradients in chunks:
-            logits = _logits(states, weight, buffer)
+            logits = _logits(states, weight, buffer, kernels)
             total += kernels.cross_entropy_(logits, chunk_targets, gradient=True).sum(dtype=torch.float64)
-            torch.mm(logits, weight, out=chunk_gradients)
+            kernels.multiply([Product(((logits, weight),), out=chunk_gradients)])
         if not everything:
             gradients = torch.zeros_like(hidden).index_copy_(0, scored, gradients)
         ctx.save_for_backward(gradients)
@@ -64,8 +66,10 @@ class _HeadLoss(torch.autograd.Function):
 
 
 def _logits_buffer(hidden: Tensor, weight: Tensor) -> Tensor:
-    return hidden.new_empty(min(HEAD_CHUNK, len(hidden)), len(weight))
+    """Room for a chunk's logits. Rows do not lie a power of two apart: they would share few lines of the caches."""
+    return hidden.new_empty(min(HEAD_CHUNK, len(hidden)), len(weight) + ROW_GAP)[:, :-ROW_GAP]
 
 
-def _logits(states: Tensor, weight: Tensor, buffer: Tensor) -> Tensor:
-    return torch.mm(states, weight.t(), out=buffer[: len(states)])
+def _logits(states: Tensor, weight: Tensor, buffer: Tensor, kernels: Kernels) -> Tensor:
+    (logits,) = kernels.multiply([Product(((states, weight.t()),), out=buffer[: len(states)])])
+    return logits

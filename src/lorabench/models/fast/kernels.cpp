@@ -153,10 +153,10 @@ void activation_backward_of(int64_t count, T* gate, T* up, T* d_out) {
 
 // Nats of each target; logits become their gradient (softmax minus one-hot) where that is wanted.
 template <typename T>
-void cross_entropy(int64_t rows, int64_t width, T* logits, const int64_t* targets, bool gradient, float* losses) {
+void cross_entropy(int64_t rows, int64_t width, int64_t stride, T* logits, const int64_t* targets, bool gradient, float* losses) {
 #pragma omp parallel for schedule(static)
   for (int64_t row = 0; row < rows; ++row) {
-    T* line = logits + row * width;
+    T* line = logits + row * stride;
     int64_t target = targets[row];
     float wanted = load(line[target]), largest = -INFINITY, sum = 0.0f;
 #pragma omp simd reduction(max : largest)
@@ -214,9 +214,9 @@ void activation_backward(int kind, int64_t count, T* gate, T* up, T* d_out) {
   extern "C" void activation_backward_##SUFFIX(int kind, int64_t count, T* gate, T* up, T* d_out) {                   \
     activation_backward<T>(kind, count, gate, up, d_out);                                                             \
   }                                                                                                                   \
-  extern "C" void cross_entropy_##SUFFIX(int64_t rows, int64_t width, T* logits, const int64_t* targets,              \
-                                         int32_t gradient, float* losses) {                                           \
-    cross_entropy<T>(rows, width, logits, targets, gradient != 0, losses);                                            \
+  extern "C" void cross_entropy_##SUFFIX(int64_t rows, int64_t width, int64_t stride, T* logits,                      \
+                                         const int64_t* targets, int32_t gradient, float* losses) {                   \
+    cross_entropy<T>(rows, width, stride, logits, targets, gradient != 0, losses);                                            \
   }
 
 EXPORT(float, fp32)

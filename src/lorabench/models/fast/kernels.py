@@ -1,4 +1,4 @@
-"""The one seam between machines: the passes around the matrix products, in torch or compiled for this processor.
+"""The one seam between machines: the passes of a step, in torch or compiled for this processor.
 
 `PlainKernels` states each pass in torch operations, for any device. `lorabench.models.fast.native` has the same
 passes in C++, where a tensor is read and written once instead of once per operation.
@@ -6,6 +6,7 @@ passes in C++, where a tensor is read and written once instead of once per opera
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -28,12 +29,25 @@ class Norm:
     centred: bool
 
 
+@dataclass(frozen=True)
+class Product:
+    """The sum of left [m, k] @ right [k, n] over the terms, plus bias [n]; k may differ from term to term."""
+
+    terms: tuple[tuple[Tensor, Tensor], ...]
+    bias: Tensor | None = None
+    out: Tensor | None = None
+    """Where it is written, [m, n] with any strides, in the factors' type or float32; a new tensor where None."""
+
+
 class Kernels(Protocol):
     """Passes over activations [T, ...] of float32 or bfloat16; sums and the residual stream are float32."""
 
     name: str
     compile_seconds: float
     """What compiling them took in this process."""
+
+    def multiply(self, products: Sequence[Product]) -> list[Tensor]:
+        """Products that do not need one another. Factors are views whose rows or columns are contiguous."""
 
     def add_norm(
         self, residual: Tensor, delta: Tensor | None, norm: Norm, dtype: torch.dtype
@@ -68,6 +82,9 @@ class PlainKernels:
 
     name = "torch"
     compile_seconds = 0.0
+
+    def multiply(self, products: Sequence[Product]) -> list[Tensor]:
+        return [multiply(product) for product in products]
 
     def add_norm(
         self, residual: Tensor, delta: Tensor | None, norm: Norm, dtype: torch.dtype
@@ -121,6 +138,18 @@ class PlainKernels:
             slope[torch.arange(len(targets), device=targets.device), targets] -= 1.0
             logits.copy_(slope)
         return losses
+
+
+def multiply(product: Product) -> Tensor:
+    """The product by torch's matrix library."""
+    (left, right), *others = product.terms
+    out, bias = product.out, product.bias
+    if out is not None and out.dtype == left.dtype and bias is None and not others:
+        return torch.mm(left, right, out=out)
+    total = torch.mm(left, right) if bias is None else torch.addmm(bias, left, right)
+    for other_left, other_right in others:
+        total.addmm_(other_left, other_right)
+    return total if out is None else out.copy_(total)
 
 
 _GELU = {"gelu_tanh": "tanh", "gelu_erf": "none"}

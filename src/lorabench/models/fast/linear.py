@@ -1,8 +1,8 @@
 """Frozen linear layers with LoRA adapters, computed together where they read the same input.
 
-With u = x A^T and du = scaling * dy B: dB = scaling * dy^T u, dA = du^T x, dx = dy W^T + du A (Hu et al. 2021). Adapter
-products accumulate into the base's, and the first factors of layers with one input are one product over it. Only dA
-needs the input again, so whoever can make it again need not keep it: the backward pass comes in two parts.
+With u = x A^T and du = scaling * dy B: dB = scaling * dy^T u, dA = du^T x, dx = dy W^T + du A (Hu et al. 2021). An
+adapter's product is a term of the base's, and the first factors of layers with one input are one product over it. Only
+dA needs the input again, so whoever can make it again need not keep it: the backward pass comes in two parts.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from lorabench.models.fast.differentiable import apply
+from lorabench.models.fast.kernels import Kernels, Product
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Lowered:
     firsts: Tensor
     """Their first factors in the activations' type, [R, in]."""
     seconds: tuple[Tensor, ...]
-    """Their second factors in the activations' type, [out, r] each."""
+    """Their second factors times the scaling, in the activations' type, [out, r] each."""
     kept: tuple[Tensor, ...]
     """Where dropout keeps the input, bool [T, in] per adapted layer; empty without dropout."""
 
@@ -70,78 +71,86 @@ class Lowered:
         return cls(tensors[0], tensors[1], tuple(tensors[2 : 2 + num_adapted]), tuple(tensors[2 + num_adapted :]))
 
 
-def project(inputs: Tensor, projections: Projections, *, training: bool) -> tuple[list[Tensor], Lowered | None]:
+def project(
+    inputs: Tensor, projections: Projections, kernels: Kernels, *, training: bool
+) -> tuple[list[Tensor], Lowered | None]:
     """[T, in] -> one [T, out] per layer, and what the backward pass needs where a layer is adapted."""
     adapted = projections.adapted
-    lowered = _lower(inputs, adapted, training) if adapted else None
+    lowered = _lower(inputs, adapted, kernels, training) if adapted else None
     pieces = iter(() if lowered is None else zip(_split(lowered.product, adapted), lowered.seconds, strict=True))
-    outputs = []
+    products = []
     for layer in projections.layers:
-        weight, bias = layer.weight, layer.bias
-        out = torch.mm(inputs, weight) if bias is None else torch.addmm(bias, inputs, weight)
+        terms = [(inputs, layer.weight)]
         if layer.a is not None:
-            piece, b = next(pieces)
-            out.addmm_(piece, b.t(), alpha=layer.scaling)
-        outputs.append(out)
-    return outputs, lowered
+            piece, second = next(pieces)
+            terms.append((piece, second.t()))
+        products.append(Product(tuple(terms), layer.bias))
+    return kernels.multiply(products), lowered
 
 
 def input_gradient(
-    gradients: Sequence[Tensor], projections: Projections, lowered: Lowered | None, *, wanted: bool
+    gradients: Sequence[Tensor], projections: Projections, lowered: Lowered | None, kernels: Kernels, *, wanted: bool
 ) -> tuple[Tensor | None, Tensor | None, list[Tensor]]:
     """From each layer's dy: dx (None unless wanted), du [T, R] (None without adapters), and each adapter's dB."""
-    d_inputs: Tensor | None = None
-    if wanted:
-        first, *others = zip(projections.layers, gradients, strict=True)
-        d_inputs = torch.mm(first[1], first[0].weight.t())
-        for layer, gradient in others:
-            d_inputs.addmm_(gradient, layer.weight.t())
+    terms = [(dy, layer.weight.t()) for layer, dy in zip(projections.layers, gradients, strict=True)]
     if lowered is None:
-        return d_inputs, None, []
-    adapted = [(layer, dy) for layer, dy in zip(projections.layers, gradients, strict=True) if layer.a is not None]
-    layers = [layer for layer, _ in adapted]
+        return kernels.multiply([Product(tuple(terms))])[0] if wanted else None, None, []
+    adapted = projections.adapted
+    d_outputs = [dy for layer, dy in zip(projections.layers, gradients, strict=True) if layer.a is not None]
     d_lowered = torch.empty_like(lowered.product)
-    d_seconds = []
-    parts = zip(_split(lowered.product, layers), _split(d_lowered, layers), lowered.seconds, strict=True)
-    for (layer, gradient), (piece, d_piece, b) in zip(adapted, parts, strict=True):
-        torch.mm(gradient, b * layer.scaling, out=d_piece)
-        d_seconds.append(torch.mm(gradient.t(), piece).float().mul_(layer.scaling))
-    if d_inputs is None:
+    d_pieces = _split(d_lowered, adapted)
+    kernels.multiply(
+        [Product(((dy, b),), out=du) for dy, b, du in zip(d_outputs, lowered.seconds, d_pieces, strict=True)]
+    )
+    d_seconds = [torch.empty_like(b, dtype=torch.float32) for b in lowered.seconds]
+    pieces = _split(lowered.product, adapted)
+    products = [Product(((dy.t(), u),), out=d_b) for dy, u, d_b in zip(d_outputs, pieces, d_seconds, strict=True)]
+    if wanted:
+        if not lowered.kept:
+            terms.append((d_lowered, lowered.firsts))
+        products.append(Product(tuple(terms)))
+    results = kernels.multiply(products)
+    for layer, d_b in zip(adapted, d_seconds, strict=True):
+        d_b.mul_(layer.scaling)
+    if not wanted:
         return None, d_lowered, d_seconds
+    d_inputs = results[-1]
     if lowered.kept:
-        splits = zip(layers, _split(d_lowered, layers), _split(lowered.firsts, layers, 0), lowered.kept, strict=True)
+        splits = zip(adapted, d_pieces, _split(lowered.firsts, adapted, 0), lowered.kept, strict=True)
         for layer, d_piece, a, kept in splits:
             d_inputs.addcmul_(torch.mm(d_piece, a), kept, value=1.0 / (1.0 - layer.dropout))
-    else:
-        d_inputs.addmm_(d_lowered, lowered.firsts)
     return d_inputs, d_lowered, d_seconds
 
 
-def first_gradients(inputs: Tensor, d_lowered: Tensor, projections: Projections, lowered: Lowered) -> list[Tensor]:
+def first_gradients(
+    inputs: Tensor, d_lowered: Tensor, projections: Projections, lowered: Lowered, kernels: Kernels
+) -> list[Tensor]:
     """Each adapter's dA, float32 [r, in]."""
     adapted = projections.adapted
+    d_firsts = torch.empty_like(lowered.firsts, dtype=torch.float32)
     if not lowered.kept:
-        together = torch.mm(d_lowered.t(), inputs).float()
-        return list(_split(together, adapted, 0))
-    return [
-        torch.mm(d_piece.t(), inputs * kept).float().div_(1.0 - layer.dropout)
-        for layer, d_piece, kept in zip(adapted, _split(d_lowered, adapted), lowered.kept, strict=True)
-    ]
+        kernels.multiply([Product(((d_lowered.t(), inputs),), out=d_firsts)])
+        return list(_split(d_firsts, adapted, 0))
+    splits = zip(adapted, _split(d_lowered, adapted), _split(d_firsts, adapted, 0), lowered.kept, strict=True)
+    for layer, d_piece, d_a, kept in splits:
+        kernels.multiply([Product(((d_piece.t(), inputs * kept),), out=d_a)])
+        d_a.div_(1.0 - layer.dropout)
+    return list(_split(d_firsts, adapted, 0))
 
 
-def linear(inputs: Tensor, projections: Projections, *, training: bool) -> tuple[Tensor, ...]:
+def linear(inputs: Tensor, projections: Projections, kernels: Kernels, *, training: bool) -> tuple[Tensor, ...]:
     """[T, in] -> one [T, out] per layer, differentiable in the input and in the adapters."""
-    outputs: tuple[Tensor, ...] = apply(_Linear, inputs, projections, training, *projections.factors)
+    outputs: tuple[Tensor, ...] = apply(_Linear, inputs, projections, kernels, training, *projections.factors)
     return outputs
 
 
 class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, inputs: Tensor, projections: Projections, training: bool, *factors: Tensor
+        ctx: Any, inputs: Tensor, projections: Projections, kernels: Kernels, training: bool, *factors: Tensor
     ) -> tuple[Tensor, ...]:
-        outputs, lowered = project(inputs, projections, training=training)
-        ctx.projections = projections
+        outputs, lowered = project(inputs, projections, kernels, training=training)
+        ctx.projections, ctx.kernels = projections, kernels
         if lowered is not None:
             ctx.save_for_backward(inputs, *lowered.tensors)
         return tuple(outputs)
@@ -150,12 +159,12 @@ class _Linear(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         inputs, lowered = saved_lowered(ctx, 1)
         d_inputs, d_lowered, d_seconds = input_gradient(
-            gradients, ctx.projections, lowered, wanted=ctx.needs_input_grad[0]
+            gradients, ctx.projections, lowered, ctx.kernels, wanted=ctx.needs_input_grad[0]
         )
         if lowered is None or d_lowered is None:
-            return d_inputs, None, None
-        d_firsts = first_gradients(inputs[0], d_lowered, ctx.projections, lowered)
-        return d_inputs, None, None, *interleave(d_firsts, d_seconds)
+            return d_inputs, None, None, None
+        d_firsts = first_gradients(inputs[0], d_lowered, ctx.projections, lowered, ctx.kernels)
+        return d_inputs, None, None, None, *interleave(d_firsts, d_seconds)
 
 
 def saved_lowered(ctx: Any, num_others: int) -> tuple[tuple[Tensor, ...], Lowered | None]:
@@ -170,18 +179,18 @@ def interleave(d_firsts: Sequence[Tensor], d_seconds: Sequence[Tensor]) -> list[
     return [gradient for pair in zip(d_firsts, d_seconds, strict=True) for gradient in pair]
 
 
-def _lower(inputs: Tensor, adapted: Sequence[Projection], training: bool) -> Lowered:
-    firsts = [layer.a.to(inputs.dtype) for layer in adapted if layer.a is not None]
-    seconds = tuple(layer.b.to(inputs.dtype) for layer in adapted if layer.b is not None)
-    stacked = torch.cat(firsts)
+def _lower(inputs: Tensor, adapted: Sequence[Projection], kernels: Kernels, training: bool) -> Lowered:
+    firsts = torch.cat([layer.a.to(inputs.dtype) for layer in adapted if layer.a is not None])
+    seconds = tuple((layer.b * layer.scaling).to(inputs.dtype) for layer in adapted if layer.b is not None)
     if not (training and any(layer.dropout for layer in adapted)):
-        return Lowered(torch.mm(inputs, stacked.t()), stacked, seconds, ())
+        return Lowered(kernels.multiply([Product(((inputs, firsts.t()),))])[0], firsts, seconds, ())
     kept = tuple(_draw_kept(inputs, layer.dropout) for layer in adapted)
-    products = [
-        torch.mm(inputs * kept_here, a.t()).div_(1.0 - layer.dropout)
-        for layer, kept_here, a in zip(adapted, kept, firsts, strict=True)
-    ]
-    return Lowered(torch.cat(products, dim=1), stacked, seconds, kept)
+    product = inputs.new_empty(len(inputs), len(firsts))
+    splits = zip(adapted, kept, _split(firsts, adapted, 0), _split(product, adapted), strict=True)
+    for layer, kept_here, a, u in splits:
+        kernels.multiply([Product(((inputs * kept_here, a.t()),), out=u)])
+        u.div_(1.0 - layer.dropout)
+    return Lowered(product, firsts, seconds, kept)
 
 
 def _draw_kept(inputs: Tensor, probability: float) -> Tensor:

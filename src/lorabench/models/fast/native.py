@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,12 @@ from lorabench.errors import DiskError
 from lorabench.machine import processor_name
 from lorabench.models.fast.attention import Heads, Segments
 from lorabench.models.fast.differentiable import apply
-from lorabench.models.fast.kernels import ActivationKind, Kernels, Norm, PlainKernels
+from lorabench.models.fast.kernels import ActivationKind, Kernels, Norm, PlainKernels, Product, multiply
 
 _LOG = logging.getLogger("lorabench")
-_SOURCES = tuple(Path(__file__).with_name(name) for name in ("kernels.cpp", "attention.cpp", "numbers.hpp"))
+_SOURCES = tuple(
+    Path(__file__).with_name(name) for name in ("kernels.cpp", "attention.cpp", "products.cpp", "numbers.hpp")
+)
 _FLAGS = (
     *("-std=c++17", "-O3", "-march=native", "-fopenmp", "-fPIC", "-shared"),
     *("-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"),
@@ -39,7 +42,7 @@ _SIGNATURES: dict[str, list[type]] = {
     "add_norm_backward": [_LONG, _LONG, *[_POINTER] * 10],
     "activation": [_INT, _LONG, *[_POINTER] * 3],
     "activation_backward": [_INT, _LONG, *[_POINTER] * 3],
-    "cross_entropy": [_LONG, _LONG, _POINTER, _POINTER, ctypes.c_int32, _POINTER],
+    "cross_entropy": [*[_LONG] * 3, _POINTER, _POINTER, ctypes.c_int32, _POINTER],
     "attention": [_POINTER],
     "attention_backward": [_POINTER],
 }
@@ -50,7 +53,7 @@ def _at(tensor: Tensor | None) -> int | None:
 
 
 class NativeKernels:
-    """The passes of `kernels.cpp`. Tensors are on the processor and contiguous unless said otherwise."""
+    """The passes of the C++ files beside this one. Tensors are on the processor, and contiguous unless said."""
 
     name = "compiled"
 
@@ -63,6 +66,29 @@ class NativeKernels:
                 function = getattr(loaded, f"{name}_{suffix}")
                 function.argtypes, function.restype = arguments, None
                 self._functions[name, dtype] = function
+        loaded.products_available.argtypes, loaded.products_available.restype = [], _INT
+        self._products = loaded.products if loaded.products_available() else None
+        if self._products is not None:
+            self._products.argtypes, self._products.restype = [_POINTER, _LONG, _POINTER], None
+
+    def multiply(self, products: Sequence[Product]) -> list[Tensor]:
+        if self._products is None or products[0].terms[0][0].dtype != torch.bfloat16:
+            return [multiply(product) for product in products]
+        outs, sizes, factors = [], [], []
+        for product in products:
+            terms, out = product.terms, product.out
+            if out is None:
+                out = terms[0][0].new_empty(terms[0][0].shape[0], terms[0][1].shape[1])
+            outs.append(out)
+            if product.bias is None and terms[0][0].stride(0) == 1 and len(out) > out.shape[1]:
+                # Each panel of 32 columns reads the whole left factor: the narrow one is the cheaper to read again.
+                terms, out = tuple((right.t(), left.t()) for left, right in terms), out.t()
+            sizes += [*out.shape, len(terms), _at(product.bias) or 0, out.data_ptr(), *out.stride()]
+            sizes.append(int(out.dtype == torch.float32))
+            for left, right in terms:
+                factors += [left.shape[1], left.data_ptr(), *left.stride(), right.data_ptr(), *right.stride()]
+        self._products((_LONG * len(sizes))(*sizes), len(products), (_LONG * len(factors))(*factors))
+        return outs
 
     def add_norm(
         self, residual: Tensor, delta: Tensor | None, norm: Norm, dtype: torch.dtype
@@ -119,7 +145,7 @@ class NativeKernels:
     def cross_entropy_(self, logits: Tensor, targets: Tensor, *, gradient: bool) -> Tensor:
         losses = torch.empty(len(targets))
         self._functions["cross_entropy", logits.dtype](
-            *logits.shape, _at(logits), _at(targets), int(gradient), _at(losses)
+            *logits.shape, logits.stride(0), _at(logits), _at(targets), int(gradient), _at(losses)
         )
         return losses
 

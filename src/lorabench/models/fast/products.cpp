@@ -14,6 +14,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <new>
 #include <vector>
 
 #include "numbers.hpp"
@@ -102,6 +103,21 @@ void pair_columns(const bfloat16* from, int64_t stride, int64_t inner, int64_t c
     }
 }
 
+// Memory at a cache line's boundary.
+template <typename T>
+struct Aligned {
+  typedef T value_type;
+  Aligned() = default;
+  template <typename U>
+  Aligned(const Aligned<U>&) {}
+  T* allocate(size_t count) { return static_cast<T*>(::operator new(count * sizeof(T), std::align_val_t(64))); }
+  void deallocate(T* start, size_t) { ::operator delete(start, std::align_val_t(64)); }
+  bool operator==(const Aligned&) const { return true; }
+  bool operator!=(const Aligned&) const { return false; }
+};
+template <typename T>
+using Buffer = std::vector<T, Aligned<T>>;
+
 // A stretch of one term's inner dimension: the left factor's first row there, and its place in the panel.
 struct Stretch {
   const void* left;     // bfloat16 rows, or pairs
@@ -127,7 +143,7 @@ inline __m512 multiply_add(__m512 sum, uint32_t left, __m512i right) {
 template <int rows, int vectors, bool paired>
 inline __attribute__((always_inline)) void add_pair(const Stretch& here, int64_t pair, __m512 (&tile)[rows][vectors]) {
   __m512i right[vectors];
-  for (int v = 0; v < vectors; ++v) right[v] = _mm512_loadu_si512(here.panel + pair * kColumns + v * kLanes);
+  for (int v = 0; v < vectors; ++v) right[v] = _mm512_load_si512(here.panel + pair * kColumns + v * kLanes);
 #pragma GCC unroll 12
   for (int i = 0; i < rows; ++i) {
     uint32_t left = pair_at<paired>(here, i, pair);
@@ -136,65 +152,13 @@ inline __attribute__((always_inline)) void add_pair(const Stretch& here, int64_t
   }
 }
 
-// sums [rows, vectors] += the stretches' products. A narrow tile has two sets of sums, for even and for odd pairs, since
-// each multiplication waits for the one before it.
-template <int rows, int vectors, bool paired>
-void add_tile(const Stretch* stretches, int64_t count, int64_t row, float* sums) {
-  constexpr int sets = 3 - vectors;
-  __m512 tile[sets][rows][vectors];
-  for (int i = 0; i < rows; ++i)
-    for (int v = 0; v < vectors; ++v) {
-      tile[0][i][v] = _mm512_loadu_ps(sums + i * kColumns + v * kLanes);
-      if (sets == 2) tile[sets - 1][i][v] = _mm512_setzero_ps();
-    }
-  for (const Stretch* stretch = stretches; stretch != stretches + count; ++stretch) {
-    Stretch here = *stretch;
-    here.left = paired ? static_cast<const void*>(static_cast<const uint32_t*>(here.left) + row)
-                       : static_cast<const void*>(static_cast<const bfloat16*>(here.left) + row * here.left_stride);
-    int64_t pairs = paired ? half_up(here.inner) : here.inner / 2, pair = 0;
-    for (; pair + sets <= pairs; pair += sets)
-      for (int set = 0; set < sets; ++set) add_pair<rows, vectors, paired>(here, pair + set, tile[set]);
-    if (sets == 2 && pair < pairs) add_pair<rows, vectors, paired>(here, pair, tile[0]);
-    if (!paired && here.inner % 2)
-      for (int i = 0; i < rows; ++i) {
-        uint32_t left = static_cast<const bfloat16*>(here.left)[i * here.left_stride + here.inner - 1].bits;
-        for (int v = 0; v < vectors; ++v)
-          tile[0][i][v] =
-              multiply_add(tile[0][i][v], left, _mm512_loadu_si512(here.panel + pairs * kColumns + v * kLanes));
-      }
-  }
-  for (int i = 0; i < rows; ++i)
-    for (int v = 0; v < vectors; ++v) {
-      if (sets == 2) tile[0][i][v] = _mm512_add_ps(tile[0][i][v], tile[sets - 1][i][v]);
-      _mm512_storeu_ps(sums + i * kColumns + v * kLanes, tile[0][i][v]);
-    }
-}
-
-template <bool paired>
-int64_t add_rows(const Stretch* stretches, int64_t count, int64_t row, int64_t left, int64_t columns, float* sums) {
-  bool narrow = columns <= kLanes;
-#define TILE(ROWS)                                                              \
-  if (left >= ROWS && (ROWS != kRows || left == kRows || left >= 2 * kRows)) {  \
-    if (narrow)                                                                 \
-      add_tile<ROWS, 1, paired>(stretches, count, row, sums);                   \
-    else                                                                        \
-      add_tile<ROWS, 2, paired>(stretches, count, row, sums);                   \
-    return ROWS;                                                                \
-  }
-  TILE(12) TILE(8) TILE(4) TILE(2) TILE(1)
-#undef TILE
-  return 0;
-}
-
-void store_row(const Product& product, int64_t row, int64_t column, const float* sums) {
+void store_row(const Product& product, int64_t row, int64_t column, __m512 low, __m512 high) {
   int64_t count = std::min(kColumns, product.columns - column);
   int64_t place = row * product.out_row + column * product.out_column;
-  __m512 low = _mm512_loadu_ps(sums), high = _mm512_loadu_ps(sums + kLanes);
   if (product.bias) {
     __m512i bias = load32(product.bias + column, count);
-    __m256i halves[2] = {_mm512_castsi512_si256(bias), _mm512_extracti64x4_epi64(bias, 1)};
-    low = _mm512_add_ps(low, _mm512_cvtpbh_ps((__m256bh)halves[0]));
-    high = _mm512_add_ps(high, _mm512_cvtpbh_ps((__m256bh)halves[1]));
+    low = _mm512_add_ps(low, _mm512_cvtpbh_ps((__m256bh)_mm512_castsi512_si256(bias)));
+    high = _mm512_add_ps(high, _mm512_cvtpbh_ps((__m256bh)_mm512_extracti64x4_epi64(bias, 1)));
   }
   if (!product.out_is_float && product.out_column == 1) {
     __m512i narrow = (__m512i)_mm512_cvtne2ps_pbh(high, low);
@@ -204,118 +168,252 @@ void store_row(const Product& product, int64_t row, int64_t column, const float*
   float values[kColumns];
   _mm512_storeu_ps(values, low);
   _mm512_storeu_ps(values + kLanes, high);
-  if (product.out_is_float) {
-    float* out = static_cast<float*>(product.out) + place;
-    for (int64_t i = 0; i < count; ++i) out[i * product.out_column] = values[i];
-  } else {
-    bfloat16* out = static_cast<bfloat16*>(product.out) + place;
-    for (int64_t i = 0; i < count; ++i) store(out[i * product.out_column], values[i]);
+  for (int64_t i = 0; i < count; ++i, place += product.out_column) {
+    if (product.out_is_float)
+      store(static_cast<float*>(product.out)[place], values[i]);
+    else
+      store(static_cast<bfloat16*>(product.out)[place], values[i]);
   }
 }
 
-// One thread's buffers, kept between calls.
-struct Workspace {
-  std::vector<uint32_t> panel, left;
-  std::vector<float> sums;
-  const Product* paired_for = nullptr;  // whose left factors lie in `left`
+// Rows of one panel: over which stretches, which sums came before, and whether they are complete afterwards.
+struct Step {
+  const Product* product;
+  int64_t column;
+  std::vector<Stretch> stretches;
+  bool first, last;
 };
 
-// Left factors whose rows are the inner dimension, as pairs; one after the other.
-void pair_left(const Product& product, const Term* terms, Workspace& space) {
-  if (space.paired_for == &product) return;
-  space.paired_for = &product;
-  int64_t stride = (product.rows + kColumns - 1) / kColumns * kColumns, size = 0;
+// Adds the stretches' products. A narrow tile has two sets of sums, for even and for odd pairs, since each multiplication
+// waits for the one before it.
+template <int rows, int vectors, bool paired>
+__attribute__((noinline)) void add_tile(const Step& step, int64_t row, float* sums) {
+  constexpr int sets = 3 - vectors;
+  __m512 tile[sets][rows][vectors];
+  for (int i = 0; i < rows; ++i)
+    for (int v = 0; v < vectors; ++v) {
+      tile[0][i][v] = step.first ? _mm512_setzero_ps() : _mm512_load_ps(sums + i * kColumns + v * kLanes);
+      if (sets == 2) tile[sets - 1][i][v] = _mm512_setzero_ps();
+    }
+  for (Stretch here : step.stretches) {
+    here.left = paired ? static_cast<const void*>(static_cast<const uint32_t*>(here.left) + row)
+                       : static_cast<const void*>(static_cast<const bfloat16*>(here.left) + row * here.left_stride);
+    int64_t pairs = paired ? half_up(here.inner) : here.inner / 2, pair = 0;
+    for (; pair + sets <= pairs; pair += sets)
+#pragma GCC unroll 2
+      for (int set = 0; set < sets; ++set) add_pair<rows, vectors, paired>(here, pair + set, tile[set]);
+    if (sets == 2 && pair < pairs) add_pair<rows, vectors, paired>(here, pair, tile[0]);
+    if (!paired && here.inner % 2)
+      for (int i = 0; i < rows; ++i) {
+        uint32_t left = static_cast<const bfloat16*>(here.left)[i * here.left_stride + here.inner - 1].bits;
+        for (int v = 0; v < vectors; ++v)
+          tile[0][i][v] =
+              multiply_add(tile[0][i][v], left, _mm512_load_si512(here.panel + pairs * kColumns + v * kLanes));
+      }
+  }
+  for (int i = 0; i < rows; ++i) {
+    if (sets == 2) tile[0][i][0] = _mm512_add_ps(tile[0][i][0], tile[sets - 1][i][0]);
+    if (step.last)
+      store_row(*step.product, row + i, step.column, tile[0][i][0], vectors == 2 ? tile[0][i][vectors - 1] : __m512{});
+    else
+      for (int v = 0; v < vectors; ++v) _mm512_store_ps(sums + i * kColumns + v * kLanes, tile[0][i][v]);
+  }
+}
+
+// As many rows as a tile takes, at most `left`; says how many.
+template <bool paired>
+int64_t add_rows(const Step& step, int64_t row, int64_t left, float* sums) {
+  bool narrow = step.product->columns - step.column <= kLanes;
+#define TILE(ROWS)                                                             \
+  if (left >= ROWS && (ROWS != kRows || left == kRows || left >= 2 * kRows)) { \
+    if (narrow)                                                                \
+      add_tile<ROWS, 1, paired>(step, row, sums);                              \
+    else                                                                       \
+      add_tile<ROWS, 2, paired>(step, row, sums);                              \
+    return ROWS;                                                               \
+  }
+  TILE(12) TILE(8) TILE(4) TILE(2) TILE(1)
+#undef TILE
+  return 0;
+}
+
+// A stretch of one term's inner dimension.
+struct Part {
+  const Term* term;
+  int64_t offset, inner;
+};
+
+// Parts whose pairs fit one panel together.
+typedef std::vector<Part> Block;
+
+std::vector<Block> split_inner(const Product& product, const Term* terms) {
+  std::vector<Block> blocks(1);
+  int64_t used = 0;
+  for (const Term* term = terms; term != terms + product.num_terms; ++term)
+    for (int64_t offset = 0; offset < term->inner;) {
+      if (used >= kPanelInner) {
+        blocks.emplace_back();
+        used = 0;
+      }
+      int64_t inner = std::min(term->inner - offset, kPanelInner - used);
+      blocks.back().push_back({term, offset, inner});
+      used += 2 * half_up(inner);
+      offset += inner;
+    }
+  return blocks;
+}
+
+// Rows [begin, end) of one panel.
+struct Strip {
+  int64_t column, begin, end;
+};
+
+// Asks for a panel's right factors line by line while another panel is computed.
+class Prefetch {
+ public:
+  Prefetch(const Block* block, int64_t column) : block_(block), column_(column) {}
+
+  void lines(int64_t count) {
+    while (block_ && count > 0 && part_ < block_->size()) {
+      const Part& part = (*block_)[part_];
+      const Term& term = *part.term;
+      const bfloat16* start = term.right + part.offset * term.right_inner + column_ * term.right_column;
+      bool in_rows = term.right_column == 1;
+      int64_t per_column = in_rows ? 1 : half_up(part.inner) / kLanes + 1, all = in_rows ? part.inner : kColumns * per_column;
+      for (; count > 0 && line_ < all; ++line_, --count)
+        _mm_prefetch(in_rows ? start + line_ * term.right_inner
+                             : start + line_ / per_column * term.right_column + line_ % per_column * kColumns,
+                     _MM_HINT_T1);
+      if (line_ == all) {
+        ++part_;
+        line_ = 0;
+      }
+    }
+  }
+
+  // All of them in so many calls.
+  int64_t share(int64_t calls) const {
+    int64_t all = 0;
+    if (block_)
+      for (const Part& part : *block_)
+        all += part.term->right_column == 1 ? part.inner : kColumns * (half_up(part.inner) / kLanes + 1);
+    return (all + calls - 1) / calls;
+  }
+
+ private:
+  const Block* block_;
+  int64_t column_, line_ = 0;
+  size_t part_ = 0;
+};
+
+// One thread's buffers, kept between calls.
+struct Workspace {
+  Buffer<uint32_t> panel, left;
+  Buffer<float> sums;
+};
+
+int64_t paired_stride(const Product& product) { return (product.rows + kColumns - 1) / kColumns * kColumns; }
+
+// Left factors whose rows are the inner dimension, as pairs, one after the other.
+void pair_left(const Product& product, const Term* terms, Buffer<uint32_t>& pairs) {
+  int64_t stride = paired_stride(product), size = 0;
   for (int64_t i = 0; i < product.num_terms; ++i) size += half_up(terms[i].inner) * stride;
-  if (int64_t(space.left.size()) < size) space.left.resize(size_t(size));
-  uint32_t* to = space.left.data();
+  if (int64_t(pairs.size()) < size) pairs.resize(size_t(size));
+  uint32_t* to = pairs.data();
   for (int64_t i = 0; i < product.num_terms; ++i) {
     pair_rows(terms[i].left, terms[i].left_inner, terms[i].inner, product.rows, to, stride);
     to += half_up(terms[i].inner) * stride;
   }
 }
 
-// Rows [begin, end) of one panel.
-void multiply_panel(const Product& product, const Term* terms, int64_t column, int64_t begin, int64_t end,
-                    Workspace& space) {
-  const bool paired = terms[0].left_row == 1 && terms[0].left_inner != 1;
-  const int64_t columns = std::min(kColumns, product.columns - column);
-  const int64_t left_stride = (product.rows + kColumns - 1) / kColumns * kColumns;
-  if (paired) pair_left(product, terms, space);
-  space.panel.resize(size_t(kPanelInner / 2 * kColumns));
-  space.sums.assign(size_t((end - begin) * kColumns), 0.0f);
+// Lays a panel of the block out and says where its factors are.
+std::vector<Stretch> fill_panel(const Product& product, const Term* terms, const Block& block, int64_t column,
+                                const uint32_t* pairs, uint32_t* panel) {
   std::vector<Stretch> stretches;
-  int64_t used = 0, term = 0, offset = 0;
-  const uint32_t* paired_left = space.left.data();
-  while (term < product.num_terms) {
-    const Term& from = terms[term];
-    int64_t inner = std::min(from.inner - offset, kPanelInner - used);
-    uint32_t* panel = space.panel.data() + used / 2 * kColumns;
-    const bfloat16* right = from.right + offset * from.right_inner + column * from.right_column;
-    if (from.right_column == 1)
-      pair_rows(right, from.right_inner, inner, columns, panel, kColumns);
+  int64_t columns = std::min(kColumns, product.columns - column);
+  for (const Part& part : block) {
+    const Term& term = *part.term;
+    const bfloat16* right = term.right + part.offset * term.right_inner + column * term.right_column;
+    if (term.right_column == 1)
+      pair_rows(right, term.right_inner, part.inner, columns, panel, kColumns);
     else
-      pair_columns(right, from.right_column, inner, columns, panel);
-    const void* left = paired ? static_cast<const void*>(paired_left + offset / 2 * left_stride)
-                              : static_cast<const void*>(from.left + offset);
-    stretches.push_back({left, paired ? left_stride : from.left_row, inner, panel});
-    used += (inner + 1) / 2 * 2;
-    offset += inner;
-    if (offset == from.inner) {
-      paired_left += half_up(from.inner) * left_stride;
-      ++term;
-      offset = 0;
+      pair_columns(right, term.right_column, part.inner, columns, panel);
+    if (pairs) {
+      int64_t before = part.offset / 2;
+      for (const Term* other = terms; other != part.term; ++other) before += half_up(other->inner);
+      stretches.push_back({pairs + before * paired_stride(product), paired_stride(product), part.inner, panel});
+    } else {
+      stretches.push_back({term.left + part.offset, term.left_row, part.inner, panel});
     }
-    if (used >= kPanelInner || term == product.num_terms) {
-      for (int64_t row = begin; row < end;) {
-        float* sums = space.sums.data() + (row - begin) * kColumns;
-        int64_t count = int64_t(stretches.size());
-        row += paired ? add_rows<true>(stretches.data(), count, row, end - row, columns, sums)
-                      : add_rows<false>(stretches.data(), count, row, end - row, columns, sums);
-      }
-      stretches.clear();
-      used = 0;
-    }
+    panel += half_up(part.inner) * kColumns;
   }
-  for (int64_t row = begin; row < end; ++row)
-    store_row(product, row, column, space.sums.data() + (row - begin) * kColumns);
+  return stretches;
 }
 
-// Bands of a product, panel by panel; a band's cost is its multiplications.
-struct Bands {
-  int64_t per_panel, panels, inner;
-  explicit Bands(const Product& product, const Term* terms)
-      : per_panel((product.rows + kBandRows - 1) / kBandRows),
-        panels((product.columns + kColumns - 1) / kColumns),
-        inner(0) {
-    for (int64_t i = 0; i < product.num_terms; ++i) inner += terms[i].inner;
+void multiply_strips(const Product& product, const Term* terms, const std::vector<Strip>& strips, Workspace& space) {
+  const bool paired = terms[0].left_row == 1 && terms[0].left_inner != 1;
+  if (paired) pair_left(product, terms, space.left);
+  const std::vector<Block> blocks = split_inner(product, terms);
+  int64_t kept = 0;
+  for (const Strip& strip : strips) {
+    if (blocks.size() > 1) kept += (strip.end - strip.begin) * kColumns;
   }
-  int64_t cost(const Product& product) const { return product.rows * panels * inner; }
-};
+  space.panel.resize(size_t((kPanelInner / 2 + 1) * kColumns));
+  space.sums.resize(size_t(kept));
+  for (size_t b = 0; b < blocks.size(); ++b) {
+    float* sums = space.sums.data();
+    for (size_t s = 0; s < strips.size(); ++s) {
+      const Strip& strip = strips[s];
+      Step step{&product, strip.column,
+                fill_panel(product, terms, blocks[b], strip.column, paired ? space.left.data() : nullptr,
+                           space.panel.data()),
+                b == 0, b + 1 == blocks.size()};
+      bool last = s + 1 == strips.size();
+      Prefetch next(!last ? &blocks[b] : b + 1 < blocks.size() ? &blocks[b + 1] : nullptr,
+                    strips[last ? 0 : s + 1].column);
+      int64_t rows = strip.end - strip.begin, lines = next.share(rows / kRows + 1);
+      for (int64_t row = 0; row < rows;) {
+        next.lines(lines);
+        float* tile = sums + row * kColumns;
+        row += paired ? add_rows<true>(step, strip.begin + row, rows - row, tile)
+                      : add_rows<false>(step, strip.begin + row, rows - row, tile);
+      }
+      if (blocks.size() > 1) sums += rows * kColumns;
+    }
+  }
+}
 
-// The thread's share of all products' bands: those whose middle lies in its share of the cost.
-void multiply_share(const Product* products, int64_t count, const Term* terms, int thread, int num_threads) {
+int64_t inner_of(const Product& product, const Term* terms) {
+  int64_t inner = 0;
+  for (int64_t i = 0; i < product.num_terms; ++i) inner += terms[i].inner;
+  return inner;
+}
+
+// The thread's share: of all bands of all products, one after the other, those whose middle lies in its share of the
+// multiplications.
+void multiply_share(const Product* products, int64_t count, const Term* terms, int64_t thread, int64_t num_threads) {
   static thread_local Workspace space;
-  space.paired_for = nullptr;
-  int64_t total = 0;
+  int64_t total = 0, before = 0;
   const Term* at = terms;
-  for (int64_t i = 0; i < count; at += products[i].num_terms, ++i) total += Bands(products[i], at).cost(products[i]);
-  int64_t low = total * thread / num_threads, high = total * (thread + 1) / num_threads, before = 0;
+  for (int64_t i = 0; i < count; at += products[i].num_terms, ++i)
+    total += products[i].rows * ((products[i].columns + kColumns - 1) / kColumns) * inner_of(products[i], at);
   at = terms;
   for (int64_t i = 0; i < count; at += products[i].num_terms, ++i) {
-    Bands bands(products[i], at);
-    for (int64_t panel = 0; panel < bands.panels; ++panel) {
-      int64_t begin = -1, end = -1;
-      for (int64_t row = 0; row < products[i].rows; row += kBandRows) {
-        int64_t rows = std::min(kBandRows, products[i].rows - row), cost = rows * bands.inner;
+    const Product& product = products[i];
+    const int64_t inner = inner_of(product, at);
+    std::vector<Strip> strips;
+    for (int64_t column = 0; column < product.columns; column += kColumns)
+      for (int64_t row = 0; row < product.rows; row += kBandRows) {
+        int64_t end = std::min(row + kBandRows, product.rows), cost = (end - row) * inner;
         int64_t middle = before + cost / 2;
-        if (middle >= low && middle < high) {
-          if (begin < 0) begin = row;
-          end = row + rows;
-        }
         before += cost;
+        if (middle < total * thread / num_threads || middle >= total * (thread + 1) / num_threads) continue;
+        if (!strips.empty() && strips.back().column == column)
+          strips.back().end = end;
+        else
+          strips.push_back({column, row, end});
       }
-      if (begin >= 0) multiply_panel(products[i], at, panel * kColumns, begin, end, space);
-    }
+    if (!strips.empty()) multiply_strips(product, at, strips, space);
   }
 }
 
