@@ -6,7 +6,6 @@ and the order of the text follow from the step, so they are not stored.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load, save
+from safetensors.torch import load_file, save_file
 
 from lorabench.cache import new_folder, set_aside, sha256_file
 
@@ -58,7 +57,7 @@ def save_checkpoint(
     for device in _gpus(parameters):
         tensors["random.cuda"] = torch.cuda.get_rng_state(device)
     with new_folder(target) as temporary:
-        (temporary / STATE).write_bytes(save(tensors))
+        save_file(tensors, temporary / STATE)
         (temporary / POSITION).write_text(json.dumps(asdict(position)), encoding="utf-8")
         hashes = {name: sha256_file(temporary / name) for name in (STATE, POSITION)}
         (temporary / MANIFEST).write_text(json.dumps({"key": key, "sha256": hashes}), encoding="utf-8")
@@ -119,12 +118,11 @@ def _read(
     manifest = json.loads((path / MANIFEST).read_bytes())
     if manifest["key"] != key:
         raise ValueError("it belongs to other settings or to another version of lorabench")
-    contents = {name: (path / name).read_bytes() for name in (STATE, POSITION)}
-    for name, content in contents.items():
-        if hashlib.sha256(content).hexdigest() != manifest["sha256"][name]:
+    for name in (STATE, POSITION):
+        if sha256_file(path / name) != manifest["sha256"][name]:
             raise ValueError(f"{name} does not match its hash")
-    position = Position(**json.loads(contents[POSITION]))
-    tensors = load(contents[STATE])
+    position = Position(**json.loads((path / POSITION).read_bytes()))
+    tensors = load_file(path / STATE)
     shapes = {
         f"{entry}.{name}": parameter.shape
         for name, parameter in parameters.items()
