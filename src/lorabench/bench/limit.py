@@ -1,8 +1,8 @@
-"""The least time that a step's matrix products take on this machine, measured on the model's own shapes.
+"""The time that a step's matrix products take in torch's matrix library on this machine, on the model's own shapes.
 
 A frozen base needs two products per linear layer (forward, and the gradient of its input), the head two, an adapter
-six narrow ones, attention six over half a square. Nothing else is counted, so no program that computes the same can be
-faster by more than these products can be.
+six narrow ones, attention six over half a square. Nothing else is counted: who multiplies by that library stays below
+this limit, and only who multiplies faster can come out above it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -19,9 +19,9 @@ from torch import Tensor
 from lorabench.models.fast.head import HEAD_CHUNK
 from lorabench.models.shape import ModelShape
 
-NUM_REPEATS = 7
-MAX_SECONDS = 2.0
-"""Slow products are repeated less often."""
+MIN_ROUNDS = 3
+SECONDS = 2.0
+"""At least, and every product once per round: the speed of a machine changes from second to second."""
 
 
 @dataclass(frozen=True)
@@ -47,25 +47,36 @@ class Products:
         return self.num_tokens / forward
 
 
-@dataclass(frozen=True)
-class _Clock:
-    """Times products in one type on one device."""
+@dataclass
+class _Bench:
+    """Products of one type on one device, to be timed."""
 
     dtype: torch.dtype
     device: torch.device
+    products: list[Callable[[], object]] = field(default_factory=list)
 
     def random(self, *sizes: int) -> Tensor:
         return torch.randn(*sizes, device=self.device).to(self.dtype)
 
-    def median(self, product: Callable[[], object]) -> float:
-        seconds: list[float] = []
-        while len(seconds) <= NUM_REPEATS and (len(seconds) < 3 or sum(seconds) < MAX_SECONDS):
-            started = time.perf_counter()
-            product()
-            if self.device.type == "cuda":
-                torch.cuda.synchronize(self.device)
-            seconds.append(time.perf_counter() - started)
-        return statistics.median(seconds[1:])
+    def add(self, product: Callable[[], object]) -> int:
+        """Returns the product's place in the list of seconds."""
+        self.products.append(product)
+        return len(self.products) - 1
+
+    def medians(self) -> list[float]:
+        """Seconds of each product; the first round is a warm-up."""
+        rounds: list[list[float]] = []
+        started = time.perf_counter()
+        while len(rounds) <= MIN_ROUNDS or time.perf_counter() - started < SECONDS:
+            rounds.append([self._seconds(product) for product in self.products])
+        return [statistics.median(seconds) for seconds in zip(*rounds[1:], strict=True)]
+
+    def _seconds(self, product: Callable[[], object]) -> float:
+        started = time.perf_counter()
+        product()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter() - started
 
 
 def measure_products(
@@ -82,32 +93,37 @@ def measure_products(
     device: torch.device,
 ) -> Products:
     """Time every distinct product once and count how often a step needs it. `adapted`: modules with an adapter."""
-    clock = _Clock(dtype, device)
+    bench = _Bench(dtype, device)
     num_tokens = num_rows * context_length
-    linear = sum(
-        count * _linear_seconds(clock, num_tokens, *sizes) for sizes, count in Counter(shape.linears.values()).items()
-    )
-    adapters = sum(
-        count * _adapter_seconds(clock, num_tokens, rank, *sizes) for sizes, count in Counter(adapted.values()).items()
-    )
     chunk = min(HEAD_CHUNK, num_tokens)
-    head = _linear_seconds(clock, chunk, shape.hidden_size, shape.vocabulary_size) * num_tokens / chunk
     group = num_query_heads // num_key_heads
-    attention = shape.num_layers * _attention_seconds(
-        clock, num_rows * num_key_heads, group * context_length, context_length, head_width
+    linears = {bench.add(_linear(bench, num_tokens, *sizes)): n for sizes, n in Counter(shape.linears.values()).items()}
+    adapters = {
+        bench.add(_adapter(bench, num_tokens, rank, *sizes)): n for sizes, n in Counter(adapted.values()).items()
+    }
+    head = bench.add(_linear(bench, chunk, shape.hidden_size, shape.vocabulary_size))
+    attention = bench.add(
+        _attention(bench, num_rows * num_key_heads, group * context_length, context_length, head_width)
     )
-    return Products(num_tokens, linear, head, adapters, attention)
+    seconds = bench.medians()
+    return Products(
+        num_tokens,
+        linear=sum(count * seconds[place] for place, count in linears.items()),
+        head=seconds[head] * num_tokens / chunk,
+        adapters=sum(count * seconds[place] for place, count in adapters.items()),
+        attention=seconds[attention] * shape.num_layers,
+    )
 
 
-def _linear_seconds(clock: _Clock, num_tokens: int, inputs: int, outputs: int) -> float:
-    x, weight, y = clock.random(num_tokens, inputs), clock.random(outputs, inputs), clock.random(num_tokens, outputs)
+def _linear(bench: _Bench, num_tokens: int, inputs: int, outputs: int) -> Callable[[], object]:
+    x, weight, y = bench.random(num_tokens, inputs), bench.random(outputs, inputs), bench.random(num_tokens, outputs)
     out, d_x = torch.empty_like(y), torch.empty_like(x)
-    return clock.median(lambda: (torch.mm(x, weight.t(), out=out), torch.mm(y, weight, out=d_x)))
+    return lambda: (torch.mm(x, weight.t(), out=out), torch.mm(y, weight, out=d_x))
 
 
-def _adapter_seconds(clock: _Clock, num_tokens: int, rank: int, inputs: int, outputs: int) -> float:
-    x, y, u = clock.random(num_tokens, inputs), clock.random(num_tokens, outputs), clock.random(num_tokens, rank)
-    a, b = clock.random(rank, inputs), clock.random(outputs, rank)
+def _adapter(bench: _Bench, num_tokens: int, rank: int, inputs: int, outputs: int) -> Callable[[], object]:
+    x, y, u = bench.random(num_tokens, inputs), bench.random(num_tokens, outputs), bench.random(num_tokens, rank)
+    a, b = bench.random(rank, inputs), bench.random(outputs, rank)
     narrow, d_a, d_b = torch.empty_like(u), torch.empty_like(a), torch.empty_like(b)
 
     def products() -> None:
@@ -118,13 +134,13 @@ def _adapter_seconds(clock: _Clock, num_tokens: int, rank: int, inputs: int, out
         torch.mm(u.t(), x, out=d_a)
         x.addmm_(u, a, beta=0.5)
 
-    return clock.median(products)
+    return products
 
 
-def _attention_seconds(clock: _Clock, batch: int, num_queries: int, num_keys: int, width: int) -> float:
+def _attention(bench: _Bench, batch: int, num_queries: int, num_keys: int, width: int) -> Callable[[], object]:
     """Six products of half a square: a causal mask hides the other half."""
-    queries, keys = clock.random(batch, num_queries, width), clock.random(batch, num_keys, width)
-    scores = clock.random(batch, num_queries, num_keys)
+    queries, keys = bench.random(batch, num_queries, width), bench.random(batch, num_keys, width)
+    scores = bench.random(batch, num_queries, num_keys)
     d_queries, d_keys = torch.empty_like(queries), torch.empty_like(keys)
 
     def products() -> None:
@@ -132,4 +148,4 @@ def _attention_seconds(clock: _Clock, batch: int, num_queries: int, num_keys: in
         torch.bmm(scores, keys, out=d_queries)
         torch.bmm(scores.transpose(1, 2), queries, out=d_keys)
 
-    return clock.median(products)
+    return products

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import nn
-from torch.profiler import ProfilerActivity, profile
+from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile, record_function
 
 from lorabench.adapters.attach import attach
 from lorabench.bench.request import Point
@@ -17,12 +18,16 @@ from lorabench.bench.subject import Subject
 from lorabench.config import AdapterSettings, TrainingSettings
 from lorabench.data.packing import document_segments, make_batch
 from lorabench.machine import choose_micro_batch
+from lorabench.models.fast.kernels import Product
+from lorabench.models.fast.native import kernels_for
 from lorabench.train.optimization import clip_gradients, make_optimizer
 
+PRODUCTS = "matrix products"
 _PARTS = {
-    "aten::mm": "matrix products",
-    "aten::addmm": "matrix products",
-    "aten::addmm_": "matrix products",
+    PRODUCTS: PRODUCTS,
+    "aten::mm": PRODUCTS,
+    "aten::addmm": PRODUCTS,
+    "aten::addmm_": PRODUCTS,
     "_Attention": "attention",
     "_AttentionBackward": "attention",
     "NormLinear": "norms and residuals",
@@ -54,7 +59,7 @@ def profile_step(subject: Subject, point: Point) -> list[Part]:
     try:
         step = _make_step(subject, adapter.parameters, point)
         step()
-        with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        with profile(activities=[ProfilerActivity.CPU]) as profiler, _visible_products(base.device.type):
             started = time.perf_counter()
             step()
             took = time.perf_counter() - started
@@ -69,6 +74,23 @@ def profile_step(subject: Subject, point: Point) -> list[Part]:
     seconds[OTHER] += max(0.0, took - sum(seconds.values()))
     parts = [Part(name, seconds[name], calls[name]) for name in seconds]
     return sorted(parts, key=lambda part: -part.seconds)
+
+
+@contextmanager
+def _visible_products(device_type: str) -> Iterator[None]:
+    """The profiler sees torch's operations alone; compiled products get a name in it."""
+    kernels = kernels_for(device_type)
+    multiply = kernels.multiply
+
+    def named(products: Sequence[Product]) -> list[Tensor]:
+        with record_function(PRODUCTS):
+            return multiply(products)
+
+    setattr(kernels, "multiply", named)  # noqa: B010
+    try:
+        yield
+    finally:
+        delattr(kernels, "multiply")
 
 
 def _make_step(subject: Subject, parameters: list[nn.Parameter], point: Point) -> Callable[[], None]:
