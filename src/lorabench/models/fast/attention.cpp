@@ -33,6 +33,7 @@ constexpr int64_t kVectors = 2;
 typedef uint32_t Unit __attribute__((may_alias));
 typedef float Floats __attribute__((vector_size(kLanes * 4), may_alias));
 typedef uint32_t Units __attribute__((vector_size(kLanes * 4), may_alias));
+typedef uint16_t Halves __attribute__((vector_size(kLanes * 2), may_alias));
 
 template <typename T>
 constexpr int64_t kPerUnit = int64_t(sizeof(uint32_t) / sizeof(T));
@@ -54,6 +55,51 @@ inline Floats multiply_add(bfloat16, Floats sum, uint32_t left, const Units& rig
   sum += Floats(spread << 16) * Floats(right << 16);
   return sum + Floats(spread & 0xffff0000u) * Floats(right & 0xffff0000u);
 #endif
+}
+
+inline Floats at(const float* from) { return *reinterpret_cast<const Floats*>(from); }
+
+inline void store_lanes(float* to, Floats values) { *reinterpret_cast<Floats*>(to) = values; }
+
+inline void store_lanes(bfloat16* to, Floats values) {
+#ifdef __AVX512BF16__
+  *reinterpret_cast<Halves*>(to) = Halves(_mm512_cvtneps_pbh(__m512(values)));
+#else
+  Units wide = Units(values);
+  Units rounded = (wide + 0x7fffu + ((wide >> 16) & 1u)) >> 16;
+  *reinterpret_cast<Halves*>(to) = __builtin_convertvector(values == values ? rounded : 0x7fc0u + Units{}, Halves);
+#endif
+}
+
+inline Floats larger(Floats left, Floats right) { return left > right ? left : right; }
+
+inline float sum_of(Floats lanes) {
+  float sum = 0.0f;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t i = 0; i < kLanes; ++i) sum += lanes[i];
+  return sum;
+}
+
+inline float largest_of(Floats lanes) {
+  float largest = -INFINITY;
+#pragma omp simd reduction(max : largest)
+  for (int64_t i = 0; i < kLanes; ++i) largest = lanes[i] > largest ? lanes[i] : largest;
+  return largest;
+}
+
+// `fast_exp` of a vector that holds nothing above 88; 1e-38 below -87.3.
+inline Floats exp_of(Floats x) {
+  const float to_integer = 12582912.0f;  // 1.5 * 2^23: the sum's low bits are the rounded summand
+  x = x < -87.3f ? -87.3f + Floats{} : x;
+  Floats shifted = x * 1.44269504f + to_integer, turns = shifted - to_integer;
+  Floats rest = x - turns * 0.693359375f + turns * 2.12194440e-4f;
+  Floats sum = rest * (1.0f / 720.0f) + 1.0f / 120.0f;
+  sum = sum * rest + 1.0f / 24.0f;
+  sum = sum * rest + 1.0f / 6.0f;
+  sum = sum * rest + 0.5f;
+  sum = sum * rest + 1.0f;
+  sum = sum * rest + 1.0f;
+  return Floats(Units(sum) + (Units(shifted) << 23));
 }
 
 // A product's factors: units of the left one by row, vectors of the right one by unit.
@@ -182,17 +228,17 @@ class Pass {
             float* line = scores + i * longest_;
             T* weight = weights + i * longest_;
             int64_t visible = hide(line, first + i + 1);
-            float largest = -INFINITY, sum = 0.0f;
-#pragma omp simd reduction(max : largest)
-            for (int64_t j = 0; j < visible; ++j) largest = line[j] > largest ? line[j] : largest;
-#pragma omp simd reduction(+ : sum)
-            for (int64_t j = 0; j < visible; ++j) {
-              float power = fast_exp((line[j] - largest) * call_.factor);
-              sum += power;
-              store(weight[j], power);
+            Floats large = at(line), sums{};
+            for (int64_t j = kLanes; j < visible; j += kLanes) large = larger(large, at(line + j));
+            float largest = largest_of(large) * call_.factor;
+            for (int64_t j = 0; j < visible; j += kLanes) {
+              Floats power = exp_of(at(line + j) * call_.factor - largest);
+              sums += power;
+              store_lanes(weight + j, power);
             }
-            std::memset(static_cast<void*>(weight + visible), 0, size_t(seen - visible) * sizeof(T));
-            log_sum(task, first + i) = largest * call_.factor + std::log(sum);
+            for (int64_t j = visible; j < seen; j += kLanes) store_lanes(weight + j, Floats{});
+            float sum = sum_of(sums);
+            log_sum(task, first + i) = largest + std::log(sum);
             shares[i] = 1.0f / sum;
           }
           multiply<T>(padded, width_ / kLanes, units_of(length), by_row(weights, longest_), in_units(values, width_),
@@ -248,20 +294,21 @@ class Pass {
             float *line = scores + i * longest_, *d_weight = d_weights + i * longest_;
             T *weight = weights + i * longest_, *slope = slopes + i * longest_;
             int64_t visible = hide(line, first + i + 1);
-            float total = log_sum(task, first + i), along = 0.0f;
-#pragma omp simd reduction(+ : along)
-            for (int64_t j = 0; j < visible; ++j) {
-              float power = fast_exp(line[j] * call_.factor - total);
-              along += power * d_weight[j];
-              line[j] = power;
+            float total = log_sum(task, first + i);
+            Floats sums{};
+            for (int64_t j = 0; j < visible; j += kLanes) {
+              Floats power = exp_of(at(line + j) * call_.factor - total);
+              sums += power * at(d_weight + j);
+              store_lanes(line + j, power);
+              store_lanes(weight + j, power);
             }
-#pragma omp simd
-            for (int64_t j = 0; j < visible; ++j) {
-              store(weight[j], line[j]);
-              store(slope[j], line[j] * (d_weight[j] - along) * call_.factor);
+            float along = sum_of(sums);
+            for (int64_t j = 0; j < visible; j += kLanes)
+              store_lanes(slope + j, at(line + j) * (at(d_weight + j) - along) * call_.factor);
+            for (int64_t j = visible; j < seen; j += kLanes) {
+              store_lanes(weight + j, Floats{});
+              store_lanes(slope + j, Floats{});
             }
-            std::memset(static_cast<void*>(weight + visible), 0, size_t(seen - visible) * sizeof(T));
-            std::memset(static_cast<void*>(slope + visible), 0, size_t(seen - visible) * sizeof(T));
           }
           multiply<T>(padded, width_ / kLanes, units_of(length), by_row(slopes, longest_), in_units(key_units, width_),
                       out, width_, false);
