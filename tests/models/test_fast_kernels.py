@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from lorabench.data.packing import IGNORED
 from lorabench.models.fast.attention import Heads, Layout, Rotation, Segments
-from lorabench.models.fast.kernels import Kernels, Norm, PlainKernels
+from lorabench.models.fast.kernels import Kernels, Norm, PlainKernels, Product
 from lorabench.models.fast.native import kernels_for
 
 DTYPES = (torch.float32, torch.bfloat16)
@@ -40,6 +41,68 @@ def assert_alike(ours: Any, theirs: Any, dtype: torch.dtype) -> None:
         if left is not None:
             assert left.dtype == right.dtype
             assert torch.allclose(left.float(), right.float(), rtol=tolerance, atol=tolerance)
+
+
+def matrix(rows: int, columns: int, dtype: torch.dtype, *, transposed: bool, seed: int) -> Tensor:
+    return (
+        random(columns, rows, dtype=dtype, seed=seed).t()
+        if transposed
+        else random(rows, columns, dtype=dtype, seed=seed)
+    )
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 1), (3, 7, 5), (100, 70, 33), (257, 193, 576), (16, 576, 1023), (40, 35, 9001)]
+)
+def test_products_agree(compiled: Kernels, dtype: torch.dtype, shape: tuple[int, int, int]) -> None:
+    """Sums of products of every layout, with odd sizes, into tensors of every kind."""
+    rows, columns, inner = shape
+    for left_turned, right_turned, out_turned in itertools.product([False, True], repeat=3):
+        factors = (
+            matrix(rows, inner, dtype, transposed=left_turned, seed=1),
+            matrix(inner, columns, dtype, transposed=right_turned, seed=2),
+        )
+        more = (
+            matrix(rows, 6, dtype, transposed=left_turned, seed=3),
+            matrix(6, columns, dtype, transposed=not right_turned, seed=4),
+        )
+        bias = None if left_turned else random(columns, dtype=dtype, seed=5)
+        for terms, out_dtype in (((factors,), torch.float32), ((factors, more), dtype)):
+            exact = sum(left.double() @ right.double() for left, right in terms) + (
+                0.0 if bias is None else bias.double()
+            )
+            scale = max(1.0, float(exact.abs().max()))  # type: ignore[union-attr]
+            outs = [torch.full((rows, columns), torch.nan, dtype=out_dtype) for _ in range(2)]
+            if out_turned:
+                outs = [out.t().contiguous().t() for out in outs]
+            for kernels, out in zip((compiled, PLAIN), outs, strict=True):
+                kernels.multiply([Product(terms, bias, out)])
+                assert float((out.double() - exact).abs().max()) < scale * (1e-6 if dtype == torch.float32 else 8e-3)
+
+
+def test_a_product_of_any_views_is_right(compiled: Kernels) -> None:
+    left = random(1, 1, dtype=torch.bfloat16).expand(40, 64)
+    right = random(128, 80, dtype=torch.bfloat16)[::2, ::2]
+    for terms in (((left, right),), ((left, right), (right[:40], left.expand(40, 64)[:, :40].t()))):
+        exact = sum((one.double() @ other.double()) for one, other in terms)
+        assert torch.allclose(compiled.multiply([Product(terms)])[0].double(), exact, rtol=1e-2, atol=0.1)
+
+
+def test_products_of_one_call_are_independent(compiled: Kernels) -> None:
+    """Into parts of one tensor, from parts of another, with nothing written beside them."""
+    inputs, out = random(50, 90, dtype=torch.bfloat16, seed=1), torch.full((50, 120), 7.0, dtype=torch.bfloat16)
+    sizes = (16, 33, 40)
+    weights = [random(size, 30, dtype=torch.bfloat16, seed=size) for size in sizes]
+    pieces, places = inputs.split(30, dim=1), out[:, 10:99].split(sizes, dim=1)
+    results = compiled.multiply(
+        [Product(((piece, w.t()),), out=place) for piece, w, place in zip(pieces, weights, places, strict=True)]
+    )
+    for piece, weight, place, result in zip(pieces, weights, places, results, strict=True):
+        assert result is place
+        assert_alike([place], [(piece.float() @ weight.float().t()).bfloat16()], torch.bfloat16)
+    assert bool((out[:, :10] == 7.0).all())
+    assert bool((out[:, 99:] == 7.0).all())
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

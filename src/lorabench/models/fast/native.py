@@ -48,6 +48,11 @@ _SIGNATURES: dict[str, list[type]] = {
 }
 
 
+def _readable(factor: Tensor) -> Tensor:
+    """Rows or columns of a factor must be contiguous."""
+    return factor if 1 in factor.stride() else factor.contiguous()
+
+
 def _at(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
 
@@ -74,15 +79,21 @@ class NativeKernels:
     def multiply(self, products: Sequence[Product]) -> list[Tensor]:
         if self._products is None or products[0].terms[0][0].dtype != torch.bfloat16:
             return [multiply(product) for product in products]
-        outs, sizes, factors = [], [], []
+        outs, held, sizes, factors = [], [], [], []
         for product in products:
-            terms, out = product.terms, product.out
+            terms, out, num_columns = product.terms, product.out, product.terms[0][1].shape[1]
             if out is None:
-                out = terms[0][0].new_empty(terms[0][0].shape[0], terms[0][1].shape[1])
+                out = terms[0][0].new_empty(len(terms[0][0]), num_columns)
             outs.append(out)
-            if product.bias is None and terms[0][0].stride(0) == 1 and len(out) > out.shape[1]:
-                # Each panel of 32 columns reads the whole left factor: the narrow one is the cheaper to read again.
-                terms, out = tuple((right.t(), left.t()) for left, right in terms), out.t()
+            if len(terms) > 1:
+                terms = tuple((left.contiguous(), _readable(right)) for left, right in terms)
+            else:
+                left, right = map(_readable, terms[0])
+                if left.stride(1) != 1 and product.bias is None and len(left) > num_columns:
+                    # Every panel of 32 columns reads the whole left factor: let that be the narrow one.
+                    left, right, out = right.t(), left.t(), out.t()
+                terms = ((left, right),)
+            held.append(terms)
             sizes += [*out.shape, len(terms), _at(product.bias) or 0, out.data_ptr(), *out.stride()]
             sizes.append(int(out.dtype == torch.float32))
             for left, right in terms:

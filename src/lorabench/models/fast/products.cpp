@@ -27,14 +27,16 @@ constexpr int64_t kRows = 12;            // of a tile: 24 sums, two vectors of t
 constexpr int64_t kBandRows = 96;        // the smallest piece of work is so many rows of a panel
 constexpr int64_t kPanelInner = 4096;    // of a panel's inner dimension at once: 256 KiB of the second cache
 
+// One left * right; strides count elements.
 struct Term {
   int64_t inner;
   const bfloat16* left;
-  int64_t left_row, left_inner;  // strides, one of them 1
+  int64_t left_row, left_inner;  // strides; the second one is 1, or the first one where there is no other term
   const bfloat16* right;
   int64_t right_inner, right_column;  // strides, one of them 1
 };
 
+// Terms of all products lie one after the other.
 struct Product {
   int64_t rows, columns, num_terms;
   const bfloat16* bias;
@@ -314,21 +316,9 @@ struct Workspace {
 
 int64_t paired_stride(const Product& product) { return (product.rows + kColumns - 1) / kColumns * kColumns; }
 
-// Left factors whose rows are the inner dimension, as pairs, one after the other.
-void pair_left(const Product& product, const Term* terms, Buffer<uint32_t>& pairs) {
-  int64_t stride = paired_stride(product), size = 0;
-  for (int64_t i = 0; i < product.num_terms; ++i) size += half_up(terms[i].inner) * stride;
-  if (int64_t(pairs.size()) < size) pairs.resize(size_t(size));
-  uint32_t* to = pairs.data();
-  for (int64_t i = 0; i < product.num_terms; ++i) {
-    pair_rows(terms[i].left, terms[i].left_inner, terms[i].inner, product.rows, to, stride);
-    to += half_up(terms[i].inner) * stride;
-  }
-}
-
 // Lays a panel of the block out and says where its factors are.
-std::vector<Stretch> fill_panel(const Product& product, const Term* terms, const Block& block, int64_t column,
-                                const uint32_t* pairs, uint32_t* panel) {
+std::vector<Stretch> fill_panel(const Product& product, const Block& block, int64_t column, const uint32_t* pairs,
+                                uint32_t* panel) {
   std::vector<Stretch> stretches;
   int64_t columns = std::min(kColumns, product.columns - column);
   for (const Part& part : block) {
@@ -338,21 +328,21 @@ std::vector<Stretch> fill_panel(const Product& product, const Term* terms, const
       pair_rows(right, term.right_inner, part.inner, columns, panel, kColumns);
     else
       pair_columns(right, term.right_column, part.inner, columns, panel);
-    if (pairs) {
-      int64_t before = part.offset / 2;
-      for (const Term* other = terms; other != part.term; ++other) before += half_up(other->inner);
-      stretches.push_back({pairs + before * paired_stride(product), paired_stride(product), part.inner, panel});
-    } else {
+    if (pairs)
+      stretches.push_back({pairs + part.offset / 2 * paired_stride(product), paired_stride(product), part.inner, panel});
+    else
       stretches.push_back({term.left + part.offset, term.left_row, part.inner, panel});
-    }
     panel += half_up(part.inner) * kColumns;
   }
   return stretches;
 }
 
 void multiply_strips(const Product& product, const Term* terms, const std::vector<Strip>& strips, Workspace& space) {
-  const bool paired = terms[0].left_row == 1 && terms[0].left_inner != 1;
-  if (paired) pair_left(product, terms, space.left);
+  const bool paired = terms->left_inner != 1;
+  if (paired) {
+    space.left.resize(size_t(half_up(terms->inner) * paired_stride(product)));
+    pair_rows(terms->left, terms->left_inner, terms->inner, product.rows, space.left.data(), paired_stride(product));
+  }
   const std::vector<Block> blocks = split_inner(product, terms);
   int64_t kept = 0;
   for (const Strip& strip : strips) {
@@ -365,8 +355,7 @@ void multiply_strips(const Product& product, const Term* terms, const std::vecto
     for (size_t s = 0; s < strips.size(); ++s) {
       const Strip& strip = strips[s];
       Step step{&product, strip.column,
-                fill_panel(product, terms, blocks[b], strip.column, paired ? space.left.data() : nullptr,
-                           space.panel.data()),
+                fill_panel(product, blocks[b], strip.column, paired ? space.left.data() : nullptr, space.panel.data()),
                 b == 0, b + 1 == blocks.size()};
       bool last = s + 1 == strips.size();
       Prefetch next(!last ? &blocks[b] : b + 1 < blocks.size() ? &blocks[b + 1] : nullptr,
