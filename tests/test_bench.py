@@ -183,6 +183,21 @@ def test_training_is_faster_than_the_usual_stack(tmp_path: Path) -> None:
     assert row["speed_ratio"] > 0.7
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["gpt2-mini", "pythia-mini", "gemma-mini"])
+def test_two_hundred_steps_in_bfloat16_end_where_those_of_peft_end(model: str) -> None:
+    script = Path(__file__).parents[1] / "benchmarks" / "compare_losses.py"
+    command = [
+        *(sys.executable, str(script), "--model", model, "--random-weights", "--precision", "bf16"),
+        *("--context-length", "128"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.strip().splitlines()[-1])
+    assert result["last_losses"][1] < result["first_losses"][1] - 0.1, "nothing was learned"
+    assert abs(result["last_difference"]) < 0.005
+
+
 def test_loading_needs_no_second_copy_of_the_weights(tiny_model: Callable[[str], Path]) -> None:
     base = load_base(tiny_model("gpt2"), precision="fp32", device="cpu")
     head, embedding = base.model.get_output_embeddings().weight, base.model.get_input_embeddings().weight
