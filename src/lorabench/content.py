@@ -15,12 +15,12 @@ REMEMBER_FROM_BYTES = 1_000_000
 
 
 def file_revision(path: Path) -> str:
-    """The SHA-256 of a file's content; for large files remembered by path, size and time of change."""
+    """The SHA-256 of a file's content; for large files remembered by path, size and times of change."""
     try:
         state = path.stat()
         if state.st_size < REMEMBER_FROM_BYTES:
             return sha256_file(path)
-        key = [str(path.resolve()), state.st_size, state.st_mtime_ns, state.st_ino]
+        key = [str(path.resolve()), state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino]
         memory = (
             cache_root() / "hashes" / f"{hashlib.sha256(str(key[0]).encode('utf-8', 'surrogateescape')).hexdigest()}"
         )

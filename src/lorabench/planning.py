@@ -16,7 +16,7 @@ from lorabench.data.text_size import TextQuestion, TextSize
 from lorabench.errors import ConfigError
 from lorabench.identity import run_id
 from lorabench.machine import choose_micro_batch, num_gpus, supports_bf16
-from lorabench.models.estimate import Workload, estimate_gpu_seconds, estimate_run
+from lorabench.models.estimate import START_SECONDS, Workload, estimate_gpu_seconds, estimate_run
 from lorabench.models.planning import ModelPlan, plan_model
 from lorabench.train.steps import num_steps
 
@@ -110,10 +110,9 @@ class Plan:
 
     @property
     def estimated_seconds(self) -> float:
-        """Of all runs and the work they share."""
-        return sum(group.estimated_base_seconds for group in self.groups) + sum(
-            run.estimated_seconds for run in self.runs
-        )
+        """Of the whole command: its start, all runs, and the work they share."""
+        shared = sum(group.estimated_base_seconds for group in self.groups)
+        return START_SECONDS + shared + sum(run.estimated_seconds for run in self.runs)
 
     @property
     def estimated_gpu_seconds(self) -> float:

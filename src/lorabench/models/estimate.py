@@ -20,9 +20,11 @@ from lorabench.config import AdapterSettings
 from lorabench.errors import DiskError
 from lorabench.machine import memory_bytes, num_cores, num_gpus, processor_name, supports_bf16
 
-FIXED_SECONDS = 1.0
+START_SECONDS = 3.0
+"""Per experiment: importing the libraries, writing the report."""
+FIXED_SECONDS = 0.6
 """Per run: attaching, saving, writing the record."""
-SAMPLE_SECONDS_PER_LAYER = 0.12
+SAMPLE_SECONDS_PER_LAYER = 0.03
 """Writing the sample continuations with the base and with the adapter, on a processor."""
 SHARE_OF_PROBE = {"training": 0.75, "evaluation": 0.85}
 """What runs were seen to reach of the probe's speed, where products are large."""
@@ -32,15 +34,21 @@ ASSUMED_GPU_RATE = 25e12
 """Multiply-adds per second of a GPU where nothing was measured yet: a third of an A100's peak."""
 FULL_SPEED_GPU_WIDTH = 2048
 """Narrower models reach less of a GPU's rate: with the square root of their width."""
-ASSUMED_BF16_GAIN = 2.0
+ASSUMED_BF16_GAIN = {"cpu": 3.0, "gpu": 2.0}
+REFERENCE_SLOWDOWN = {"bf16": 2.5, "fp32": 1.6}
+"""PEFT's and Transformers' own computation, next to the fast path."""
 PROBE_SIZE = 768
 NUM_PROBES = 6
 PROBE_LIFE_SECONDS = 3600.0
 """A machine that was busy with something else is probed again."""
-PROCESS_BYTES = 450_000_000
+PROCESS_BYTES = 620_000_000
 """Python and the libraries themselves."""
-REFERENCE_PATH_FACTOR = 3.0
+REFERENCE_KEPT = 4.0
 """Activations that PEFT and Transformers keep, next to the fast path."""
+REFERENCE_SCORES = 3
+"""Squares of attention scores that they hold per head, over all tokens that are computed at once."""
+HEAD_WIDTH = 64
+"""Of most models."""
 EVALUATION_TOKENS = 2048
 """Scored at once."""
 LOGIT_TOKENS = 256
@@ -74,6 +82,11 @@ class Workload:
     target_modules: Sequence[str] = ()
     rows_at_once: int = 1
     writes_samples: bool = False
+
+    @property
+    def is_fast(self) -> bool:
+        """Whether the fast path covers it."""
+        return self.adapter is None or self.adapter.method not in ("dora", "full")
 
     @classmethod
     def evaluation_only(cls, *, num_tokens: int, context_length: int, precision: str) -> Workload:
@@ -119,7 +132,7 @@ def training_multiply_adds(shape: PlannedShape, workload: Workload) -> float:
 
 def estimate_run(shape: PlannedShape, workload: Workload) -> Estimate:
     """Seconds and peak bytes of a run, or of scoring the base when nothing is trained."""
-    seconds = _seconds(shape, workload, _rates(shape, workload.precision))
+    seconds = _seconds(shape, workload, _rates(shape, workload.precision, fast=workload.is_fast))
     return Estimate(seconds, _memory(shape, workload))
 
 
@@ -127,7 +140,7 @@ def estimate_gpu_seconds(shape: PlannedShape, workload: Workload) -> float:
     """Seconds that the work would take on one GPU: on this machine's, or else on one like an A100, in bfloat16."""
     if num_gpus():
         return estimate_run(shape, workload).seconds
-    return _seconds(shape, workload, _gpu_rates(shape, "bf16"))
+    return _seconds(shape, workload, _gpu_rates(shape, "bf16", fast=workload.is_fast))
 
 
 def _seconds(shape: PlannedShape, workload: Workload, rates: Rates) -> float:
@@ -144,41 +157,44 @@ def _seconds(shape: PlannedShape, workload: Workload, rates: Rates) -> float:
 
 def _memory(shape: PlannedShape, workload: Workload) -> int:
     width = 2 if workload.precision == "bf16" else 4
-    weights = shape.num_parameters * width
+    base = PROCESS_BYTES + shape.num_parameters * width
     if workload.adapter is None:
-        return PROCESS_BYTES + weights
-    method = workload.adapter.method
+        return base
     tokens = workload.rows_at_once * workload.context_length
-    kept = (
-        tokens * width * (sum(outputs for _, outputs in shape.linears.values()) + shape.num_layers * shape.hidden_size)
-    )
-    logits = min(tokens, LOGIT_TOKENS) * shape.vocabulary_size * width
-    if method == "full":  # float32 weights, gradients, two moments, and the base to go back to
-        return round(PROCESS_BYTES + 16 * shape.num_parameters + weights + REFERENCE_PATH_FACTOR * kept + logits)
+    outputs = sum(outputs for _, outputs in shape.linears.values()) + shape.num_layers * shape.hidden_size
+    training = tokens * width * outputs + min(tokens, LOGIT_TOKENS) * shape.vocabulary_size * width
+    evaluation = 0
+    if not workload.is_fast:
+        square = REFERENCE_SCORES * max(1, shape.hidden_size // HEAD_WIDTH)
+        training = round(REFERENCE_KEPT * training) + square * shape.num_layers * width * tokens**2
+        evaluation = square * 4 * EVALUATION_TOKENS**2
+    if workload.adapter.method == "full":  # float32 weights, gradients, two moments, and the base to go back to
+        return base + 16 * shape.num_parameters + max(training, evaluation)
     trainable = workload.adapter.rank * sum(sum(shape.linears[path]) for path in workload.target_modules)
-    factor = REFERENCE_PATH_FACTOR if method == "dora" else 1.0
-    copied = weights if method == "pissa" else 0
-    return round(PROCESS_BYTES + weights + copied + 16 * trainable + factor * kept + logits)
+    copied = shape.num_parameters * width if workload.adapter.method == "pissa" else 0
+    return base + copied + 16 * trainable + max(training, evaluation)
 
 
-def _rates(shape: PlannedShape, precision: str) -> Rates:
-    measured = _read_calibration().get(_key(shape, precision))
+def _rates(shape: PlannedShape, precision: str, *, fast: bool) -> Rates:
+    measured = _read_calibration().get(_key(shape, precision, fast=fast))
     if measured is not None:
         return Rates(float(measured["training"]), float(measured["evaluation"]))
     if num_gpus():
-        return _gpu_rates(shape, precision)
-    rate = _probed_rate() * (ASSUMED_BF16_GAIN if precision == "bf16" and supports_bf16() else 1.0)
+        return _gpu_rates(shape, precision, fast=fast)
+    slowdown = 1.0 if fast else REFERENCE_SLOWDOWN[precision]
+    rate = _probed_rate() * (ASSUMED_BF16_GAIN["cpu"] if precision == "bf16" and supports_bf16() else 1.0) / slowdown
     return Rates(
         rate * SHARE_OF_PROBE["training"],
         rate * SHARE_OF_PROBE["evaluation"],
-        LAYER_SECONDS["training"],
-        LAYER_SECONDS["evaluation"],
+        LAYER_SECONDS["training"] * slowdown,
+        LAYER_SECONDS["evaluation"] * slowdown,
     )
 
 
-def _gpu_rates(shape: PlannedShape, precision: str) -> Rates:
-    rate = ASSUMED_GPU_RATE * (ASSUMED_BF16_GAIN if precision == "bf16" else 1.0)
+def _gpu_rates(shape: PlannedShape, precision: str, *, fast: bool) -> Rates:
+    rate = ASSUMED_GPU_RATE * (ASSUMED_BF16_GAIN["gpu"] if precision == "bf16" else 1.0)
     rate *= min(1.0, (shape.hidden_size / FULL_SPEED_GPU_WIDTH) ** 0.5)
+    rate /= 1.0 if fast else REFERENCE_SLOWDOWN[precision]
     return Rates(rate, rate)
 
 
@@ -212,7 +228,7 @@ def remember_speed(
     if train_tokens_per_second is None or evaluation_tokens_per_second is None:
         return
     calibration = _read_calibration()
-    calibration[_key(shape, workload.precision)] = {
+    calibration[_key(shape, workload.precision, fast=workload.is_fast)] = {
         "training": train_tokens_per_second * training_multiply_adds(shape, workload),
         "evaluation": evaluation_tokens_per_second * forward_multiply_adds(shape, workload.context_length),
     }
@@ -225,8 +241,9 @@ def _keep(calibration: Mapping[str, Any]) -> None:
         write_atomically(_calibration_path(), json.dumps(calibration, indent=1).encode())
 
 
-def _key(shape: PlannedShape, precision: str) -> str:
-    return f"{shape.num_layers}x{shape.hidden_size}-{shape.num_parameters}-{precision}"
+def _key(shape: PlannedShape, precision: str, *, fast: bool) -> str:
+    path = "" if fast else "-reference"
+    return f"{shape.num_layers}x{shape.hidden_size}-{shape.num_parameters}-{precision}{path}"
 
 
 def _calibration_path() -> Any:

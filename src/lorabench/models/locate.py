@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from lorabench.cache import cache_root, exclusively, new_folder, set_aside, sha256_file
 from lorabench.catalog import get_model, list_models
-from lorabench.content import folder_revision
+from lorabench.content import file_revision, folder_revision
 from lorabench.data.documents import Progress
-from lorabench.errors import ModelError
+from lorabench.errors import DataError, ModelError
 from lorabench.models.shape import read_config, read_header, weight_files
 
 if TYPE_CHECKING:
@@ -166,8 +166,10 @@ def _find_damage(folder: Path) -> str | None:
         files: Mapping[str, Any] = json.loads((folder / MANIFEST).read_bytes())["files"]
         for name, state in files.items():
             path = folder / name
-            if path.stat().st_size != state["bytes"] or sha256_file(path) != state["sha256"]:
+            if path.stat().st_size != state["bytes"] or file_revision(path) != state["sha256"]:
                 return f"{name} is not as it was written"
+    except DataError as error:
+        return str(error)
     except OSError as error:
         return f"{Path(str(error.filename or folder)).name}: {error.strerror or error}"
     except (ValueError, KeyError, TypeError, AttributeError):

@@ -122,32 +122,28 @@ void add_norm_backward(int64_t rows, int64_t width, const float* d_total, const 
   }
 }
 
-template <typename T, int kind>
+// `gated` is known when this is compiled: a loop that asks for it at each element is not turned into vectors.
+template <typename T, int kind, bool gated>
 void activation_of(int64_t count, const T* gate, const T* up, T* out) {
 #pragma omp parallel for simd schedule(static)
   for (int64_t i = 0; i < count; ++i) {
     float value, slope;
     activate<kind>(load(gate[i]), value, slope);
-    store(out[i], up ? value * load(up[i]) : value);
+    store(out[i], gated ? value * load(up[i]) : value);
   }
 }
 
 // In place: gate and up become their gradients, the output's gradient becomes the output once more.
-template <typename T, int kind>
+template <typename T, int kind, bool gated>
 void activation_backward_of(int64_t count, T* gate, T* up, T* d_out) {
 #pragma omp parallel for simd schedule(static)
   for (int64_t i = 0; i < count; ++i) {
     float value, slope, gradient = load(d_out[i]);
     activate<kind>(load(gate[i]), value, slope);
-    if (up) {
-      float factor = load(up[i]);
-      store(gate[i], gradient * slope * factor);
-      store(up[i], gradient * value);
-      store(d_out[i], value * factor);
-    } else {
-      store(gate[i], gradient * slope);
-      store(d_out[i], value);
-    }
+    float factor = gated ? load(up[i]) : 1.0f;
+    store(gate[i], gradient * slope * factor);
+    if (gated) store(up[i], gradient * value);
+    store(d_out[i], value * factor);
   }
 }
 
@@ -180,18 +176,34 @@ void cross_entropy(int64_t rows, int64_t width, int64_t stride, T* logits, const
   }
 }
 
+template <typename T, int kind>
+void activation_as_gated(int64_t count, const T* gate, const T* up, T* out) {
+  if (up)
+    activation_of<T, kind, true>(count, gate, up, out);
+  else
+    activation_of<T, kind, false>(count, gate, up, out);
+}
+
+template <typename T, int kind>
+void activation_backward_as_gated(int64_t count, T* gate, T* up, T* d_out) {
+  if (up)
+    activation_backward_of<T, kind, true>(count, gate, up, d_out);
+  else
+    activation_backward_of<T, kind, false>(count, gate, up, d_out);
+}
+
 template <typename T>
 void activation(int kind, int64_t count, const T* gate, const T* up, T* out) {
-  if (kind == kSilu) activation_of<T, kSilu>(count, gate, up, out);
-  if (kind == kGeluTanh) activation_of<T, kGeluTanh>(count, gate, up, out);
-  if (kind == kGeluErf) activation_of<T, kGeluErf>(count, gate, up, out);
+  if (kind == kSilu) activation_as_gated<T, kSilu>(count, gate, up, out);
+  if (kind == kGeluTanh) activation_as_gated<T, kGeluTanh>(count, gate, up, out);
+  if (kind == kGeluErf) activation_as_gated<T, kGeluErf>(count, gate, up, out);
 }
 
 template <typename T>
 void activation_backward(int kind, int64_t count, T* gate, T* up, T* d_out) {
-  if (kind == kSilu) activation_backward_of<T, kSilu>(count, gate, up, d_out);
-  if (kind == kGeluTanh) activation_backward_of<T, kGeluTanh>(count, gate, up, d_out);
-  if (kind == kGeluErf) activation_backward_of<T, kGeluErf>(count, gate, up, d_out);
+  if (kind == kSilu) activation_backward_as_gated<T, kSilu>(count, gate, up, d_out);
+  if (kind == kGeluTanh) activation_backward_as_gated<T, kGeluTanh>(count, gate, up, d_out);
+  if (kind == kGeluErf) activation_backward_as_gated<T, kGeluErf>(count, gate, up, d_out);
 }
 
 }  // namespace
