@@ -88,6 +88,16 @@ class Workload:
         """Whether the fast path covers it."""
         return self.adapter is None or self.adapter.method not in ("dora", "full")
 
+    @property
+    def training_window(self) -> int:
+        """Tokens whose causal attention costs as much: the reference path masks what is computed at once."""
+        return self.context_length * (1 if self.is_fast else self.rows_at_once)
+
+    @property
+    def evaluation_window(self) -> int:
+        """The same for evaluation."""
+        return self.context_length if self.is_fast else EVALUATION_TOKENS
+
     @classmethod
     def evaluation_only(cls, *, num_tokens: int, context_length: int, precision: str) -> Workload:
         """Scoring the base."""
@@ -112,17 +122,17 @@ class Rates:
     evaluation_layer_seconds: float = 0.0
 
 
-def forward_multiply_adds(shape: PlannedShape, context_length: int) -> float:
+def forward_multiply_adds(shape: PlannedShape, window: int) -> float:
     """Per token: linear layers, output head, attention over half the window on average."""
     linear = sum(inputs * outputs for inputs, outputs in shape.linears.values())
     head = shape.hidden_size * shape.vocabulary_size
-    attention = shape.num_layers * shape.hidden_size * context_length
+    attention = shape.num_layers * shape.hidden_size * window
     return float(linear + head + attention)
 
 
 def training_multiply_adds(shape: PlannedShape, workload: Workload) -> float:
     """Per token, forward and backward: the frozen weights need input gradients only, adapters both."""
-    forward = forward_multiply_adds(shape, workload.context_length)
+    forward = forward_multiply_adds(shape, workload.training_window)
     if workload.adapter is None or workload.adapter.method == "full":
         return 3.0 * forward
     rank = workload.adapter.rank
@@ -144,7 +154,7 @@ def estimate_gpu_seconds(shape: PlannedShape, workload: Workload) -> float:
 
 
 def _seconds(shape: PlannedShape, workload: Workload, rates: Rates) -> float:
-    per_token = forward_multiply_adds(shape, workload.context_length) / rates.evaluation
+    per_token = forward_multiply_adds(shape, workload.evaluation_window) / rates.evaluation
     per_token += rates.evaluation_layer_seconds * shape.num_layers / EVALUATION_TOKENS
     seconds = workload.evaluation_tokens * per_token
     if workload.train_tokens:
@@ -230,7 +240,7 @@ def remember_speed(
     calibration = _read_calibration()
     calibration[_key(shape, workload.precision, fast=workload.is_fast)] = {
         "training": train_tokens_per_second * training_multiply_adds(shape, workload),
-        "evaluation": evaluation_tokens_per_second * forward_multiply_adds(shape, workload.context_length),
+        "evaluation": evaluation_tokens_per_second * forward_multiply_adds(shape, workload.evaluation_window),
     }
     _keep(calibration)
 

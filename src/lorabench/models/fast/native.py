@@ -11,7 +11,8 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
-from functools import cache
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ _SOURCES = tuple(
     Path(__file__).with_name(name) for name in ("kernels.cpp", "attention.cpp", "products.cpp", "numbers.hpp")
 )
 _FLAGS = (
-    *("-std=c++17", "-O3", "-march=native", "-fopenmp", "-fPIC", "-shared"),
+    *("-std=c++17", "-O3", "-march=native", "-fopenmp", "-fPIC"),
     *("-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"),
 )
 _SUFFIX = {torch.float32: "fp32", torch.bfloat16: "bf16"}
@@ -258,13 +259,22 @@ def _build() -> tuple[Path, float]:
         return library, 0.0
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        built = Path(folder) / "kernels.so"
-        sources = [str(source) for source in _SOURCES if source.suffix == ".cpp"]
-        subprocess.run([found, *_FLAGS, *sources, "-o", str(built)], capture_output=True, timeout=300, check=True)
+        built, sources = Path(folder) / "kernels.so", [source for source in _SOURCES if source.suffix == ".cpp"]
+        objects = [built.with_name(f"{source.stem}.o") for source in sources]
+        with ThreadPoolExecutor() as pool:  # a file each
+            for _ in pool.map(partial(_compile, found, "-c"), sources, objects):
+                pass
+        _compile(found, "-shared", *objects, built)
         write_atomically(library, built.read_bytes())
     seconds = time.perf_counter() - started
     _LOG.info("Compiled the kernels for this processor in %.1f s; they are kept in %s", seconds, library.parent)
     return library, seconds
+
+
+def _compile(compiler: str, how: str, *files: Path) -> None:
+    """Make the last file of the others."""
+    *sources, made = map(str, files)
+    subprocess.run([compiler, *_FLAGS, how, *sources, "-o", made], capture_output=True, timeout=300, check=True)
 
 
 def _flags_of_this_cpu() -> str:
