@@ -232,17 +232,21 @@ def test_cross_entropy_agrees(compiled: Kernels, dtype: torch.dtype, size: float
     assert IGNORED not in targets
 
 
-def test_the_library_is_compiled_once_and_kept(tmp_path: Path) -> None:
+def test_the_library_is_compiled_once_and_again_when_damaged(tmp_path: Path) -> None:
     code = "from lorabench.models.fast.native import kernels_for; print(kernels_for('cpu').name)"
     environment = {**os.environ, "LORABENCH_CACHE": str(tmp_path)}
     made: list[list[tuple[str, int]]] = []
-    for _ in range(2):
+    for time in ("first", "again", "damaged"):
+        if time == "damaged":
+            (library,) = (tmp_path / "kernels").glob("*.so")
+            library.write_bytes(library.read_bytes()[:-100])
         done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
         assert done.stdout.strip() == "compiled"
         assert done.stderr == ""
-        made.append([(path.name, path.stat().st_mtime_ns) for path in (tmp_path / "kernels").iterdir()])
-    assert len(made[0]) == 1
+        made.append(sorted((path.name, path.stat().st_mtime_ns) for path in (tmp_path / "kernels").iterdir()))
+    assert [Path(name).suffix for name, _ in made[0]] == [".sha256", ".so"]
     assert made[0] == made[1]
+    assert all(after > before for (_, before), (_, after) in zip(made[1], made[2], strict=True))
 
 
 @pytest.mark.parametrize("how", ["no compiler", "a compiler that fails"])

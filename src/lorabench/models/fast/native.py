@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import increment_version
 
-from lorabench.cache import cache_root, write_atomically
+from lorabench.cache import cache_root, sha256_file, write_atomically
 from lorabench.errors import DiskError
 from lorabench.machine import processor_name
 from lorabench.models.fast.attention import Heads, Segments
@@ -255,8 +256,10 @@ def _build() -> tuple[Path, float]:
         ]
     )
     library = cache_root() / "kernels" / f"{hashlib.sha256(identity.encode()).hexdigest()[:24]}.so"
-    if library.is_file():
-        return library, 0.0
+    digest = library.with_suffix(".sha256")
+    with suppress(OSError, ValueError):
+        if digest.read_text(encoding="ascii") == sha256_file(library):
+            return library, 0.0
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         built, sources = Path(folder) / "kernels.so", [source for source in _SOURCES if source.suffix == ".cpp"]
@@ -266,6 +269,7 @@ def _build() -> tuple[Path, float]:
                 pass
         _compile(found, "-shared", *objects, built)
         write_atomically(library, built.read_bytes())
+        write_atomically(digest, sha256_file(built).encode())
     seconds = time.perf_counter() - started
     _LOG.info("Compiled the kernels for this processor in %.1f s; they are kept in %s", seconds, library.parent)
     return library, seconds
