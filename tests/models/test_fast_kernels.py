@@ -133,7 +133,8 @@ def test_norms_agree(compiled: Kernels, dtype: torch.dtype, centred: bool, shape
 def test_activations_agree_from_end_to_end_of_the_range(
     compiled: Kernels, dtype: torch.dtype, kind: Any, gated: bool
 ) -> None:
-    gate = torch.cat([torch.linspace(-100, 100, 4001), torch.linspace(-6, 6, 4001), torch.tensor([0.0, -0.0, 1e-30])])
+    ends = torch.tensor([-3e9, -1.6e9, -1e9, -200.0, 200.0, 1e9, 1.6e9, 3e9, 0.0, -0.0, 1e-30])
+    gate = torch.cat([ends, torch.linspace(-100, 100, 4001), torch.linspace(-6, 6, 4001)])
     gate = gate[: len(gate) // 5 * 5].view(-1, 5).to(dtype)
     up = random(*gate.shape, dtype=dtype, seed=1) if gated else None
     d_out = random(*gate.shape, dtype=dtype, seed=2)
