@@ -12,7 +12,7 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from lorabench.cache import cache_root, write_atomically
@@ -89,6 +89,11 @@ class Workload:
         return self.adapter is None or self.adapter.method not in ("dora", "full")
 
     @property
+    def slowdown(self) -> float:
+        """Next to the fast path."""
+        return 1.0 if self.is_fast else REFERENCE_SLOWDOWN[self.precision]
+
+    @property
     def training_window(self) -> int:
         """Tokens whose causal attention costs as much: the reference path masks what is computed at once."""
         return self.context_length * (1 if self.is_fast else self.rows_at_once)
@@ -142,7 +147,7 @@ def training_multiply_adds(shape: PlannedShape, workload: Workload) -> float:
 
 def estimate_run(shape: PlannedShape, workload: Workload) -> Estimate:
     """Seconds and peak bytes of a run, or of scoring the base when nothing is trained."""
-    seconds = _seconds(shape, workload, _rates(shape, workload.precision, fast=workload.is_fast))
+    seconds = _seconds(shape, workload, _rates(shape, workload))
     return Estimate(seconds, _memory(shape, workload))
 
 
@@ -150,7 +155,7 @@ def estimate_gpu_seconds(shape: PlannedShape, workload: Workload) -> float:
     """Seconds that the work would take on one GPU: on this machine's, or else on one like an A100, in bfloat16."""
     if num_gpus():
         return estimate_run(shape, workload).seconds
-    return _seconds(shape, workload, _gpu_rates(shape, "bf16", fast=workload.is_fast))
+    return _seconds(shape, workload, _gpu_rates(shape, replace(workload, precision="bf16")))
 
 
 def _seconds(shape: PlannedShape, workload: Workload, rates: Rates) -> float:
@@ -185,26 +190,26 @@ def _memory(shape: PlannedShape, workload: Workload) -> int:
     return base + copied + 16 * trainable + max(training, evaluation)
 
 
-def _rates(shape: PlannedShape, precision: str, *, fast: bool) -> Rates:
-    measured = _read_calibration().get(_key(shape, precision, fast=fast))
+def _rates(shape: PlannedShape, workload: Workload) -> Rates:
+    measured = _read_calibration().get(_key(shape, workload))
     if measured is not None:
         return Rates(float(measured["training"]), float(measured["evaluation"]))
     if num_gpus():
-        return _gpu_rates(shape, precision, fast=fast)
-    slowdown = 1.0 if fast else REFERENCE_SLOWDOWN[precision]
-    rate = _probed_rate() * (ASSUMED_BF16_GAIN["cpu"] if precision == "bf16" and supports_bf16() else 1.0) / slowdown
+        return _gpu_rates(shape, workload)
+    rate = _probed_rate() / workload.slowdown
+    if workload.precision == "bf16" and supports_bf16():
+        rate *= ASSUMED_BF16_GAIN["cpu"]
     return Rates(
         rate * SHARE_OF_PROBE["training"],
         rate * SHARE_OF_PROBE["evaluation"],
-        LAYER_SECONDS["training"] * slowdown,
-        LAYER_SECONDS["evaluation"] * slowdown,
+        LAYER_SECONDS["training"] * workload.slowdown,
+        LAYER_SECONDS["evaluation"] * workload.slowdown,
     )
 
 
-def _gpu_rates(shape: PlannedShape, precision: str, *, fast: bool) -> Rates:
-    rate = ASSUMED_GPU_RATE * (ASSUMED_BF16_GAIN["gpu"] if precision == "bf16" else 1.0)
-    rate *= min(1.0, (shape.hidden_size / FULL_SPEED_GPU_WIDTH) ** 0.5)
-    rate /= 1.0 if fast else REFERENCE_SLOWDOWN[precision]
+def _gpu_rates(shape: PlannedShape, workload: Workload) -> Rates:
+    rate = ASSUMED_GPU_RATE * (ASSUMED_BF16_GAIN["gpu"] if workload.precision == "bf16" else 1.0)
+    rate *= min(1.0, (shape.hidden_size / FULL_SPEED_GPU_WIDTH) ** 0.5) / workload.slowdown
     return Rates(rate, rate)
 
 
@@ -238,7 +243,7 @@ def remember_speed(
     if train_tokens_per_second is None or evaluation_tokens_per_second is None:
         return
     calibration = _read_calibration()
-    calibration[_key(shape, workload.precision, fast=workload.is_fast)] = {
+    calibration[_key(shape, workload)] = {
         "training": train_tokens_per_second * training_multiply_adds(shape, workload),
         "evaluation": evaluation_tokens_per_second * forward_multiply_adds(shape, workload.evaluation_window),
     }
@@ -251,9 +256,9 @@ def _keep(calibration: Mapping[str, Any]) -> None:
         write_atomically(_calibration_path(), json.dumps(calibration, indent=1).encode())
 
 
-def _key(shape: PlannedShape, precision: str, *, fast: bool) -> str:
-    path = "" if fast else "-reference"
-    return f"{shape.num_layers}x{shape.hidden_size}-{shape.num_parameters}-{precision}{path}"
+def _key(shape: PlannedShape, workload: Workload) -> str:
+    path = "" if workload.is_fast else "-reference"
+    return f"{shape.num_layers}x{shape.hidden_size}-{shape.num_parameters}-{workload.precision}{path}"
 
 
 def _calibration_path() -> Any:
