@@ -7,9 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <cstdlib>
 #include <cstring>
-#include <new>
 #include <vector>
 
 #ifdef __AVX512BF16__
@@ -38,8 +36,6 @@ typedef uint16_t Halves __attribute__((vector_size(kLanes * 2), may_alias));
 template <typename T>
 constexpr int64_t kPerUnit = int64_t(sizeof(uint32_t) / sizeof(T));
 
-inline int64_t round_up(int64_t count, int64_t multiple) { return (count + multiple - 1) / multiple * multiple; }
-
 // sum + left * right, lane by lane; with bfloat16 over both halves of each unit.
 inline Floats multiply_add(float, Floats sum, uint32_t left, const Units& right) {
   float spread;
@@ -65,9 +61,8 @@ inline void store_lanes(bfloat16* to, Floats values) {
 #ifdef __AVX512BF16__
   *reinterpret_cast<Halves*>(to) = Halves(_mm512_cvtneps_pbh(__m512(values)));
 #else
-  Units wide = Units(values);
-  Units rounded = (wide + 0x7fffu + ((wide >> 16) & 1u)) >> 16;
-  *reinterpret_cast<Halves*>(to) = __builtin_convertvector(values == values ? rounded : 0x7fc0u + Units{}, Halves);
+  Units bits = values == values ? round_to_upper_half(Units(values)) : 0x7fc0u + Units{};
+  *reinterpret_cast<Halves*>(to) = __builtin_convertvector(bits, Halves);
 #endif
 }
 
@@ -92,14 +87,7 @@ inline Floats exp_of(Floats x) {
   const float to_integer = 12582912.0f;  // 1.5 * 2^23: the sum's low bits are the rounded summand
   x = x < -87.3f ? -87.3f + Floats{} : x;
   Floats shifted = x * 1.44269504f + to_integer, turns = shifted - to_integer;
-  Floats rest = x - turns * 0.693359375f + turns * 2.12194440e-4f;
-  Floats sum = rest * (1.0f / 720.0f) + 1.0f / 120.0f;
-  sum = sum * rest + 1.0f / 24.0f;
-  sum = sum * rest + 1.0f / 6.0f;
-  sum = sum * rest + 0.5f;
-  sum = sum * rest + 1.0f;
-  sum = sum * rest + 1.0f;
-  return Floats(Units(sum) + (Units(shifted) << 23));
+  return Floats(Units(exp_near_zero(without_turns(x, turns))) + (Units(shifted) << 23));
 }
 
 // A product's factors: units of the left one by row, vectors of the right one by unit.
@@ -150,25 +138,6 @@ void multiply(int64_t rows, int64_t vectors, int64_t units, Left left, Right rig
     }
   }
 }
-
-// Memory at a vector's boundary.
-template <typename U>
-class Buffer {
- public:
-  explicit Buffer(int64_t count, bool zeroed = true) {
-    size_t bytes = size_t(round_up(count * int64_t(sizeof(U)), 64));
-    start_ = static_cast<U*>(std::aligned_alloc(64, bytes));
-    if (!start_) throw std::bad_alloc();
-    if (zeroed) std::memset(static_cast<void*>(start_), 0, bytes);
-  }
-  ~Buffer() { std::free(start_); }
-  Buffer(const Buffer&) = delete;
-  Buffer& operator=(const Buffer&) = delete;
-  operator U*() const { return start_; }
-
- private:
-  U* start_;
-};
 
 }  // namespace
 

@@ -149,7 +149,8 @@ void activation_backward_of(int64_t count, T* gate, T* up, T* d_out) {
 
 // Nats of each target; logits become their gradient (softmax minus one-hot) where that is wanted.
 template <typename T>
-void cross_entropy(int64_t rows, int64_t width, int64_t stride, T* logits, const int64_t* targets, bool gradient, float* losses) {
+void cross_entropy(int64_t rows, int64_t width, int64_t stride, T* logits, const int64_t* targets, bool gradient,
+                   float* losses) {
 #pragma omp parallel for schedule(static)
   for (int64_t row = 0; row < rows; ++row) {
     T* line = logits + row * stride;
@@ -228,7 +229,7 @@ void activation_backward(int kind, int64_t count, T* gate, T* up, T* d_out) {
   }                                                                                                                   \
   extern "C" void cross_entropy_##SUFFIX(int64_t rows, int64_t width, int64_t stride, T* logits,                      \
                                          const int64_t* targets, int32_t gradient, float* losses) {                   \
-    cross_entropy<T>(rows, width, stride, logits, targets, gradient != 0, losses);                                            \
+    cross_entropy<T>(rows, width, stride, logits, targets, gradient != 0, losses);                                    \
   }
 
 EXPORT(float, fp32)

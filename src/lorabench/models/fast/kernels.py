@@ -84,7 +84,7 @@ class PlainKernels:
     compile_seconds = 0.0
 
     def multiply(self, products: Sequence[Product]) -> list[Tensor]:
-        return [multiply(product) for product in products]
+        return [_multiply(product) for product in products]
 
     def add_norm(
         self, residual: Tensor, delta: Tensor | None, norm: Norm, dtype: torch.dtype
@@ -140,8 +140,7 @@ class PlainKernels:
         return losses
 
 
-def multiply(product: Product) -> Tensor:
-    """The product by torch's matrix library."""
+def _multiply(product: Product) -> Tensor:
     (left, right), *others = product.terms
     out, bias = product.out, product.bias
     if out is not None and out.dtype == left.dtype and bias is None and not others:

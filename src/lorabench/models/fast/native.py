@@ -26,7 +26,7 @@ from lorabench.errors import DiskError
 from lorabench.machine import processor_name
 from lorabench.models.fast.attention import Heads, Segments
 from lorabench.models.fast.differentiable import apply
-from lorabench.models.fast.kernels import ActivationKind, Kernels, Norm, PlainKernels, Product, multiply
+from lorabench.models.fast.kernels import ActivationKind, Kernels, Norm, PlainKernels, Product
 
 _LOG = logging.getLogger("lorabench")
 _SOURCES = tuple(
@@ -74,13 +74,14 @@ class NativeKernels:
                 function.argtypes, function.restype = arguments, None
                 self._functions[name, dtype] = function
         loaded.products_available.argtypes, loaded.products_available.restype = [], _INT
+        self._plain = PlainKernels()
         self._products = loaded.products if loaded.products_available() else None
         if self._products is not None:
             self._products.argtypes, self._products.restype = [_POINTER, _LONG, _POINTER], None
 
     def multiply(self, products: Sequence[Product]) -> list[Tensor]:
         if self._products is None or products[0].terms[0][0].dtype != torch.bfloat16:
-            return [multiply(product) for product in products]
+            return self._plain.multiply(products)
         outs, held, sizes, factors = [], [], [], []
         for product in products:
             terms, out, num_columns = product.terms, product.out, product.terms[0][1].shape[1]
@@ -265,8 +266,7 @@ def _build() -> tuple[Path, float]:
         built, sources = Path(folder) / "kernels.so", [source for source in _SOURCES if source.suffix == ".cpp"]
         objects = [built.with_name(f"{source.stem}.o") for source in sources]
         with ThreadPoolExecutor() as pool:  # a file each
-            for _ in pool.map(partial(_compile, found, "-c"), sources, objects):
-                pass
+            list(pool.map(partial(_compile, found, "-c"), sources, objects))
         _compile(found, "-shared", *objects, built)
         write_atomically(library, built.read_bytes())
         write_atomically(digest, sha256_file(built).encode())

@@ -1,10 +1,12 @@
-// The two types of activations, and the exponential that every pass shares.
+// What the passes share: the two types of activations, the exponential, and buffers.
 
 #pragma once
 
 #include <cmath>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
+#include <new>
 
 namespace {
 
@@ -23,31 +25,66 @@ inline float load(bfloat16 value) {
 
 inline void store(float& place, float value) { place = value; }
 
+// The upper half of floats' bits, rounded to nearest even. Bits: an unsigned number or a vector of them.
+template <typename Bits>
+inline Bits round_to_upper_half(Bits wide) {
+  return (wide + 0x7fffu + ((wide >> 16) & 1u)) >> 16;
+}
+
 inline void store(bfloat16& place, float value) {
   uint32_t wide;
   std::memcpy(&wide, &value, sizeof wide);
-  uint32_t rounded = (wide + 0x7fffu + ((wide >> 16) & 1u)) >> 16;
-  place.bits = uint16_t(value != value ? 0x7fc0u : rounded);
+  place.bits = uint16_t(value != value ? 0x7fc0u : round_to_upper_half(wide));
 }
 
-// exp by range reduction to [-ln2/2, ln2/2] and a polynomial of degree 6; relative error below 2e-7, 0 below -87.7.
+// exp within [-ln2/2, ln2/2], by a polynomial of degree 6. Real: float or a vector of them.
+template <typename Real>
+inline Real exp_near_zero(Real x) {
+  Real sum = x * (1.0f / 720.0f) + 1.0f / 120.0f;
+  sum = sum * x + 1.0f / 24.0f;
+  sum = sum * x + 1.0f / 6.0f;
+  sum = sum * x + 0.5f;
+  sum = sum * x + 1.0f;
+  return sum * x + 1.0f;
+}
+
+// What is left of x without `turns` times ln2.
+template <typename Real>
+inline Real without_turns(Real x, Real turns) {
+  Real rest = x - turns * 0.693359375f;
+  return rest + turns * 2.12194440e-4f;
+}
+
+// exp by range reduction; relative error below 2e-7, 0 below -87.7.
 inline float fast_exp(float x) {
   x = x < -88.0f ? -88.0f : x;
   x = x > 88.0f ? 88.0f : x;
   float turns = std::floor(x * 1.44269504f + 0.5f);
-  float rest = std::fma(turns, -0.693359375f, x);
-  rest = std::fma(turns, 2.12194440e-4f, rest);
-  float sum = 1.0f / 720.0f;
-  sum = std::fma(sum, rest, 1.0f / 120.0f);
-  sum = std::fma(sum, rest, 1.0f / 24.0f);
-  sum = std::fma(sum, rest, 1.0f / 6.0f);
-  sum = std::fma(sum, rest, 0.5f);
-  sum = std::fma(sum, rest, 1.0f);
-  sum = std::fma(sum, rest, 1.0f);
   int32_t power = (int32_t(turns) + 127) << 23;
   float scale;
   std::memcpy(&scale, &power, sizeof scale);
-  return sum * scale;
+  return exp_near_zero(without_turns(x, turns)) * scale;
 }
+
+inline int64_t round_up(int64_t count, int64_t multiple) { return (count + multiple - 1) / multiple * multiple; }
+
+// Memory at a vector's boundary.
+template <typename U>
+class Buffer {
+ public:
+  explicit Buffer(int64_t count, bool zeroed = true) {
+    size_t bytes = size_t(round_up(count * int64_t(sizeof(U)), 64));
+    start_ = static_cast<U*>(std::aligned_alloc(64, bytes));
+    if (!start_) throw std::bad_alloc();
+    if (zeroed) std::memset(static_cast<void*>(start_), 0, bytes);
+  }
+  ~Buffer() { std::free(start_); }
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+  operator U*() const { return start_; }
+
+ private:
+  U* start_;
+};
 
 }  // namespace

@@ -1,9 +1,8 @@
 // Sums of matrix products in bfloat16 on processors with AVX512-BF16: out = left1 * right1 + left2 * right2 + … + bias.
 //
-// A sum stays in registers until it is complete, so an adapter's product costs its multiplications alone. Everything runs
-// on pairs: two neighbours along the inner dimension, which the processor multiplies and adds in one go. A panel is 32
-// columns of the right factors, laid out pair by pair in a buffer of the thread; left factors are read where they lie.
-//
+// A sum stays in registers until it is complete, so an adapter's product costs its multiplications alone. Everything
+// runs on pairs: two neighbours along the inner dimension, which the processor multiplies and adds in one go. A panel
+// is 32 columns of the right factors, laid out pair by pair in a buffer of the thread; left factors are read in place.
 // Processors with AMX are left to the matrix library, which multiplies faster there.
 
 #if defined(__AVX512BF16__) && defined(__AVX512BW__) && !defined(__AMX_BF16__)
@@ -14,7 +13,6 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
-#include <new>
 #include <vector>
 
 #include "numbers.hpp"
@@ -23,7 +21,7 @@ namespace {
 
 constexpr int64_t kLanes = 16;           // pairs, or sums in float, of a vector
 constexpr int64_t kColumns = 2 * kLanes; // of a panel
-constexpr int64_t kRows = 12;            // of a tile: 24 sums, two vectors of the panel and a spread pair fit the registers
+constexpr int64_t kRows = 12;            // of a tile: 24 sums, two vectors of a panel, a spread pair fit the registers
 constexpr int64_t kBandRows = 96;        // the smallest piece of work is so many rows of a panel
 constexpr int64_t kPanelInner = 4096;    // of a panel's inner dimension at once: 256 KiB of the second cache
 
@@ -105,21 +103,6 @@ void pair_columns(const bfloat16* from, int64_t stride, int64_t inner, int64_t c
     }
 }
 
-// Memory at a cache line's boundary.
-template <typename T>
-struct Aligned {
-  typedef T value_type;
-  Aligned() = default;
-  template <typename U>
-  Aligned(const Aligned<U>&) {}
-  T* allocate(size_t count) { return static_cast<T*>(::operator new(count * sizeof(T), std::align_val_t(64))); }
-  void deallocate(T* start, size_t) { ::operator delete(start, std::align_val_t(64)); }
-  bool operator==(const Aligned&) const { return true; }
-  bool operator!=(const Aligned&) const { return false; }
-};
-template <typename T>
-using Buffer = std::vector<T, Aligned<T>>;
-
 // A stretch of one term's inner dimension: the left factor's first row there, and its place in the panel.
 struct Stretch {
   const void* left;     // bfloat16 rows, or pairs
@@ -134,7 +117,7 @@ inline uint32_t pair_at(const Stretch& stretch, int64_t row, int64_t pair) {
   if (paired)
     value = static_cast<const uint32_t*>(stretch.left)[pair * stretch.left_stride + row];
   else
-    std::memcpy(&value, static_cast<const bfloat16*>(stretch.left) + row * stretch.left_stride + 2 * pair, sizeof value);
+    std::memcpy(&value, static_cast<const bfloat16*>(stretch.left) + row * stretch.left_stride + 2 * pair, 4);
   return value;
 }
 
@@ -186,8 +169,8 @@ struct Step {
   bool first, last;
 };
 
-// Adds the stretches' products. A narrow tile has two sets of sums, for even and for odd pairs, since each multiplication
-// waits for the one before it.
+// Adds the stretches' products. A narrow tile has two sets of sums, for even and for odd pairs, since each
+// multiplication waits for the one before it.
 template <int rows, int vectors, bool paired>
 __attribute__((noinline)) void add_tile(const Step& step, int64_t row, float* sums) {
   constexpr int sets = 3 - vectors;
@@ -280,11 +263,10 @@ class Prefetch {
       const Part& part = (*block_)[part_];
       const Term& term = *part.term;
       const bfloat16* start = term.right + part.offset * term.right_inner + column_ * term.right_column;
-      bool in_rows = term.right_column == 1;
-      int64_t per_column = in_rows ? 1 : half_up(part.inner) / kLanes + 1, all = in_rows ? part.inner : kColumns * per_column;
+      const int64_t all = lines_of(part), per_column = lines_per_column(part);
       for (; count > 0 && line_ < all; ++line_, --count)
-        _mm_prefetch(in_rows ? start + line_ * term.right_inner
-                             : start + line_ / per_column * term.right_column + line_ % per_column * kColumns,
+        _mm_prefetch(in_rows(part) ? start + line_ * term.right_inner
+                                   : start + line_ / per_column * term.right_column + line_ % per_column * kColumns,
                      _MM_HINT_T1);
       if (line_ == all) {
         ++part_;
@@ -297,24 +279,21 @@ class Prefetch {
   int64_t share(int64_t calls) const {
     int64_t all = 0;
     if (block_)
-      for (const Part& part : *block_)
-        all += part.term->right_column == 1 ? part.inner : kColumns * (half_up(part.inner) / kLanes + 1);
+      for (const Part& part : *block_) all += lines_of(part);
     return (all + calls - 1) / calls;
   }
 
  private:
+  static bool in_rows(const Part& part) { return part.term->right_column == 1; }
+  static int64_t lines_per_column(const Part& part) { return half_up(part.inner) / kLanes + 1; }
+  static int64_t lines_of(const Part& part) { return in_rows(part) ? part.inner : kColumns * lines_per_column(part); }
+
   const Block* block_;
   int64_t column_, line_ = 0;
   size_t part_ = 0;
 };
 
-// One thread's buffers, kept between calls.
-struct Workspace {
-  Buffer<uint32_t> panel, left;
-  Buffer<float> sums;
-};
-
-int64_t paired_stride(const Product& product) { return (product.rows + kColumns - 1) / kColumns * kColumns; }
+int64_t paired_stride(const Product& product) { return round_up(product.rows, kColumns); }
 
 // Lays a panel of the block out and says where its factors are.
 std::vector<Stretch> fill_panel(const Product& product, const Block& block, int64_t column, const uint32_t* pairs,
@@ -328,8 +307,9 @@ std::vector<Stretch> fill_panel(const Product& product, const Block& block, int6
       pair_rows(right, term.right_inner, part.inner, columns, panel, kColumns);
     else
       pair_columns(right, term.right_column, part.inner, columns, panel);
+    int64_t stride = paired_stride(product);
     if (pairs)
-      stretches.push_back({pairs + part.offset / 2 * paired_stride(product), paired_stride(product), part.inner, panel});
+      stretches.push_back({pairs + part.offset / 2 * stride, stride, part.inner, panel});
     else
       stretches.push_back({term.left + part.offset, term.left_row, part.inner, panel});
     panel += half_up(part.inner) * kColumns;
@@ -337,25 +317,21 @@ std::vector<Stretch> fill_panel(const Product& product, const Block& block, int6
   return stretches;
 }
 
-void multiply_strips(const Product& product, const Term* terms, const std::vector<Strip>& strips, Workspace& space) {
-  const bool paired = terms->left_inner != 1;
-  if (paired) {
-    space.left.resize(size_t(half_up(terms->inner) * paired_stride(product)));
-    pair_rows(terms->left, terms->left_inner, terms->inner, product.rows, space.left.data(), paired_stride(product));
-  }
+void multiply_strips(const Product& product, const Term* terms, const std::vector<Strip>& strips) {
   const std::vector<Block> blocks = split_inner(product, terms);
-  int64_t kept = 0;
-  for (const Strip& strip : strips) {
-    if (blocks.size() > 1) kept += (strip.end - strip.begin) * kColumns;
-  }
-  space.panel.resize(size_t((kPanelInner / 2 + 1) * kColumns));
-  space.sums.resize(size_t(kept));
+  const bool paired = terms->left_inner != 1;
+  Buffer<uint32_t> panel(kPanelInner / 2 * kColumns, false);
+  Buffer<uint32_t> pairs(paired ? half_up(terms->inner) * paired_stride(product) : 1, false);
+  if (paired) pair_rows(terms->left, terms->left_inner, terms->inner, product.rows, pairs, paired_stride(product));
+  int64_t kept = 1;  // sums of all strips, where they are complete after several blocks only
+  for (const Strip& strip : strips) kept += blocks.size() > 1 ? (strip.end - strip.begin) * kColumns : 0;
+  Buffer<float> all_sums(kept, false);
   for (size_t b = 0; b < blocks.size(); ++b) {
-    float* sums = space.sums.data();
+    float* sums = all_sums;
     for (size_t s = 0; s < strips.size(); ++s) {
       const Strip& strip = strips[s];
       Step step{&product, strip.column,
-                fill_panel(product, blocks[b], strip.column, paired ? space.left.data() : nullptr, space.panel.data()),
+                fill_panel(product, blocks[b], strip.column, paired ? static_cast<uint32_t*>(pairs) : nullptr, panel),
                 b == 0, b + 1 == blocks.size()};
       bool last = s + 1 == strips.size();
       Prefetch next(!last ? &blocks[b] : b + 1 < blocks.size() ? &blocks[b + 1] : nullptr,
@@ -381,11 +357,10 @@ int64_t inner_of(const Product& product, const Term* terms) {
 // The thread's share: of all bands of all products, one after the other, those whose middle lies in its share of the
 // multiplications.
 void multiply_share(const Product* products, int64_t count, const Term* terms, int64_t thread, int64_t num_threads) {
-  static thread_local Workspace space;
   int64_t total = 0, before = 0;
   const Term* at = terms;
   for (int64_t i = 0; i < count; at += products[i].num_terms, ++i)
-    total += products[i].rows * ((products[i].columns + kColumns - 1) / kColumns) * inner_of(products[i], at);
+    total += products[i].rows * (round_up(products[i].columns, kColumns) / kColumns) * inner_of(products[i], at);
   at = terms;
   for (int64_t i = 0; i < count; at += products[i].num_terms, ++i) {
     const Product& product = products[i];
@@ -402,7 +377,7 @@ void multiply_share(const Product* products, int64_t count, const Term* terms, i
         else
           strips.push_back({column, row, end});
       }
-    if (!strips.empty()) multiply_strips(product, at, strips, space);
+    if (!strips.empty()) multiply_strips(product, at, strips);
   }
 }
 
