@@ -11,7 +11,8 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from lorabench.adapters.attach import attach, attach_saved
+from lorabench.adapters.attach import attach
+from lorabench.adapters.saved import attach_saved
 from tests.models.fast_cases import FAMILIES, alone_nll, batches, packed, randomise, settings, tiny_base
 
 TinyModel = Callable[[str], Path]

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from lorabench.adapters.attach import attach_saved
+from lorabench.adapters.saved import attach_saved
 from lorabench.data.local import read_local_documents
 from lorabench.data.tokens import Tokeniser
 from lorabench.errors import InputError, ModelError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lorabench.adapters.attach import attach_saved
+from lorabench.adapters.saved import attach_saved
 from lorabench.cache import sha256_file
 from lorabench.errors import InputError
 from lorabench.execute.lease import lease_owner, try_lease
