@@ -11,7 +11,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from lorabench.evaluate.statistics import Floats, compare_all, compare_pair, estimate_figure, holm
+from lorabench.analysis.statistics import Floats, compare_all, compare_pair, estimate_figure, holm
 
 LN2 = math.log(2.0)
 

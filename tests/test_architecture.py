@@ -13,7 +13,18 @@ import lorabench
 
 PACKAGE = Path(lorabench.__file__).parent
 
-FOUNDATION = {"errors", "plain_yaml", "config", "identity", "cache", "content", "machine", "hub", "redaction"}
+FOUNDATION = {
+    "errors",
+    "plain_yaml",
+    "config",
+    "identity",
+    "cache",
+    "content",
+    "machine",
+    "hub",
+    "redaction",
+    "formatting",
+}
 """Used by every room; use only one another."""
 
 BELOW = {
@@ -25,8 +36,9 @@ BELOW = {
     "train": {"data", "models", "adapters"},
     "evaluate": {"data", "models", "record"},
     "track": {"record"},
-    "report": {"record", "evaluate"},
-    "terminal": {"record", "report", "evaluate"},
+    "analysis": {"record"},
+    "report": {"record", "analysis"},
+    "terminal": {"record", "analysis"},
     "execute": set(),
     "planning": {"catalog", "data", "models", "adapters", "train"},
     "planning_view": {"planning"},

@@ -13,9 +13,9 @@ import pytest
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
+from lorabench.analysis.analyse import analyse
 from lorabench.record.schema import Status
 from lorabench.record.store import RecordStore
-from lorabench.report.analysis import analyse
 from lorabench.report.build import build_report, ties_of
 from lorabench.report.markdown import code_block, escape, table
 from lorabench.report.summary import render_summary
@@ -197,7 +197,7 @@ def test_the_same_records_give_the_same_summary(tmp_path: Path) -> None:
 
 
 def test_analysing_needs_neither_torch_nor_pandas() -> None:
-    code = "import sys, lorabench.report.analysis, lorabench.report.summary; print(sorted({'torch', 'pandas', "
+    code = "import sys, lorabench.analysis.analyse, lorabench.report.summary; print(sorted({'torch', 'pandas', "
     code += "'scipy.stats', 'transformers'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -12,9 +12,9 @@ from lorabench.cache import exclusively, write_atomically
 from lorabench.report.table import CSV_NAME, write_csv
 
 if TYPE_CHECKING:
+    from lorabench.analysis.findings import Findings
     from lorabench.record.schema import RunRecord
     from lorabench.record.store import RecordStore
-    from lorabench.report.findings import Findings
 
 
 @dataclass
@@ -37,7 +37,7 @@ def build_report(store: RecordStore, *, figures: bool = True) -> ReportPaths:
     """Table, summary, page and LaTeX table; with `figures` their files too. Raises DiskError."""
     from dataclasses import replace
 
-    from lorabench.report.analysis import analyse
+    from lorabench.analysis.analyse import analyse
     from lorabench.report.latex import LATEX_NAME, latex_table
     from lorabench.report.page import PAGE_NAME, render_page
     from lorabench.report.summary import SUMMARY_NAME, render_summary
@@ -71,6 +71,6 @@ def build_report(store: RecordStore, *, figures: bool = True) -> ReportPaths:
 
 def ties_of(records: Sequence[RunRecord], store: RecordStore) -> dict[str, frozenset[str]]:
     """By corpus: the runs of the best configuration among these, and of all that cannot be told from it."""
-    from lorabench.report.analysis import analyse
+    from lorabench.analysis.analyse import analyse
 
     return analyse(records, store).ties

@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from lorabench.analysis.findings import Findings
 from lorabench.record.schema import RunRecord
 from lorabench.record.store import RecordStore
-from lorabench.report.findings import Findings
 from lorabench.report.picture import Kind, Panel, Picture, Point, Series
 
 MAX_POINTS = 200

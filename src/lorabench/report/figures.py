@@ -12,12 +12,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lorabench.analysis.findings import Findings
 from lorabench.cache import write_atomically
+from lorabench.formatting import shorten
 from lorabench.record.schema import RunRecord
 from lorabench.record.store import RecordStore
 from lorabench.report.curves import curves_picture
-from lorabench.report.findings import Findings
-from lorabench.report.numbers import shorten
 from lorabench.report.picture import Kind, Matrix, Panel, Picture, Series
 from lorabench.report.pictures import make_pictures
 

@@ -20,12 +20,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from lorabench import __version__
-from lorabench.evaluate.statistics import Interval
+from lorabench import formatting as numbers
+from lorabench.analysis.findings import Candidate, CorpusFindings, Findings, Recommendation
+from lorabench.analysis.statistics import Interval
 from lorabench.record.schema import RunRecord, Sample
 from lorabench.record.store import RecordStore
-from lorabench.report import numbers
 from lorabench.report.curves import TITLES, curves_payload, first_runs
-from lorabench.report.findings import Candidate, CorpusFindings, Findings, Recommendation
 from lorabench.report.page_data import runs_payload, script_json
 from lorabench.report.page_figures import figures_payload
 from lorabench.report.picture import Picture

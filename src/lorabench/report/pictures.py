@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 
-from lorabench.evaluate.statistics import Interval
-from lorabench.report.findings import Candidate, CorpusFindings, Cost, EfficiencyPoint, Findings, Verdict
-from lorabench.report.numbers import bits, count, number, shorten, signed_bits, size, span
+from lorabench.analysis.findings import Candidate, CorpusFindings, Cost, EfficiencyPoint, Findings, Verdict
+from lorabench.analysis.statistics import Interval
+from lorabench.formatting import bits, count, number, shorten, signed_bits, size, span
 from lorabench.report.picture import Kind, Matrix, Panel, Picture, Point, Series
 
 BITS_TITLE = "validation bits per byte"

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from lorabench.evaluate.statistics import Interval
-from lorabench.report.comparing import oriented
-from lorabench.report.findings import (
+from lorabench.analysis.comparisons import oriented
+from lorabench.analysis.findings import (
     Candidate,
     Comparison,
     CorpusFindings,
@@ -18,8 +17,9 @@ from lorabench.report.findings import (
     Recommendation,
     Verdict,
 )
+from lorabench.analysis.statistics import Interval
+from lorabench.formatting import NONE, bits, count, millions, number, signed_bits, size, span
 from lorabench.report.markdown import bullets, code_block, escape, table
-from lorabench.report.numbers import NONE, bits, count, millions, number, signed_bits, size, span
 from lorabench.report.summary_tables import (
     MAX_CANDIDATES,
     References,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lorabench.report.findings import AxisFindings, Comparison, Findings
+from lorabench.analysis.findings import AxisFindings, Comparison, Findings
+from lorabench.formatting import NONE, bits, count, millions, number, signed_bits, size, span
 from lorabench.report.markdown import bullets, escape, table
-from lorabench.report.numbers import NONE, bits, count, millions, number, signed_bits, size, span
 
 MAX_CANDIDATES = 12
 """Shown of one corpus; the results table holds them all."""

@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from lorabench.analysis.lengths import by_length
 from lorabench.errors import DiskError
-from lorabench.evaluate.lengths import by_length
 from lorabench.record.schema import RunRecord, Scores, Status
 from lorabench.record.store import RecordStore
 from lorabench.terminal.table import settings_of

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from lorabench.evaluate.statistics import Interval, compare_pair, estimate_figure
+from lorabench.analysis.findings import Candidate, Findings, TestReading
+from lorabench.analysis.pairing import MISSING_DOCUMENTS, seed_note
+from lorabench.analysis.statistics import Interval, compare_pair, estimate_figure
+from lorabench.analysis.validation import read_documents
 from lorabench.record.schema import RunRecord, Scores
 from lorabench.record.store import RecordStore
-from lorabench.report.findings import Candidate, Findings, TestReading
-from lorabench.report.pairing import MISSING_DOCUMENTS, seed_note
-from lorabench.report.validation import read_documents
 
 
 def read_test(findings: Findings, records: Sequence[RunRecord], store: RecordStore) -> tuple[TestReading, ...]:

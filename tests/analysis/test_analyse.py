@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lorabench.analysis.analyse import analyse, choose
+from lorabench.analysis.findings import Findings, Verdict
+from lorabench.analysis.validation import DocumentResults, ValidationRun, read_validation_runs, validation_run
 from lorabench.config import AdapterSettings, EvaluationSettings, RunSpec, TrainingSettings
 from lorabench.record.schema import RunRecord, Scores, Status
 from lorabench.record.store import RecordStore
-from lorabench.report.analysis import analyse, choose
-from lorabench.report.findings import Findings, Verdict
-from lorabench.report.validation import DocumentResults, ValidationRun, read_validation_runs, validation_run
 from tests.report.synthetic import ENVIRONMENT, LN2, SyntheticResults, Truth
 
 RATES = (1e-4, 1e-3, 3e-3)

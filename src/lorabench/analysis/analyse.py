@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from lorabench.analysis.candidates import CorpusGroup, describe, gather, model_labels, settings_of, varied_axes
+from lorabench.analysis.comparisons import answer, ask, best_sets
+from lorabench.analysis.findings import AxisFindings, BestSet, CorpusFindings, Findings, UnfinishedRun
+from lorabench.analysis.hierarchy import contamination, model_hierarchy
+from lorabench.analysis.overview import overview_of
+from lorabench.analysis.recommendations import next_steps, recommend, recommend_overall, unanswered
+from lorabench.analysis.test_reading import read_test
+from lorabench.analysis.validation import DriftReader, ValidationRun, drift_reader, read_validation_runs
+from lorabench.analysis.views import drift_matrix, efficiency_points, length_buckets
 from lorabench.record.schema import RunRecord
 from lorabench.record.store import RecordStore
-from lorabench.report.candidates import CorpusGroup, describe, gather, model_labels, settings_of, varied_axes
-from lorabench.report.comparing import answer, ask, best_sets
-from lorabench.report.findings import AxisFindings, BestSet, CorpusFindings, Findings, UnfinishedRun
-from lorabench.report.hierarchy import contamination, model_hierarchy
-from lorabench.report.overview import overview_of
-from lorabench.report.recommending import next_steps, recommend, recommend_overall, unanswered
-from lorabench.report.test_reading import read_test
-from lorabench.report.validation import DriftReader, ValidationRun, drift_reader, read_validation_runs
-from lorabench.report.views import drift_matrix, efficiency_points, length_buckets
 
 _SEPARATE_AXES = {"model", "rank", "learning_rate", "micro_batch_size"}
 

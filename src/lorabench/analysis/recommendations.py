@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from lorabench.evaluate.statistics import Interval, compare_pair, mean_of, stack
-from lorabench.report.candidates import CorpusGroup, hardware_of
-from lorabench.report.comparing import SIGNIFICANCE, show_difference
-from lorabench.report.findings import AxisFindings, BestSet, ModelHierarchy, Recommendation, UnfinishedRun, Verdict
-from lorabench.report.hierarchy import contamination, mean_figure, over_corpora
-from lorabench.report.numbers import bits
-from lorabench.report.pairing import Measured, seed_note
+from lorabench.analysis.candidates import CorpusGroup, hardware_of
+from lorabench.analysis.comparisons import SIGNIFICANCE, show_difference
+from lorabench.analysis.findings import AxisFindings, BestSet, ModelHierarchy, Recommendation, UnfinishedRun, Verdict
+from lorabench.analysis.hierarchy import contamination, mean_figure, over_corpora
+from lorabench.analysis.pairing import Measured, seed_note
+from lorabench.analysis.statistics import Interval, compare_pair, mean_of, stack
+from lorabench.formatting import bits
 
 
 def recommend(group: CorpusGroup, best: BestSet) -> Recommendation:

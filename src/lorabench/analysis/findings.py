@@ -1,7 +1,7 @@
 """What an analysis of records found: plain frozen values that table, summary, figures and page are written from.
 
-`report.analysis.analyse` computes them. Nothing here holds markup: names, reasons and sentences are plain text, some of
-it other people's, and whoever shows it escapes it. Sentences have no final full stop. Bits per byte; lower is better.
+`analysis.analyse` computes them. Nothing here holds markup: names, reasons and sentences are plain text, some of it
+other people's, and whoever shows it escapes it. Sentences have no final full stop. Bits per byte; lower is better.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from lorabench.evaluate.statistics import Interval
+from lorabench.analysis.statistics import Interval
 from lorabench.record.schema import Status
 
 Setting = str | int | float | None

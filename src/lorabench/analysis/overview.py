@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
+from lorabench.analysis.candidates import hardware_of, model_labels
+from lorabench.analysis.findings import ExperimentFacts, ModelFactsShown, Overview
+from lorabench.analysis.validation import ValidationRun
 from lorabench.record.schema import Status
-from lorabench.report.candidates import hardware_of, model_labels
-from lorabench.report.findings import ExperimentFacts, ModelFactsShown, Overview
-from lorabench.report.validation import ValidationRun
 
 
 def overview_of(runs: Sequence[ValidationRun], corpora: tuple[str, ...], varied: tuple[str, ...]) -> Overview:

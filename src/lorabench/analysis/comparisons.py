@@ -10,12 +10,12 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from lorabench.evaluate.statistics import Floats, Interval, holm, stack
-from lorabench.report.candidates import AXIS_TITLES, CorpusGroup, model_labels, settings_of, show_setting
-from lorabench.report.findings import AxisFindings, BestSet, Comparison, Level, Setting, Verdict
-from lorabench.report.numbers import bits, signed_bits
-from lorabench.report.pairing import Measured, Pairing
-from lorabench.report.validation import ValidationRun
+from lorabench.analysis.candidates import AXIS_TITLES, CorpusGroup, model_labels, settings_of, show_setting
+from lorabench.analysis.findings import AxisFindings, BestSet, Comparison, Level, Setting, Verdict
+from lorabench.analysis.pairing import Measured, Pairing
+from lorabench.analysis.statistics import Floats, Interval, holm, stack
+from lorabench.analysis.validation import ValidationRun
+from lorabench.formatting import bits, signed_bits
 
 SIGNIFICANCE = 0.05
 _CHANGES_YARDSTICK = {"context_length", "precision"}

@@ -1,7 +1,7 @@
 """What choosing is allowed to see: runs with their validation results, and by type nothing of test.
 
 Whatever ranks, chooses or recommends takes ValidationRuns. They are made here from records, and the figures of test are
-left behind; `report.test_reading` looks at those once everything is chosen.
+left behind; `analysis.test_reading` looks at those once everything is chosen.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lorabench.analysis.statistics import Floats
 from lorabench.config import RunSpec
 from lorabench.errors import DiskError
-from lorabench.evaluate.statistics import Floats
 from lorabench.record.schema import (
     AdapterFacts,
     Budget,

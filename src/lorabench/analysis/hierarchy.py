@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lorabench.evaluate.statistics import Interval, holm, mean_of, stack
-from lorabench.report.candidates import CorpusGroup
-from lorabench.report.comparing import answer, ask, compared, oriented, show_difference
-from lorabench.report.findings import AxisFindings, Comparison, ModelHierarchy, ModelRank, Verdict
-from lorabench.report.numbers import bits
-from lorabench.report.pairing import Measured, Pairing, seed_note
+from lorabench.analysis.candidates import CorpusGroup
+from lorabench.analysis.comparisons import answer, ask, compared, oriented, show_difference
+from lorabench.analysis.findings import AxisFindings, Comparison, ModelHierarchy, ModelRank, Verdict
+from lorabench.analysis.pairing import Measured, Pairing, seed_note
+from lorabench.analysis.statistics import Interval, holm, mean_of, stack
+from lorabench.formatting import bits
 
 
 def model_hierarchy(groups: Sequence[CorpusGroup]) -> ModelHierarchy:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lorabench.evaluate.statistics import Floats, Interval, Uncertain, compare_all
-from lorabench.report.findings import Candidate
-from lorabench.report.validation import ValidationRun
+from lorabench.analysis.findings import Candidate
+from lorabench.analysis.statistics import Floats, Interval, Uncertain, compare_all
+from lorabench.analysis.validation import ValidationRun
 
 MISSING_DOCUMENTS = "per-document results are missing"
 

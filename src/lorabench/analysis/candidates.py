@@ -10,13 +10,13 @@ from functools import cached_property
 
 import numpy as np
 
+from lorabench.analysis.findings import Candidate, Cost, Setting, Verdict
+from lorabench.analysis.pairing import MISSING_DOCUMENTS, Measured, Pairs, seed_note
+from lorabench.analysis.statistics import Interval, compare_pair, estimate_figure, holm, stack
+from lorabench.analysis.validation import ValidationRun
 from lorabench.config import RunSpec
-from lorabench.evaluate.statistics import Interval, compare_pair, estimate_figure, holm, stack
 from lorabench.identity import fingerprint
 from lorabench.record.schema import Environment, Scores
-from lorabench.report.findings import Candidate, Cost, Setting, Verdict
-from lorabench.report.pairing import MISSING_DOCUMENTS, Measured, Pairs, seed_note
-from lorabench.report.validation import ValidationRun
 
 AXIS_TITLES = {
     "model": "model",

@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from lorabench.evaluate.statistics import Interval, Uncertain, compare_pair, holm, stack
+from lorabench.analysis.candidates import CorpusGroup
+from lorabench.analysis.comparisons import verdict_of
+from lorabench.analysis.findings import DriftCell, EfficiencyPoint, LengthBucket, Verdict
+from lorabench.analysis.pairing import Measured, seed_note
+from lorabench.analysis.statistics import Interval, Uncertain, compare_pair, holm, stack
+from lorabench.analysis.validation import DriftReader
 from lorabench.record.schema import Scores
-from lorabench.report.candidates import CorpusGroup
-from lorabench.report.comparing import verdict_of
-from lorabench.report.findings import DriftCell, EfficiencyPoint, LengthBucket, Verdict
-from lorabench.report.pairing import Measured, seed_note
-from lorabench.report.validation import DriftReader
 
 _NUM_BUCKETS = 4
 _LN2 = float(np.log(2.0))

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from lorabench.evaluate.statistics import (
+from lorabench.analysis.statistics import (
     Floats,
     Uncertain,
     compare_all,

@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 import math
-
-from lorabench.evaluate.statistics import Interval
+from typing import Protocol
 
 NONE = "–"
+
+
+class Bounded(Protocol):
+    """An estimate's interval, as the analysis has it."""
+
+    @property
+    def low(self) -> float | None:
+        """The lower end; None, with `high`, where there is no interval."""
+
+    @property
+    def high(self) -> float | None:
+        """The upper end."""
+
+    @property
+    def note(self) -> str:
+        """Why there is no interval, or what limits it."""
 
 
 def bits(value: float | None) -> str:
@@ -19,7 +34,7 @@ def signed_bits(value: float | None) -> str:
     return NONE if value is None else f"{value:+.4f}".replace("-", "−")
 
 
-def span(interval: Interval | None, *, is_signed: bool = False) -> str:
+def span(interval: Bounded | None, *, is_signed: bool = False) -> str:
     """The interval's ends, `0.9050 to 0.9190`; what its note says where it has none."""
     if interval is None:
         return NONE

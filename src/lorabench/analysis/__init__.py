@@ -1,0 +1,1 @@
+"""What records support: statistics, comparisons and recommendations, as plain findings without markup."""
