@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
-from lorabench.data.packing import IGNORED, document_segments, make_batch, packed_rows, stream_rows
+from lorabench.data.packing import IGNORED, Segment, document_segments, make_batch, packed_rows, stream_rows
 
 PREFIX = 1
 
@@ -66,3 +69,45 @@ def test_a_batch_marks_boundaries_positions_and_context() -> None:
     assert (batch.targets[8:14] == IGNORED).all()
     assert batch.targets[14:].tolist() == tokens[8:].tolist()
     assert batch.input_ids[[0, 8]].tolist() == [PREFIX, PREFIX]
+
+
+def best_fit_one_by_one(segments: list[Segment], context_length: int) -> list[list[int]]:
+    """The rule as it is told, by looking at every row for every segment."""
+    rows: list[list[int]] = []
+    rooms: list[tuple[int, int]] = []  # room, when the row came to have it
+    for moment, index in enumerate(sorted(range(len(segments)), key=lambda index: -segments[index].num_inputs)):
+        length = segments[index].num_inputs
+        fitting = [row for row, (room, _) in enumerate(rooms) if room >= length]
+        if fitting:
+            chosen = min(fitting, key=lambda row: (rooms[row][0], -rooms[row][1]))
+        else:
+            rows.append([])
+            rooms.append((context_length, moment))
+            chosen = len(rows) - 1
+        rows[chosen].append(segments[index].document)
+        rooms[chosen] = (rooms[chosen][0] - length, moment)
+    return rows
+
+
+def segments_of(lengths: Sequence[int]) -> list[Segment]:
+    return [Segment(index, np.zeros(length + 1, dtype=np.int32)) for index, length in enumerate(lengths)]
+
+
+@pytest.mark.parametrize("context_length", [8, 40, 1000])
+def test_packing_is_best_fit_decreasing(context_length: int) -> None:
+    lengths = np.random.default_rng(2).integers(1, min(context_length, 100) + 1, size=400)
+    segments = segments_of(lengths.tolist())
+    rows = [[segment.document for segment in row] for row in packed_rows(segments, context_length)]
+    assert rows == best_fit_one_by_one(segments, context_length)
+
+
+def test_packing_into_long_windows_costs_no_more_than_into_short_ones() -> None:
+    lengths = np.minimum(512, np.random.default_rng(3).lognormal(5, 1, size=10_000).astype(int) + 1)
+    segments = segments_of(lengths.tolist())
+
+    def seconds(context_length: int) -> float:
+        started = time.process_time()
+        packed_rows(segments, context_length)
+        return time.process_time() - started
+
+    assert min(seconds(8192) for _ in range(3)) < 4 * min(seconds(512) for _ in range(3))

@@ -7,6 +7,7 @@ to end as one flat sequence, with the segment boundaries beside it.
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -115,21 +116,32 @@ def stream_rows(
 def packed_rows(segments: Sequence[Segment], context_length: int) -> list[Row]:
     """Evaluation rows: first-fit decreasing by length, so that short documents share a window.
 
-    Ties keep the given order, so the result depends on the segments alone. Cost: n log n in the number of segments.
+    A segment goes into the row with the least room that still holds it; of several such rows, into the last one that
+    came to have that room. Ties keep the given order, so the result depends on the segments alone. Cost: n log n in
+    the number of segments, whatever the context length.
     """
     order = sorted(range(len(segments)), key=lambda index: -segments[index].num_inputs)
     rows: list[Row] = []
     rows_by_room: dict[int, list[int]] = {}
+    rooms: list[int] = []  # the keys of `rows_by_room`, sorted: those with a row
     for index in order:
         length = segments[index].num_inputs
-        room = next((size for size in range(length, context_length + 1) if rows_by_room.get(size)), None)
-        if room is None:
+        place = bisect_left(rooms, length)
+        if place == len(rooms):
             rows.append([])
             chosen, room = len(rows) - 1, context_length
         else:
+            room = rooms[place]
             chosen = rows_by_room[room].pop()
+            if not rows_by_room[room]:
+                del rows_by_room[room], rooms[place]
         rows[chosen].append(segments[index])
-        rows_by_room.setdefault(room - length, []).append(chosen)
+        left = room - length
+        if left and left not in rows_by_room:
+            rows_by_room[left] = []
+            insort(rooms, left)
+        if left:
+            rows_by_room[left].append(chosen)
     return rows
 
 
