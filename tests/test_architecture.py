@@ -41,7 +41,7 @@ BELOW = {
     "terminal": {"record", "analysis"},
     "execute": set(),
     "planning": {"catalog", "data", "models", "adapters", "train"},
-    "planning_view": {"planning"},
+    "planning_view": {"planning", "record"},
 }
 """Room -> the rooms it may import beside the foundation. `models` stands on `adapters` only for settings' names."""
 

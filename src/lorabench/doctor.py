@@ -22,7 +22,7 @@ def examine() -> list[Finding]:
     """Look at processor, memory, GPUs, compiler, cache, hub and tracking. Nothing is changed."""
     from lorabench import machine
     from lorabench.cache import cache_root
-    from lorabench.planning_view import size
+    from lorabench.formatting import rough_size
 
     num_gpus = machine.num_gpus()
     bf16 = machine.supports_bf16()
@@ -33,13 +33,13 @@ def examine() -> list[Finding]:
     hub = hub_is_reachable()
     return [
         Finding("cores", machine.num_cores(), "used by training and evaluation"),
-        Finding("memory", size(machine.memory_bytes()), "bounds the model and the micro-batch"),
+        Finding("memory", rough_size(machine.memory_bytes()), "bounds the model and the micro-batch"),
         Finding("gpus", num_gpus, "runs go there" if num_gpus else "runs go to the processor"),
         Finding("bfloat16", bf16, "precision auto means " + ("bf16" if bf16 else "fp32: there are no bfloat16 units")),
         Finding(
             "compiler", compiler, "small regions are compiled" if compiler else "everything runs uncompiled, slower"
         ),
-        Finding("cache", str(root), f"{size(free)} free there; LORABENCH_CACHE moves it"),
+        Finding("cache", str(root), f"{rough_size(free)} free there; LORABENCH_CACHE moves it"),
         Finding(
             "hub",
             hub,

@@ -1,8 +1,9 @@
-"""How the page and the figures write numbers: the same figure looks the same everywhere."""
+"""How numbers and foreign text are written: the same figure looks the same on the page, in files and in terminals."""
 
 from __future__ import annotations
 
 import math
+import unicodedata
 from typing import Protocol
 
 NONE = "–"
@@ -66,6 +67,13 @@ def count(value: float | None) -> str:
     return NONE if value is None else f"{value:,.0f}"
 
 
+def setting(value: str | int | float | None) -> str:
+    """The value of a setting as people write it."""
+    if isinstance(value, float):
+        return f"{value:g}"
+    return "none" if value is None else f"{value:,}" if isinstance(value, int) else value
+
+
 def millions(value: float | None) -> str:
     """A number of parameters, `135 M`."""
     return NONE if value is None else f"{number(value / 1e6, 3)} M"
@@ -81,6 +89,29 @@ def size(num_bytes: float | None) -> str:
     return f"{num_bytes:,.0f} bytes"
 
 
+def rough_size(num_bytes: float) -> str:
+    """An estimate: 1,234,567 bytes as `1.2 MB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if num_bytes < 1000:
+            return f"{num_bytes:.0f} {unit}" if unit == "B" else f"{num_bytes:.1f} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:.1f} TB"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as `41 s`, `4 min`, `1 h 05 min` or `3 d 2 h`."""
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 100:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes:02d} min"
+    days, hours = divmod(hours, 24)
+    return f"{days} d {hours} h"
+
+
 def shorten(text: str, max_length: int) -> str:
     """`text` on one line, its middle left out where it is too long for an axis."""
     text = " ".join(text.split())
@@ -88,3 +119,12 @@ def shorten(text: str, max_length: int) -> str:
         return text
     tail = max_length // 3
     return f"{text[: max_length - tail - 1]}…{text[-tail:]}"
+
+
+def visible(character: str) -> str:
+    """The character on one line; control and direction characters as escapes."""
+    if character in "\n\r\t":
+        return " "
+    if unicodedata.category(character) in {"Cc", "Cf", "Cs", "Zl", "Zp"}:
+        return character.encode("unicode_escape", errors="backslashreplace").decode("ascii")
+    return character

@@ -9,11 +9,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from lorabench.formatting import duration, rough_size
 from lorabench.machine import num_gpus
 from lorabench.planning import Group, Part, Plan
+from lorabench.record.columns import COLUMNS
 
 MOST_LISTED_RUNS = 100
 """Of a larger experiment each group is one line; `lorabench plan --json` has every run."""
+_SIZES = tuple(COLUMNS[key].short_title for key in ("trainable_parameters", "train_bytes", "train_tokens", "steps"))
 
 
 def print_plan(plan: Plan) -> None:
@@ -30,7 +33,7 @@ def print_plan(plan: Plan) -> None:
     console.print(
         f"\n{len(plan.runs)} runs, about {duration(plan.estimated_seconds)}"
         + ("" if num_gpus() else f" on this machine, {duration(plan.estimated_gpu_seconds)} on one GPU like an A100")
-        + (f"; {size(plan.download_bytes)} to fetch" if plan.download_bytes else "")
+        + (f"; {rough_size(plan.download_bytes)} to fetch" if plan.download_bytes else "")
     )
     for warning in plan.warnings:
         console.print(f"note: {escape(warning)}")
@@ -38,18 +41,18 @@ def print_plan(plan: Plan) -> None:
 
 def _print_runs(console: Console, group: Group) -> None:
     download = group.model.missing_bytes + group.dataset.missing_bytes
-    note = f"  (to fetch: {size(download)})" if download else ""
+    note = f"  (to fetch: {rough_size(download)})" if download else ""
     console.print(f"\n[bold]{escape(group.model.name)}[/bold] on [bold]{escape(group.dataset.name)}[/bold]{note}")
-    table = _table("run id", "trainable", "text", "tokens", "steps", "time", "memory")
+    table = _table("run id", *_SIZES, "time", "memory")
     for run in group.runs:
         table.add_row(
             escape(run.run_id),
             f"{run.trainable_parameters:,}",
-            size(run.train_bytes),
+            rough_size(run.train_bytes),
             f"{'' if run.tokens_are_exact else '≈ '}{run.train_tokens:,}",
             f"{run.steps:,}",
             duration(run.estimated_seconds),
-            size(run.estimated_memory_bytes),
+            rough_size(run.estimated_memory_bytes),
         )
     console.print(table)
 
@@ -58,18 +61,18 @@ def _print_groups(console: Console, plan: Plan) -> None:
     console.print(
         "\nEach line is a group of runs on one base and one corpus; `lorabench plan --json` lists every run.\n"
     )
-    table = _table("model", "corpus", "runs", "trainable", "text", "tokens", "steps", "time per run", "memory", left=2)
+    table = _table("model", "corpus", "runs", *_SIZES, "time per run", "memory", left=2)
     for group in plan.groups:
         table.add_row(
             escape(group.model.name),
             escape(group.dataset.name),
             str(len(group.runs)),
             _span([run.trainable_parameters for run in group.runs], "{:,}".format),
-            _span([run.train_bytes for run in group.runs], size),
+            _span([run.train_bytes for run in group.runs], rough_size),
             _span([run.train_tokens for run in group.runs], "{:,}".format),
             _span([run.steps for run in group.runs], "{:,}".format),
             _span([run.estimated_seconds for run in group.runs], duration),
-            _span([run.estimated_memory_bytes for run in group.runs], size),
+            _span([run.estimated_memory_bytes for run in group.runs], rough_size),
         )
     console.print(table)
 
@@ -83,8 +86,8 @@ def _print_parts(console: Console, title: str, parts: Sequence[Part]) -> None:
             str(part.num_runs) if part.num_runs else "only scored",
             duration(3600 * part.estimated_hours),
             duration(3600 * part.estimated_gpu_hours),
-            size(part.download_bytes),
-            size(part.disk_bytes),
+            rough_size(part.download_bytes),
+            rough_size(part.disk_bytes),
         )
     console.print(table)
 
@@ -121,24 +124,5 @@ def _cell(column: str, value: Any) -> str:
     if value is None:
         return ""
     if column.endswith("_bytes"):
-        return size(value)
+        return rough_size(value)
     return f"{value:,}" if isinstance(value, int) else escape(str(value))
-
-
-def size(num_bytes: float) -> str:
-    """1,234,567 bytes as `1.2 MB`."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if num_bytes < 1000:
-            return f"{num_bytes:.0f} {unit}" if unit == "B" else f"{num_bytes:.1f} {unit}"
-        num_bytes /= 1000
-    return f"{num_bytes:.1f} TB"
-
-
-def duration(seconds: float) -> str:
-    """3,700 seconds as `1 h 02 min`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{hours} h {minutes:02d} min" if hours < 48 else f"{hours / 24:.1f} days"

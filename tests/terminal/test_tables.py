@@ -9,10 +9,11 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from lorabench.formatting import duration, number
 from lorabench.record.schema import RunRecord, Status
 from lorabench.record.store import RecordStore
 from lorabench.terminal import print_outcome, results_table, show_run
-from lorabench.terminal.text import clean, duration, number, percent, sparkline
+from lorabench.terminal.text import clean, percent, sparkline
 
 from .conftest import MakeRecord
 

@@ -15,31 +15,10 @@ from lorabench.analysis.pairing import MISSING_DOCUMENTS, Measured, Pairs, seed_
 from lorabench.analysis.statistics import Interval, compare_pair, estimate_figure, holm, stack
 from lorabench.analysis.validation import ValidationRun
 from lorabench.config import RunSpec
+from lorabench.formatting import setting
 from lorabench.identity import fingerprint
+from lorabench.record.columns import AXES, axis_values
 from lorabench.record.schema import Environment, Scores
-
-AXIS_TITLES = {
-    "model": "model",
-    "method": "method",
-    "rank": "rank",
-    "alpha": "alpha",
-    "dropout": "dropout",
-    "target_modules": "target modules",
-    "learning_rate": "learning rate",
-    "batch_size": "batch size",
-    "micro_batch_size": "micro-batch size",
-    "context_length": "context length",
-    "train_bytes": "training text in bytes",
-    "epochs": "epochs",
-    "schedule": "schedule",
-    "warmup_ratio": "warm-up",
-    "weight_decay": "weight decay",
-    "max_grad_norm": "gradient clipping",
-    "precision": "precision",
-    "quantization": "quantisation",
-}
-"""Axis -> what people call it, in the order of tables."""
-_ADAPTER_ONLY = ("rank", "alpha", "dropout", "target_modules")
 
 
 @dataclass(frozen=True)
@@ -63,37 +42,26 @@ class CorpusGroup:
 
 
 def settings_of(spec: RunSpec, model: str) -> dict[str, Setting]:
-    """Every axis by its name; what an untouched setting of `full` would mean is None."""
-    values: dict[str, Setting] = {"model": model} | spec.adapter.model_dump() | spec.training.model_dump()
-    values["quantization"] = spec.quantization
-    if spec.adapter.method == "full":
-        values |= dict.fromkeys(_ADAPTER_ONLY)
-    return {axis: values[axis] for axis in AXIS_TITLES}
-
-
-def show_setting(value: Setting) -> str:
-    """A value as people write it."""
-    if isinstance(value, float):
-        return f"{value:g}"
-    return "none" if value is None else f"{value:,}" if isinstance(value, int) else value
+    """Every axis by its name, the model under the name that tells it apart."""
+    return axis_values(spec) | {"model": model}
 
 
 def varied_axes(settings: Iterable[Mapping[str, Setting]]) -> tuple[str, ...]:
     """Axes with more than one value; that `full` has no rank is no value of its own."""
     every = list(settings)
-    return tuple(axis for axis in AXIS_TITLES if len({values[axis] for values in every} - {None}) > 1)
+    return tuple(axis for axis in AXES if len({values[axis] for values in every} - {None}) > 1)
 
 
 def describe(settings: Mapping[str, Setting], varied: Sequence[str]) -> str:
     """What sets a configuration apart, always with model, method or rank, and rate."""
-    parts = [show_setting(settings["model"])]
-    for axis in AXIS_TITLES:
+    parts = [setting(settings["model"])]
+    for axis in AXES:
         value = settings[axis]
         if axis == "model" or value is None:
             continue
         if axis in varied or axis in {"rank", "learning_rate"} or (axis == "method" and value != "lora"):
-            name = {"learning_rate": "rate", "method": ""}.get(axis, AXIS_TITLES[axis])
-            parts.append(f"{name} {show_setting(value)}".strip())
+            name = {"learning_rate": AXES[axis].short_title, "method": ""}.get(axis, AXES[axis].title)
+            parts.append(f"{name} {setting(value)}".strip())
     return ", ".join(parts)
 
 

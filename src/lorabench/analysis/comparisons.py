@@ -10,12 +10,13 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from lorabench.analysis.candidates import AXIS_TITLES, CorpusGroup, model_labels, settings_of, show_setting
+from lorabench.analysis.candidates import CorpusGroup, model_labels, settings_of
 from lorabench.analysis.findings import AxisFindings, BestSet, Comparison, Level, Setting, Verdict
 from lorabench.analysis.pairing import Measured, Pairing
 from lorabench.analysis.statistics import Floats, Interval, holm, stack
 from lorabench.analysis.validation import ValidationRun
-from lorabench.formatting import bits, signed_bits
+from lorabench.formatting import bits, setting, signed_bits
+from lorabench.record.columns import AXES
 
 SIGNIFICANCE = 0.05
 _CHANGES_YARDSTICK = {"context_length", "precision"}
@@ -169,7 +170,7 @@ def _design(axis: str, group: CorpusGroup, tried: Sequence[tuple[ValidationRun, 
     failed = dict.fromkeys(every, 0)
     for run, values in tried:
         failed[values[axis]] += not run.has_result
-    names = [name for name in AXIS_TITLES if name not in ignored]
+    names = [name for name in AXES if name not in ignored]
     return _Design(
         {value: choices[value][0] if choices[value] and value in kept else None for value in every},
         {value: len(choices[value]) for value in every},
@@ -180,7 +181,7 @@ def _design(axis: str, group: CorpusGroup, tried: Sequence[tuple[ValidationRun, 
 
 
 def _rest(values: Mapping[str, Setting], ignored: set[str]) -> tuple[Setting, ...]:
-    return tuple(values[name] for name in AXIS_TITLES if name not in ignored)
+    return tuple(values[name] for name in AXES if name not in ignored)
 
 
 def _order(value: Setting) -> tuple[bool, float, str]:
@@ -198,8 +199,8 @@ def answer(questions: Sequence[Question]) -> list[AxisFindings]:
             question,
             tuple(
                 compared(
-                    show_setting(first),
-                    show_setting(second),
+                    setting(first),
+                    setting(second),
                     pairing,
                     None if pairing.difference is None else float(next(corrected)),
                 )
@@ -212,18 +213,18 @@ def answer(questions: Sequence[Question]) -> list[AxisFindings]:
 
 def _answer(question: Question, comparisons: tuple[Comparison, ...]) -> AxisFindings:
     design, axis = question.design, question.axis
-    present = {show_setting(value): item for value, item in design.representatives.items() if item is not None}
+    present = {setting(value): item for value, item in design.representatives.items() if item is not None}
     ordered = sorted(present, key=lambda name: present[name].estimate)
     tied = _tied(ordered, comparisons)
     levels = tuple(
         Level(
             value=value,
-            shown=show_setting(value),
+            shown=setting(value),
             candidate=None if item is None else item.key,
             bits_per_byte=None if item is None else item.shown.bits_per_byte,
             num_candidates=design.num_candidates[value],
             num_failed_runs=design.num_failed[value],
-            is_tied_best=show_setting(value) in tied,
+            is_tied_best=setting(value) in tied,
         )
         for value, item in design.representatives.items()
     )
@@ -232,7 +233,7 @@ def _answer(question: Question, comparisons: tuple[Comparison, ...]) -> AxisFind
     )
     return AxisFindings(
         axis=axis,
-        title=AXIS_TITLES[axis],
+        title=AXES[axis].title,
         model=question.model,
         corpus=question.group.label,
         levels=levels,
@@ -265,7 +266,7 @@ def oriented(comparisons: Sequence[Comparison], lowest: str, other: str) -> Inte
 
 
 def _claim(question: Question, ordered: Sequence[str], tied: set[str], comparisons: Sequence[Comparison]) -> str:
-    title = AXIS_TITLES[question.axis]
+    title = AXES[question.axis].title
     where = f"{question.model} on {question.group.label}" if question.model else question.group.label
     lowest = ordered[0]
     rest = [name for name in ordered[1:] if oriented(comparisons, lowest, name) is not None]
@@ -286,11 +287,11 @@ def _claim(question: Question, ordered: Sequence[str], tied: set[str], compariso
 
 
 def _value(question: Question, shown: str) -> Setting:
-    return next(value for value in question.design.representatives if show_setting(value) == shown)
+    return next(value for value in question.design.representatives if setting(value) == shown)
 
 
 def _no_answer(question: Question, comparisons: Sequence[Comparison]) -> str:
-    title = AXIS_TITLES[question.axis]
+    title = AXES[question.axis].title
     where = f"{question.model} on {question.group.label}" if question.model else question.group.label
     reasons = [item.reason for item in comparisons if item.verdict is Verdict.NOT_COMPARED]
     if reasons:
@@ -308,12 +309,12 @@ def _caveats(question: Question, present: Mapping[str, Measured]) -> tuple[str, 
     rates = {rest["learning_rate"] for rest in design.common if "learning_rate" in rest}
     found = []
     if design.left_out and design.common:
-        shown = ", ".join(show_setting(value) for value in design.left_out)
+        shown = ", ".join(setting(value) for value in design.left_out)
         found.append(f"Not compared, since tried with other settings only: {shown}")
     if axis != "learning_rate" and len(rates) == 1:
         found.append(
-            f"Only one learning rate ({show_setting(next(iter(rates)))}) was tried, so the effect of the "
-            f"{AXIS_TITLES[axis]} cannot be told from how well that rate suits each"
+            f"Only one learning rate ({setting(next(iter(rates)))}) was tried, so the effect of the "
+            f"{AXES[axis].title} cannot be told from how well that rate suits each"
         )
     elif axis == "rank" and len(rates) > 1:
         found.append(f"Each rank at its best of {len(rates)} learning rates, which validation chose")
@@ -323,17 +324,17 @@ def _caveats(question: Question, present: Mapping[str, Measured]) -> tuple[str, 
         found.append("Alpha was a fixed number, so alpha divided by rank changed with the rank")
     if axis in _CHANGES_YARDSTICK:
         found.append(
-            f"Each is scored with its own {AXIS_TITLES[axis]} too, so the difference includes what that changes in "
+            f"Each is scored with its own {AXES[axis].title} too, so the difference includes what that changes in "
             "reading, not only in training"
         )
     if axis == "train_bytes":
         found.append("Each was trained on another amount of text")
-    failed = {show_setting(value): count for value, count in design.num_failed.items() if count}
+    failed = {setting(value): count for value, count in design.num_failed.items() if count}
     if failed:
         found.append("Runs without a result: " + ", ".join(f"{count} at {name}" for name, count in failed.items()))
     if axis == "learning_rate" and len(present) > 1:
         ordered = [value for value, item in design.representatives.items() if item is not None]
-        best = min(ordered, key=lambda value: present[show_setting(value)].estimate)
+        best = min(ordered, key=lambda value: present[setting(value)].estimate)
         if best in (ordered[0], ordered[-1]):
             end = "largest" if best == ordered[-1] else "smallest"
             found.append(f"The lowest figure is at the {end} rate tried; the best may lie beyond it")

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from lorabench.bench.measure import Rate, Result
 from lorabench.bench.profile import Part
-from lorabench.planning_view import print_rows, size
+from lorabench.formatting import rough_size
+from lorabench.planning_view import print_rows
 
 
 def print_results(results: Sequence[Result]) -> None:
@@ -27,7 +28,7 @@ def print_results(results: Sequence[Result]) -> None:
             "of the limit": f"{result.share_of_limit:.0%}",
             "scored tokens/s": _rate(result.evaluation),
             "of its limit": f"{result.evaluation.median / result.limit.evaluation_tokens_per_second:.0%}",
-            "peak memory": size(result.peak_memory_bytes),
+            "peak memory": rough_size(result.peak_memory_bytes),
         }
         for result in results
     ]

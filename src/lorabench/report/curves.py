@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lorabench.analysis.findings import Findings
+from lorabench.record.columns import STEP_FIGURES
 from lorabench.record.schema import RunRecord
 from lorabench.record.store import RecordStore
 from lorabench.report.picture import Kind, Panel, Picture, Point, Series
@@ -18,10 +19,10 @@ MIN_POINTS = 16
 NUM_FIRST = 4
 FIELDS = ("smoothed_loss", "learning_rate", "gradient_norm")
 TITLES = {
-    "smoothed_loss": "Training loss (smoothed), nats per token",
+    "smoothed_loss": STEP_FIGURES["smoothed_loss"].heading,
     "evaluated": "Validation, bits per byte",
-    "learning_rate": "Learning rate",
-    "gradient_norm": "Gradient norm before clipping",
+    "learning_rate": STEP_FIGURES["learning_rate"].heading,
+    "gradient_norm": STEP_FIGURES["gradient_norm"].heading,
 }
 
 

@@ -7,27 +7,21 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
-from typing import Any
 
+from lorabench.record.columns import COLUMNS, Form
 from lorabench.record.schema import RunRecord
-from lorabench.report.table import csv_rows
 
 LATEX_NAME = "results_table.tex"
 MAX_TABULAR_ROWS = 45
-_COLUMNS = (
-    ("dataset", "corpus", "l", ""),
-    ("model", "model", "l", ""),
-    ("method", "method", "l", ""),
-    ("rank", "rank", "r", "d"),
-    ("learning_rate", "rate", "r", "g"),
-    ("seed", "seed", "r", "d"),
-    ("base_val_bits_per_byte", "base", "r", ".4f"),
-    ("val_bits_per_byte", "validation", "r", ".4f"),
-    ("test_bits_per_byte", "test", "r", ".4f"),
-    ("tokens_per_second", "tokens/s", "r", ".0f"),
-    ("peak_memory_mb", "memory (MB)", "r", ".0f"),
-    ("adapter_mb", "adapter (MB)", "r", ".1f"),
+_COLUMNS = tuple(
+    COLUMNS[key]
+    for key in (
+        *("dataset", "model", "method", "rank", "learning_rate", "seed"),
+        *("base_val_bits_per_byte", "val_bits_per_byte", "test_bits_per_byte"),
+        *("tokens_per_second", "peak_memory_mb", "adapter_mb"),
+    )
 )
+_FORMATS = {Form.COUNT: ".0f", Form.BITS: ".4f", Form.NUMBER: "g"}
 _SPECIAL = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -69,9 +63,9 @@ def _is_accented_latin(character: str) -> bool:
 
 def latex_table(records: Sequence[RunRecord]) -> str:
     """A row for every run, by corpus, the lowest validation figure first; a run without one shows its state instead."""
-    rows = sorted(csv_rows(records), key=_order)
-    alignment = "".join(align for _, _, align, _ in _COLUMNS)
-    head = " & ".join(title for _, title, _, _ in _COLUMNS) + r" \\ \hline"
+    rows = sorted(records, key=_order)
+    alignment = "".join("l" if column.form is Form.TEXT else "r" for column in _COLUMNS)
+    head = " & ".join(column.short_title for column in _COLUMNS) + r" \\ \hline"
     lines = [" & ".join(_cells(row)) + r" \\" for row in rows]
     name = "tabular" if len(rows) <= MAX_TABULAR_ROWS else "longtable"
     note = "" if name == "tabular" else r", with \usepackage{longtable} in the preamble"
@@ -84,19 +78,22 @@ def latex_table(records: Sequence[RunRecord]) -> str:
     return "\n".join((*comments, begin, head + repeated, *lines, end, ""))
 
 
-def _order(row: dict[str, Any]) -> tuple[str, bool, float, str]:
-    figure = row["val_bits_per_byte"]
-    return row["dataset"], figure is None, figure or 0.0, row["run_id"]
+def _order(record: RunRecord) -> tuple[str, bool, float, str]:
+    figure = None if record.validation is None else record.validation.bits_per_byte
+    return record.spec.dataset, figure is None, figure or 0.0, record.run_id
 
 
-def _cells(row: dict[str, Any]) -> list[str]:
+def _cells(record: RunRecord) -> list[str]:
     cells = []
-    for key, _, _, form in _COLUMNS:
-        value = row[key]
-        if key == "val_bits_per_byte" and value is None:
-            cells.append(latex_text(str(row["status"]).replace("_", " ")))
+    for column in _COLUMNS:
+        value = column.read(record)
+        if column.key == "val_bits_per_byte" and value is None:
+            cells.append(latex_text(record.status.value.replace("_", " ")))
         elif value is None:
             cells.append("--")
+        elif isinstance(value, str):
+            cells.append(latex_text(value))
         else:
-            cells.append(latex_text(format(value, form)) if form else latex_text(str(value)))
+            form = _FORMATS[column.form] if column.decimals is None else f".{column.decimals}f"
+            cells.append(latex_text(format(value, form)))
     return cells

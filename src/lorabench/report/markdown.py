@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Sequence
+
+from lorabench.formatting import visible
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>|~#!$@&])")
 _LINK = re.compile(r"(?i)\b(https?|ftp|mailto|xmpp)(:)|\b(www)(\.)")
 _LIST_START = re.compile(r"^([-+=]|\d{1,9}(?=[.)]))")
 
 
-def visible(value: object) -> str:
+def one_line(value: object) -> str:
     """One line; control and direction characters are shown as escapes."""
-    text = "".join(_visible(character) for character in str(value))
+    text = "".join(map(visible, str(value)))
     return " ".join(text.split())
-
-
-def _visible(character: str) -> str:
-    if character in "\n\r\t":
-        return " "
-    if unicodedata.category(character) in {"Cc", "Cf", "Cs", "Zl", "Zp"}:
-        return character.encode("unicode_escape", errors="backslashreplace").decode("ascii")
-    return character
 
 
 def escape(value: object, max_length: int | None = None) -> str:
     """Outside text for a paragraph, a list item or a cell: it shows as it is and means nothing."""
-    text = visible(value)
+    text = one_line(value)
     if max_length is not None and len(text) > max_length:
         text = text[: max_length - 1] + "…"
     text = _SPECIAL.sub(r"\\\1", text)
@@ -38,7 +31,7 @@ def escape(value: object, max_length: int | None = None) -> str:
 def code_block(text: str) -> str:
     """Outside text as it was typed, in a fence that it cannot close."""
     lines = [
-        "".join(_visible(character) if character != "\t" else character for character in line)
+        "".join(visible(character) if character != "\t" else character for character in line)
         for line in text.splitlines()
     ]
     longest = max((len(run) for line in lines for run in re.findall("`+", line)), default=0)

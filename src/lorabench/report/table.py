@@ -4,20 +4,39 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lorabench.cache import write_atomically
-from lorabench.record.schema import RunRecord, Scores
+from lorabench.record.columns import COLUMNS
+from lorabench.record.schema import RunRecord
 
 CSV_NAME = "benchmark_results.csv"
+_PUBLISHED = (
+    *("run_id", "status", "status_reason", "experiment", "model", "model_revision", "model_parameters"),
+    *("dataset", "dataset_revision", "method", "rank", "alpha", "dropout", "target_modules", "trainable_parameters"),
+    *("quantization", "precision", "learning_rate", "batch_size", "context_length", "epochs", "seed", "train_bytes"),
+    *("train_tokens", "steps", "base_val_bits_per_byte", "base_val_perplexity", "val_loss", "val_perplexity"),
+    *("val_bits_per_byte", "val_bits_per_token", "val_word_perplexity", "test_loss", "test_perplexity"),
+    *("test_bits_per_byte", "tokens_per_second", "train_seconds", "peak_memory_mb", "adapter_mb", "device"),
+    *("num_devices", "lorabench_version", "git_commit", "started_at", "finished_at", "device_name", "execution_path"),
+    *("base_test_bits_per_byte", "num_test_scorings", "attempt", "notes"),
+    *("micro_batch_size", "schedule", "warmup_ratio", "weight_decay", "max_grad_norm"),
+    *("validation_bytes", "test_bytes", "times", "stride", "also_on", "samples", "num_resumed"),
+)
+"""The order never changes: what is described beyond these comes after them."""
+
+
+def csv_columns() -> list[str]:
+    """Names of the columns in their order."""
+    return list(dict.fromkeys((*_PUBLISHED, *COLUMNS)))
 
 
 def csv_rows(records: Sequence[RunRecord]) -> list[dict[str, Any]]:
     """Rows in the order of the columns; what is missing is None."""
-    return [_row(record) for record in records]
+    columns = [COLUMNS[key] for key in csv_columns()]
+    return [{column.key: column.read(record) for column in columns} for record in records]
 
 
 def write_csv(records: Sequence[RunRecord], path: Path) -> None:
@@ -35,68 +54,3 @@ def _cell(value: Any) -> Any:
     if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
         return f"'{value}"
     return "" if value is None else value
-
-
-def _row(record: RunRecord) -> dict[str, Any]:
-    spec, adapter, budget, speed = record.spec, record.adapter, record.budget, record.speed
-    environment = record.environment
-    return {
-        "run_id": record.run_id,
-        "status": record.status.value,
-        "status_reason": record.status_reason,
-        "experiment": record.experiment,
-        "model": spec.model,
-        "model_revision": record.model.revision if record.model else spec.model_revision,
-        "model_parameters": record.model.num_parameters if record.model else None,
-        "dataset": spec.dataset,
-        "dataset_revision": record.dataset.revision if record.dataset else spec.dataset_revision,
-        "method": spec.adapter.method,
-        "rank": spec.adapter.rank if spec.adapter.method != "full" else None,
-        "alpha": spec.adapter.alpha_value if spec.adapter.method != "full" else None,
-        "dropout": spec.adapter.dropout,
-        "target_modules": spec.adapter.target_modules,
-        "trainable_parameters": adapter.trainable_parameters if adapter else None,
-        "quantization": spec.quantization,
-        "precision": spec.training.precision,
-        "learning_rate": spec.training.learning_rate,
-        "batch_size": spec.training.batch_size,
-        "context_length": spec.training.context_length,
-        "epochs": spec.training.epochs,
-        "seed": spec.seed,
-        "train_bytes": budget.train_bytes if budget else None,
-        "train_tokens": budget.train_tokens if budget else None,
-        "steps": budget.steps if budget else None,
-        "base_val_bits_per_byte": _figure(record.base_validation, "bits_per_byte"),
-        "base_val_perplexity": _figure(record.base_validation, "perplexity"),
-        "val_loss": _figure(record.validation, "loss"),
-        "val_perplexity": _figure(record.validation, "perplexity"),
-        "val_bits_per_byte": _figure(record.validation, "bits_per_byte"),
-        "val_bits_per_token": _figure(record.validation, "bits_per_token"),
-        "val_word_perplexity": _figure(record.validation, "word_perplexity"),
-        "test_loss": _figure(record.test, "loss"),
-        "test_perplexity": _figure(record.test, "perplexity"),
-        "test_bits_per_byte": _figure(record.test, "bits_per_byte"),
-        "tokens_per_second": speed.tokens_per_second if speed else None,
-        "train_seconds": speed.train_seconds if speed else None,
-        "peak_memory_mb": speed.peak_memory_bytes / 1e6 if speed else None,
-        "adapter_mb": adapter.adapter_bytes / 1e6 if adapter and adapter.adapter_bytes else None,
-        "device": environment.device,
-        "num_devices": environment.num_devices,
-        "lorabench_version": environment.lorabench_version,
-        "git_commit": environment.git_commit,
-        "started_at": record.started_at,
-        "finished_at": record.finished_at,
-        "device_name": environment.device_name,
-        "execution_path": adapter.execution_path if adapter else None,
-        "base_test_bits_per_byte": _figure(record.base_test, "bits_per_byte"),
-        "num_test_scorings": record.num_test_scorings,
-        "attempt": record.attempt,
-        "notes": "; ".join(record.notes) or None,
-    }
-
-
-def _figure(scores: Scores | None, name: str) -> float | None:
-    if scores is None:
-        return None
-    value: float = getattr(scores, name)
-    return value if math.isfinite(value) else None

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from lorabench.terminal.text import clean, duration
+from lorabench.formatting import duration
+from lorabench.terminal.text import clean
 
 if TYPE_CHECKING:
     from lorabench.terminal.view import State

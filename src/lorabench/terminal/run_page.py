@@ -9,11 +9,13 @@ from rich.table import Table
 from rich.text import Text
 
 from lorabench.analysis.lengths import by_length
+from lorabench.config import RunSpec
 from lorabench.errors import DiskError
+from lorabench.formatting import bits, duration, number
+from lorabench.record.columns import SETTINGS
 from lorabench.record.schema import RunRecord, Scores, Status
 from lorabench.record.store import RecordStore
-from lorabench.terminal.table import settings_of
-from lorabench.terminal.text import bits, clean, duration, make_console, number, percent, sparkline, styled
+from lorabench.terminal.text import clean, make_console, percent, sparkline, styled
 
 MAX_CURVE_WIDTH = 60
 
@@ -52,15 +54,11 @@ def _section(console: Console, title: str, rows: Iterable[tuple[str, str | None]
 
 
 def _configuration(record: RunRecord) -> list[tuple[str, str | None]]:
-    settings = settings_of(record)
-    if record.spec.adapter.method == "full":
-        adapter = "every weight"
-    else:
-        adapter = ", ".join(
-            f"{name} {settings[key]}"
-            for key, name in (("rank", "rank"), ("alpha", "alpha"), ("dropout", "dropout"), ("target_modules", "on"))
+    adapter = "every weight"
+    if record.spec.adapter.method != "full":
+        adapter = (
+            f"{_settings(record.spec, 'adapter', 'method', 'target_modules')}, on {record.spec.adapter.target_modules}"
         )
-    training = [f"{name.replace('_', ' ')} {value}" for name, value in record.spec.training if value is not None]
     facts, budget = record.adapter, record.budget
     return [
         ("experiment", record.experiment),
@@ -68,7 +66,8 @@ def _configuration(record: RunRecord) -> list[tuple[str, str | None]]:
         ("model", f"{record.spec.model} ({record.spec.model_revision})"),
         ("corpus", f"{record.spec.dataset} ({record.spec.dataset_revision})"),
         ("method", f"{record.spec.adapter.method}: {adapter}"),
-        ("training", ", ".join(training)),
+        ("training", _settings(record.spec, "training")),
+        ("evaluation", _settings(record.spec, "evaluation")),
         ("seed", str(record.spec.seed)),
         ("trainable", f"{facts.trainable_parameters:,} parameters in {facts.num_modules} modules" if facts else None),
         (
@@ -76,6 +75,12 @@ def _configuration(record: RunRecord) -> list[tuple[str, str | None]]:
             f"{budget.train_bytes:,} bytes, {budget.train_tokens:,} tokens, {budget.steps:,} steps" if budget else None,
         ),
     ]
+
+
+def _settings(spec: RunSpec, section: str, *left_out: str) -> str:
+    """The settings of a section of the experiment file; what was not given is left out."""
+    shown = [(item.title, item.show(spec)) for item in SETTINGS if item.is_in(section) and item.key not in left_out]
+    return ", ".join(f"{title} {value}" for title, value in shown if value is not None)
 
 
 def _results(console: Console, record: RunRecord) -> None:

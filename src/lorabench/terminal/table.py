@@ -3,35 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
+from lorabench.formatting import NONE, bits, count, setting
+from lorabench.record.columns import CHANGE, COLUMNS, SETTINGS, Setting, axis_values
 from lorabench.record.schema import RunRecord, Status
-from lorabench.terminal.text import bits, percent, styled
+from lorabench.terminal.text import percent, styled
 
 NARROW = 90
 MAX_ROWS_PER_DATASET = 12
-_AXES = (
-    ("model", "model"),
-    ("method", "method"),
-    ("rank", "rank"),
-    ("alpha", "alpha"),
-    ("dropout", "dropout"),
-    ("target_modules", "modules"),
-    ("learning_rate", "rate"),
-    ("batch_size", "batch"),
-    ("context_length", "context"),
-    ("train_bytes", "text"),
-    ("epochs", "epochs"),
-    ("schedule", "schedule"),
-    ("warmup_ratio", "warm-up"),
-    ("weight_decay", "decay"),
-    ("max_grad_norm", "clip"),
-    ("precision", "precision"),
-    ("seed", "seed"),
-)
+_AXES = tuple(item for item in SETTINGS if item.is_axis or item.key == "seed")
+_WIDE = (COLUMNS["test_bits_per_byte"], COLUMNS["tokens_per_second"])
 
 Ties = Mapping[str, Collection[str]]
 """By corpus: the run ids among which no difference to the best can be detected, the best included."""
@@ -48,38 +32,28 @@ def results_table(
     axes = _varying(records)
     is_narrow = width < NARROW
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ["corpus", *(title for _, title in axes), "bits/byte", "vs base"]:
-        table.add_column(name, justify="left" if name in {"corpus", "model", "method", "modules"} else "right")
-    for name in [] if is_narrow else ["test", "tokens/s"]:
-        table.add_column(name, justify="right")
+    texts = {COLUMNS[key].short_title for key in ("dataset", "model", "method", "target_modules")}
+    titles = [COLUMNS["dataset"].short_title, *(axis.short_title for axis in axes)]
+    for name in [*titles, COLUMNS["val_bits_per_byte"].unit, CHANGE.short_title]:
+        table.add_column(name, justify="left" if name in texts else "right")
+    for column in () if is_narrow else _WIDE:
+        table.add_column(column.short_title, justify="right")
     table.add_column("", no_wrap=True)
     for dataset in dict.fromkeys(record.spec.dataset for record in records):
         runs = sorted((record for record in records if record.spec.dataset == dataset), key=_order)
         marks = _marks(runs, None if ties is None else ties.get(dataset, ()))
         for record in runs[:max_rows]:
-            table.add_row(*_cells(record, [key for key, _ in axes], marks.get(record.run_id, ""), is_narrow))
+            table.add_row(*_cells(record, axes, marks.get(record.run_id, ""), is_narrow))
         if len(runs) > max_rows:
             table.add_row(Text(f"… {len(runs) - max_rows} more", style="dim"))
     return table
 
 
-def settings_of(record: RunRecord) -> dict[str, Any]:
-    """The settings of a run that can be an axis, flat."""
-    spec = record.spec
-    return (
-        {"model": spec.model, "seed": spec.seed}
-        | spec.training.model_dump()
-        | spec.adapter.model_dump()
-        | {"alpha": spec.adapter.alpha_value}
-    )
-
-
-def _varying(records: Sequence[RunRecord]) -> list[tuple[str, str]]:
+def _varying(records: Sequence[RunRecord]) -> list[Setting]:
     """The axes with more than one value; alpha is left out where it follows from the rank."""
-    settings = [settings_of(record) for record in records]
-    varying = [axis for axis in _AXES if len({repr(values[axis[0]]) for values in settings}) > 1]
-    if len({repr(record.spec.adapter.alpha) for record in records}) <= 1:
-        varying = [axis for axis in varying if axis[0] != "alpha"]
+    varying = [axis for axis in _AXES if len({axis.show(record.spec) for record in records} - {None}) > 1]
+    if len({record.spec.adapter.alpha for record in records}) <= 1:
+        varying = [axis for axis in varying if axis.key != "alpha"]
     return varying
 
 
@@ -111,25 +85,21 @@ def _marks(runs: Sequence[RunRecord], tied: Collection[str] | None) -> dict[str,
 
 def _configuration(record: RunRecord) -> str:
     """Everything but the seed."""
-    return repr(sorted((settings_of(record) | {"seed": 0}).items()))
+    return repr(axis_values(record.spec))
 
 
-def _cells(record: RunRecord, axes: Sequence[str], mark: str, is_narrow: bool) -> list[Text]:
-    settings = settings_of(record)
+def _cells(record: RunRecord, axes: Sequence[Setting], mark: str, is_narrow: bool) -> list[Text]:
     style = "bold green" if mark in {"best", "lowest"} else "green" if mark == "tie" else ""
     cells = [styled(record.spec.dataset, style, 40)]
-    cells += [styled(_short(settings[axis]), style, 40) for axis in axes]
-    figure, base = _figure(record), record.base_validation
-    cells.append(Text(bits(figure), style=style))
-    cells.append(Text(percent(figure / base.bits_per_byte - 1.0) if figure is not None and base is not None else "–"))
+    values = [axis.show(record.spec) for axis in axes]
+    cells += [styled(NONE if value is None else setting(value), style, 40) for value in values]
+    change = CHANGE.read(record)
+    cells.append(Text(bits(_figure(record)), style=style))
+    cells.append(Text(percent(change) if isinstance(change, float) else NONE))
     if not is_narrow:
         speed = record.speed.tokens_per_second if record.speed is not None else None
         cells.append(Text(bits(record.test.bits_per_byte if record.test is not None else None)))
-        cells.append(Text("–" if speed is None else f"{speed:,.0f}"))
+        cells.append(Text(count(speed)))
     if not mark and record.status is not Status.COMPLETED:
         return [*cells, Text(record.status.value.replace("_", " "), style="yellow" if _counts(record) else "red")]
     return [*cells, Text(mark, style=style)]
-
-
-def _short(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)

@@ -14,10 +14,11 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from lorabench.formatting import bits, duration, number
 from lorabench.record.schema import RunRecord, Status
 from lorabench.terminal.clock import Clock
 from lorabench.terminal.live import live_lines
-from lorabench.terminal.text import bits, clean, duration, make_console, number, percent, styled
+from lorabench.terminal.text import clean, make_console, percent, styled
 
 PLAIN_SECONDS = 10.0
 """Between two plain lines of one phase."""

@@ -14,21 +14,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lorabench.config import RunSpec
+from lorabench.record.columns import ADAPTER_ONLY, STEP_FIGURES
 from lorabench.record.schema import RunRecord, Sample, Scores
 
 Values = Mapping[str, Any]
 """Plain values by name; always with `step`."""
 
-STEP_FIELDS = (
-    "step",
-    "loss",
-    "smoothed_loss",
-    "learning_rate",
-    "gradient_norm",
-    "tokens_per_second",
-    "train_tokens",
-    "seconds",
-)
+STEP_FIELDS = tuple(STEP_FIGURES)
 """What is logged after every optimizer step."""
 
 
@@ -94,7 +86,7 @@ def run_config(run: TrackedRun) -> dict[str, Any]:
     facts = {"run_id": run.run_id, "attempt": run.attempt, "experiment": run.experiment}
     flat: dict[str, Any] = facts | spec | adapter | {"alpha": run.spec.adapter.alpha_value} | training
     if run.spec.adapter.method == "full":
-        flat |= dict.fromkeys(("rank", "alpha", "dropout", "target_modules"))
+        flat |= dict.fromkeys(ADAPTER_ONLY)
     flat |= {f"evaluation.{name}": value for name, value in evaluation.items()}
     return flat | dict(run.extra)
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from lorabench.cache import write_atomically
 from lorabench.errors import DownloadError, InputError, LorabenchError, UnknownNameError
+from lorabench.record.columns import STEP_FIGURES
 from lorabench.track.background import plain_reason
 from lorabench.track.jsonl import METRICS_NAME
 from lorabench.track.wandb_tracker import has_credentials, quieten
@@ -102,9 +103,7 @@ def metrics_line(row: Mapping[str, Any]) -> dict[str, Any] | None:
     return {"kind": "other", "step": int(row.get("_step", 0))} | figures if figures else None
 
 
-_STEP_NAMES = {
-    name: name for name in ("loss", "smoothed_loss", "learning_rate", "gradient_norm", "tokens_per_second", "seconds")
-} | {"tokens": "train_tokens"}
+_STEP_NAMES = {name: name for name in STEP_FIGURES if name not in {"step", "train_tokens"}} | {"tokens": "train_tokens"}
 _EVALUATION_NAMES = {"train_tokens": "train_tokens"}
 
 

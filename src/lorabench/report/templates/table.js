@@ -53,7 +53,8 @@ function drawHead() {
   const cells = shownColumns().map((column) => {
     const direction = table.sort !== column.key ? "none" : table.descending ? "descending" : "ascending";
     const button = element(
-      "button", { class: "plain", type: "button", "data-sort": column.key, onclick: () => sortBy(column.key) }, column.title);
+      "button", { class: "plain", type: "button", title: column.about, "data-sort": column.key,
+        onclick: () => sortBy(column.key) }, column.title);
     return element("th", { scope: "col", "aria-sort": direction, class: isText(column) ? "" : "n" }, button);
   });
   cells.unshift(element("th", { scope: "col", class: "screen" }, "curve"));
