@@ -9,8 +9,12 @@ from typing import Protocol
 NONE = "–"
 
 
-class Bounded(Protocol):
-    """An estimate's interval, as the analysis has it."""
+class Estimated(Protocol):
+    """An estimate and its interval, as the analysis has them."""
+
+    @property
+    def estimate(self) -> float:
+        """The figure."""
 
     @property
     def low(self) -> float | None:
@@ -35,7 +39,7 @@ def signed_bits(value: float | None) -> str:
     return NONE if value is None else f"{value:+.4f}".replace("-", "−")
 
 
-def span(interval: Bounded | None, *, is_signed: bool = False) -> str:
+def span(interval: Estimated | None, *, is_signed: bool = False) -> str:
     """The interval's ends, `0.9050 to 0.9190`; what its note says where it has none."""
     if interval is None:
         return NONE
@@ -48,6 +52,13 @@ def span(interval: Bounded | None, *, is_signed: bool = False) -> str:
 def percent(share: float | None) -> str:
     """A relative change with its sign, `−3.2 %`."""
     return NONE if share is None else f"{share * 100:+.1f}\u00a0%".replace("-", "−")
+
+
+def relative_gain(gain: Estimated | None, figure: Estimated | None) -> str:
+    """The gain as a share of the base, which is what was reached and what was gained together."""
+    if gain is None or figure is None or figure.estimate + gain.estimate <= 0:
+        return NONE
+    return percent(-gain.estimate / (figure.estimate + gain.estimate))
 
 
 def number(value: float | None, digits: int = 4) -> str:

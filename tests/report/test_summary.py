@@ -18,6 +18,8 @@ from lorabench.record.schema import Status
 from lorabench.record.store import RecordStore
 from lorabench.report.build import build_report, ties_of
 from lorabench.report.markdown import code_block, escape, table
+from lorabench.report.section import Report
+from lorabench.report.sections import all_sections
 from lorabench.report.summary import render_summary
 from tests.report.synthetic import SyntheticResults, Truth
 
@@ -60,7 +62,9 @@ def shown(text: str) -> str:
 
 
 def summary_of(results: SyntheticResults, **options: Any) -> str:
-    return render_summary(analyse(results.store.read_all()[0], results.store), **options)
+    records = results.store.read_all()[0]
+    report = Report(analyse(records, results.store), records, results.store, all_sections())
+    return render_summary(report, **options)
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -197,7 +201,8 @@ def test_the_same_records_give_the_same_summary(tmp_path: Path) -> None:
 
 
 def test_analysing_needs_neither_torch_nor_pandas() -> None:
-    code = "import sys, lorabench.analysis.analyse, lorabench.report.summary; print(sorted({'torch', 'pandas', "
-    code += "'scipy.stats', 'transformers'} & set(sys.modules)))"
+    code = "import sys, lorabench.analysis.analyse, lorabench.report.page, lorabench.report.sections as sections; "
+    code += "sections.all_sections(); "
+    code += "print(sorted({'torch', 'pandas', 'scipy.stats', 'transformers', 'matplotlib'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

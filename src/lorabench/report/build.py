@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from lorabench.analysis.findings import Findings
     from lorabench.record.schema import RunRecord
     from lorabench.record.store import RecordStore
+    from lorabench.report.section import Section
 
 
 @dataclass
@@ -33,13 +34,18 @@ def rebuild_table(store: RecordStore) -> None:
         write_csv(store.read_all()[0], store.results_dir / CSV_NAME)
 
 
-def build_report(store: RecordStore, *, figures: bool = True) -> ReportPaths:
-    """Table, summary, page and LaTeX table; with `figures` their files too. Raises DiskError."""
+def build_report(store: RecordStore, *, figures: bool = True, sections: Sequence[Section] | None = None) -> ReportPaths:
+    """Table, summary, page and LaTeX table; with `figures` their files too. `sections`: other than all there are.
+
+    Raises DiskError.
+    """
     from dataclasses import replace
 
     from lorabench.analysis.analyse import analyse
-    from lorabench.report.latex import LATEX_NAME, latex_table
+    from lorabench.report.latex import LATEX_NAME, render_latex
     from lorabench.report.page import PAGE_NAME, render_page
+    from lorabench.report.section import Report
+    from lorabench.report.sections import all_sections
     from lorabench.report.summary import SUMMARY_NAME, render_summary
 
     results = store.results_dir
@@ -52,15 +58,17 @@ def build_report(store: RecordStore, *, figures: bool = True) -> ReportPaths:
         findings = analyse(records, store)
         paths.problems += findings.problems
         findings = replace(findings, problems=tuple(paths.problems))
+        chosen = all_sections() if sections is None else sections
+        report = Report(findings, records, store, chosen, shlex.quote(str(store.output_dir)))
         if figures:
             from lorabench.report.figures import write_figures
 
-            paths.written += write_figures(findings, records, store)
+            paths.written += write_figures(report)
         drawn = {path.stem for path in (results / "figures").glob("*.svg")}
         texts = {
-            SUMMARY_NAME: render_summary(findings, drawn, shlex.quote(str(store.output_dir))),
-            PAGE_NAME: render_page(findings, records, store),
-            LATEX_NAME: latex_table(records),
+            SUMMARY_NAME: render_summary(report, drawn),
+            PAGE_NAME: render_page(report),
+            LATEX_NAME: render_latex(report),
         }
         for name, text in texts.items():
             write_atomically(results / name, text.encode("utf-8", errors="backslashreplace"))

@@ -12,14 +12,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lorabench.analysis.findings import Findings
 from lorabench.cache import write_atomically
 from lorabench.formatting import shorten
-from lorabench.record.schema import RunRecord
-from lorabench.record.store import RecordStore
-from lorabench.report.curves import curves_picture
 from lorabench.report.picture import Kind, Matrix, Panel, Picture, Series
-from lorabench.report.pictures import make_pictures
+from lorabench.report.section import Report, in_order
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -52,13 +48,13 @@ _STYLE: dict[str, Any] = {
 }
 
 
-def write_figures(findings: Findings, records: Sequence[RunRecord], store: RecordStore) -> list[Path]:
+def write_figures(report: Report) -> list[Path]:
     """Draw every figure there is data for; figures of an earlier build that are no longer true are removed.
 
     Raises DiskError where one cannot be written.
     """
-    folder = store.results_dir / "figures"
-    pictures = [*make_pictures(findings).values(), curves_picture(findings, records, store)]
+    folder = report.store.results_dir / "figures"
+    pictures = [picture for section in in_order(report.sections) if (picture := report.picture_of(section)) is not None]
     written = []
     with _drawing():
         for picture in pictures:

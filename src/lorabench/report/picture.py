@@ -8,6 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from lorabench.analysis.findings import Findings
+from lorabench.analysis.statistics import Interval
+
+BITS_TITLE = "validation bits per byte"
+MAX_NAME = 26
+"""Characters of a name beside an axis."""
+
 
 class Kind(StrEnum):
     """How a panel's series are drawn."""
@@ -82,3 +89,13 @@ class Picture:
     panels: tuple[Panel | Matrix, ...]
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+
+
+def interval_point(x: float, interval: Interval, *lines: str) -> Point:
+    """A figure with its interval."""
+    return Point(x, interval.estimate, interval.low, interval.high, lines)
+
+
+def colours_of(findings: Findings) -> dict[str, int]:
+    """The place in the palette of each model."""
+    return {model.name: index for index, model in enumerate(findings.overview.models)}

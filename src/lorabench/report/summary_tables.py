@@ -1,28 +1,20 @@
-"""Tables of the summary that several of its parts share: comparisons, the values of an axis, what runs take."""
+"""Tables of the summary that several sections share: comparisons, and the values of an axis."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from lorabench.analysis.findings import AxisFindings, Comparison, Findings
-from lorabench.formatting import NONE, bits, count, millions, number, signed_bits, size, span
+from lorabench.formatting import NONE, bits, signed_bits, span
 from lorabench.report.markdown import bullets, escape, table
+from lorabench.report.section import References
 
 MAX_CANDIDATES = 12
 """Shown of one corpus; the results table holds them all."""
 
 
-class References:
-    """Short names for candidates, given in the order in which they are mentioned."""
-
-    def __init__(self) -> None:
-        self.names: dict[str, str] = {}
-
-    def __call__(self, key: str) -> str:
-        return self.names.setdefault(key, f"c{len(self.names) + 1}")
-
-
 def comparison_table(comparisons: Sequence[Comparison]) -> str:
+    """Each difference with its interval, corrected p and verdict."""
     rows = [
         [
             f"{escape(item.first)} − {escape(item.second)}",
@@ -36,21 +28,8 @@ def comparison_table(comparisons: Sequence[Comparison]) -> str:
     return table(["comparison", "difference", "95 % interval", "corrected p", "verdict"], rows)
 
 
-def configuration_part(findings: Findings, reference: References) -> list[str]:
-    parts = ["## 4. LoRA configuration analysis"]
-    groups = (
-        ("Rank", findings.ranks, "Only one rank was tried, so ranks cannot be compared."),
-        ("Learning rate", findings.learning_rates, "Only one learning rate was tried, so rates cannot be compared."),
-        ("Other settings", findings.other_axes, ""),
-    )
-    for title, axes, otherwise in groups:
-        if axes or otherwise:
-            parts.append(f"### {title}")
-        parts += [part for axis in axes for part in axis_section(findings, axis, reference)] if axes else [otherwise]
-    return parts
-
-
-def axis_section(findings: Findings, axis: AxisFindings, reference: References) -> list[str]:
+def axis_blocks(findings: Findings, axis: AxisFindings, reference: References) -> list[str]:
+    """What was found of one setting: the claim, its values at their best, their comparisons, and what limits them."""
     rows = [
         [
             escape(level.shown),
@@ -82,59 +61,3 @@ def axis_section(findings: Findings, axis: AxisFindings, reference: References) 
         *([comparison_table(axis.comparisons)] if axis.comparisons else []),
         bullets(axis.caveats) if axis.caveats else "",
     ]
-
-
-def efficiency_part(findings: Findings, reference: References) -> list[str]:
-    title = "## 5. Training efficiency"
-    if not findings.efficiency:
-        return [title, "No run has a result yet."]
-    parts = [
-        title,
-        "Medians over seeds; compare only within one table. Tokens per second are comparable within one tokenizer, "
-        "bytes per second between models. On a front is what no other configuration beats in quality and that cost.",
-    ]
-    places = dict.fromkeys((point.corpus, point.hardware, point.precision) for point in findings.efficiency)
-    for corpus, hardware, precision in places:
-        points = [
-            item
-            for item in findings.efficiency
-            if (item.corpus, item.hardware, item.precision) == (corpus, hardware, precision)
-        ]
-        rows = [
-            [
-                reference(point.candidate),
-                escape(findings.candidate(point.candidate).label),
-                bits(point.bits_per_byte),
-                count(point.cost.tokens_per_second),
-                count(point.cost.bytes_per_second),
-                number(point.cost.train_seconds, 3),
-                size(point.cost.peak_memory_bytes),
-                size(point.cost.adapter_bytes),
-                millions(point.cost.trainable_parameters),
-                _fronts(
-                    (point.on_speed_front, "speed"), (point.on_memory_front, "memory"), (point.on_size_front, "size")
-                ),
-            ]
-            for point in points[:MAX_CANDIDATES]
-        ]
-        headings = [
-            "",
-            "configuration",
-            "bits per byte",
-            "tokens/s",
-            "bytes/s",
-            "training, s",
-            "peak memory",
-            "adapter",
-        ]
-        parts += [
-            f"**{escape(corpus)}, {escape(hardware)}, {escape(precision)}**",
-            table([*headings, "trainable", "on the front of"], rows, 2),
-        ]
-        more = len(points) - len(rows)
-        parts.append(f"… and {more} more configurations." if more > 0 else "")
-    return parts
-
-
-def _fronts(*fronts: tuple[bool, str]) -> str:
-    return ", ".join(name for is_on, name in fronts if is_on)

@@ -71,3 +71,5 @@ function startCurves() {
   curves.chosen = read("curves-first");
   drawCurves();
 }
+
+startCurves();

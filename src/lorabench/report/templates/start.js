@@ -6,6 +6,4 @@ const sized = new ResizeObserver((entries) => {
   }
 });
 document.querySelectorAll(".scroll").forEach((box) => sized.observe(box));
-startCurves();
-startTable();
 startFigures();

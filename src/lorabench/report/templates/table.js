@@ -172,3 +172,5 @@ function startTable() {
   byId("run-close").addEventListener("click", () => byId("run-dialog").close());
   updateTable();
 }
+
+startTable();

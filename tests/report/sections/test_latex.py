@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lorabench.record.schema import Status
-from lorabench.report.latex import latex_table, latex_text
+from lorabench.report.latex import latex_text
+from lorabench.report.sections.runs import latex_table
 from lorabench.report.table import csv_rows
 from tests.report.synthetic import SyntheticResults
 

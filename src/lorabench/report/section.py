@@ -1,0 +1,138 @@
+"""What a section of the report is: its part of the page, of the summary, of the LaTeX file, and its figure.
+
+Each section is one file in `report/sections/` with a `SECTION`; page, summary, LaTeX and figures go through them in
+order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from lorabench.analysis.findings import Findings
+from lorabench.record.schema import RunRecord
+from lorabench.record.store import RecordStore
+from lorabench.report.picture import Picture
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+class References:
+    """Short names for candidates (c1, c2, …), given in the order in which the summary mentions them."""
+
+    def __init__(self) -> None:
+        self.names: dict[str, str] = {}
+
+    def __call__(self, key: str) -> str:
+        return self.names.setdefault(key, f"c{len(self.names) + 1}")
+
+
+class Chapter(Enum):
+    """The chapters of the summary, in their order."""
+
+    TOP = ""
+    OVERVIEW = "Overview"
+    MODELS = "Model hierarchy"
+    BEST = "Best model per dataset"
+    CONFIGURATION = "LoRA configuration analysis"
+    EFFICIENCY = "Training efficiency"
+    REPRODUCTION = "How to reproduce"
+    NEXT_STEPS = "Next steps"
+
+
+def with_picture(report: Report, picture: Picture | None) -> Mapping[str, Any] | None:
+    """A part of the page that is there where its figure is."""
+    return None if picture is None else {"picture": picture}
+
+
+def _no_data(report: Report) -> Mapping[str, object]:
+    return {}
+
+
+@dataclass(frozen=True)
+class PagePart:
+    """A part of the page."""
+
+    template: str
+    """Jinja, and every value is escaped; the filters and macros are those of `report.page`."""
+    title: str = ""
+    """In the page's list of sections; empty: it goes on within the section before it."""
+    values: Callable[[Report, Picture | None], Mapping[str, Any] | None] = with_picture
+    """What the template is given; None where there is nothing to show."""
+    data: Callable[[Report], Mapping[str, object]] = _no_data
+    """By the id of an element: what the script reads from it as JSON."""
+    script: str = ""
+    """JavaScript, run as part of the page's own script once the page is there."""
+
+
+@dataclass(frozen=True)
+class SummaryPart:
+    """A part of the summary."""
+
+    chapter: Chapter
+    render: Callable[[Report, References], Sequence[str]] = lambda report, reference: ()
+    """Blocks of Markdown; outside text goes through `markdown.escape`."""
+    caption: str = ""
+    """Of the section's figure, which stands at the end of the chapter where the figure was drawn."""
+    place: int | None = None
+    """Where the order within the chapter is not that of the page."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """One section of the report; what it has no part of is None."""
+
+    name: str
+    """Unique; the id of its element on the page."""
+    place: int
+    """Sections come in this order, those of one place by name."""
+    page: PagePart | None = None
+    summary: SummaryPart | None = None
+    latex: Callable[[Report], str] | None = None
+    """LaTeX; outside text goes through `latex.latex_text`."""
+    picture: Callable[[Report], Picture] | None = None
+    """Its figure, drawn on the page and as a file; one without panels is not drawn."""
+    is_drawn_on_page: bool = True
+    """False where the page draws the figure's subject in its own way."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What sections are written from."""
+
+    findings: Findings
+    records: Sequence[RunRecord]
+    store: RecordStore
+    sections: Sequence[Section]
+    output_dir: str = "outputs"
+    """As it is typed in a command."""
+    _pictures: dict[str, Picture | None] = field(default_factory=dict)
+
+    @cached_property
+    def ordered(self) -> list[RunRecord]:
+        """The records by corpus, the lowest figure first; what has no figure last."""
+        return sorted(self.records, key=_order)
+
+    def picture_of(self, section: Section) -> Picture | None:
+        """The section's figure; None where there is nothing to draw."""
+        if section.name not in self._pictures:
+            picture = section.picture(self) if section.picture is not None else None
+            self._pictures[section.name] = picture if picture is not None and picture.panels else None
+        return self._pictures[section.name]
+
+
+def _order(record: RunRecord) -> tuple[str, bool, float, str]:
+    figure = None if record.validation is None else record.validation.bits_per_byte
+    return record.spec.dataset, figure is None, figure or 0.0, record.run_id
+
+
+def in_order(sections: Sequence[Section]) -> list[Section]:
+    """Raises ValueError where two have one name."""
+    names = [section.name for section in sections]
+    if len(set(names)) < len(names):
+        raise ValueError(f"two sections of the report are called {next(n for n in names if names.count(n) > 1)}")
+    return sorted(sections, key=lambda section: (section.place, section.name))

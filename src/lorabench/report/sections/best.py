@@ -1,0 +1,142 @@
+"""What is best on each corpus, and what cannot be told from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lorabench.analysis.comparisons import oriented
+from lorabench.analysis.findings import Candidate, Comparison, CorpusFindings, Findings, Verdict
+from lorabench.formatting import NONE, bits, number, relative_gain, signed_bits, span
+from lorabench.report.markdown import escape, table
+from lorabench.report.picture import Picture
+from lorabench.report.section import Chapter, PagePart, References, Report, Section, SummaryPart
+from lorabench.report.summary_tables import MAX_CANDIDATES
+
+_PAGE = """
+<h2>Best per corpus</h2>
+<p class="lead">Chosen on validation; test was scored once per finished run and is shown beside what validation
+ chose.</p>
+<div class="scroll" role="region" aria-label="best per corpus"><table>
+  <thead><tr><th scope="col">corpus</th><th scope="col">lowest</th><th scope="col" class="n">bits/byte</th>
+    <th scope="col" class="n">95 % interval</th><th scope="col" class="n">gain</th><th scope="col" class="n">test</th>
+    <th scope="col" class="n">seeds</th><th scope="col" class="n">tied</th></tr></thead>
+  <tbody>{% for row in rows %}<tr><th scope="row"><bdi>{{ row.corpus }}</bdi></th><td><bdi>{{ row.label }}</bdi></td>
+    <td class="n">{{ row.bits }}</td><td class="n"><span class="range">{{ row.range }}</span></td>
+    <td class="n">{{ row.gain }}</td><td class="n">{{ row.test }}</td><td class="n">{{ row.num_seeds }}</td>
+    <td class="n">{{ row.tied }}</td></tr>{% endfor %}</tbody></table></div>
+<ul class="caveats">{% for claim in claims %}<li><bdi>{{ claim | prose }}</bdi></li>{% endfor %}</ul>
+"""
+
+
+def _values(report: Report, picture: Picture | None) -> Mapping[str, Any] | None:
+    corpora = report.findings.corpora
+    if not corpora:
+        return None
+    rows = [_best_row(report.findings, corpus) for corpus in corpora]
+    return {"rows": rows, "claims": [corpus.best.claim for corpus in corpora]}
+
+
+def _best_row(findings: Findings, corpus: CorpusFindings) -> dict[str, Any]:
+    if corpus.best.lowest is None:
+        return {"corpus": corpus.label, "label": "no result"} | dict.fromkeys(
+            ("bits", "range", "gain", "test", "num_seeds", "tied"), NONE
+        )
+    lowest = findings.candidate(corpus.best.lowest)
+    reading = findings.test_of(lowest.key)
+    return {
+        "corpus": corpus.label,
+        "label": lowest.label,
+        "bits": bits(lowest.bits_per_byte.estimate),
+        "range": span(lowest.bits_per_byte),
+        "gain": relative_gain(lowest.gain, lowest.bits_per_byte),
+        "test": bits(reading.bits_per_byte.estimate) if reading and reading.bits_per_byte else NONE,
+        "num_seeds": len(lowest.seeds),
+        "tied": f"{len(corpus.best.tied)} of {len(corpus.candidates)}" if not corpus.best.is_decided else "alone",
+    }
+
+
+def _summary(report: Report, reference: References) -> list[str]:
+    findings = report.findings
+    if not findings.corpora:
+        return ["No run has a result yet."]
+    several = len({candidate.model for corpus in findings.corpora for candidate in corpus.candidates}) > 1
+    parts = [
+        "The metric is validation bits per byte, mean over seeds; lower is better. Gain is the base minus the adapted."
+        + ("" if several else " With one model there is no best model; what follows compares its configurations.")
+    ]
+    for corpus in findings.corpora:
+        parts += [f"### {escape(corpus.label)}", _model_claim(findings, corpus), f"{escape(corpus.best.claim)}."]
+        parts += _candidate_table(findings, corpus, reference)
+    return parts
+
+
+def _model_claim(findings: Findings, corpus: CorpusFindings) -> str:
+    """The best model of the corpus, which the hierarchy compared on settings that all models were tried with."""
+    axis = next((axis for axis in findings.hierarchy.per_corpus if axis.corpus == corpus.label), None)
+    if axis is not None:
+        return f"{escape(axis.claim)}."
+    model = corpus.candidates[0].model if corpus.candidates else ""
+    return f"No best model here: only {escape(model)} was tried on it."
+
+
+def _candidate_table(findings: Findings, corpus: CorpusFindings, reference: References) -> list[str]:
+    verdicts = {item.second: item for item in corpus.best.comparisons}
+    rows = []
+    for candidate in corpus.candidates[:MAX_CANDIDATES]:
+        compared, reading = verdicts.get(candidate.key), findings.test_of(candidate.key)
+        rows.append(
+            [
+                reference(candidate.key),
+                escape(candidate.label),
+                str(len(candidate.seeds)),
+                bits(candidate.bits_per_byte.estimate),
+                span(candidate.bits_per_byte),
+                bits(candidate.seed_deviation),
+                bits(candidate.base_bits_per_byte),
+                f"{signed_bits(candidate.gain.estimate)} ({span(candidate.gain, is_signed=True)})"
+                if candidate.gain
+                else NONE,
+                _standing(corpus, candidate, compared),
+                bits(reading.bits_per_byte.estimate) if reading and reading.bits_per_byte else NONE,
+            ]
+        )
+    headings = ["", "configuration", "seeds", "bits per byte", "95 % interval", "seed spread", "base", "gain"]
+    more = len(corpus.candidates) - len(rows)
+    note = f"… and {more} more configurations; benchmark\\_results.csv holds every run." if more > 0 else ""
+    return [table([*headings, "against the lowest", "test"], rows, 2), note, _other_metrics(corpus, reference)]
+
+
+def _standing(corpus: CorpusFindings, candidate: Candidate, compared: Comparison | None) -> str:
+    if candidate.key == corpus.best.lowest:
+        return "**best**" if corpus.best.is_decided else "lowest"
+    if compared is None or compared.difference is None:
+        return f"not compared: {escape(compared.reason)}" if compared else NONE
+    opposite = oriented([compared], candidate.key, compared.first)
+    shown = f"{signed_bits(opposite.estimate)} ({span(opposite, is_signed=True)})" if opposite else NONE
+    return f"{shown}, {'higher' if compared.verdict is Verdict.LOWER else 'no detectable difference'}"
+
+
+def _other_metrics(corpus: CorpusFindings, reference: References) -> str:
+    rows = [
+        [
+            reference(candidate.key),
+            number(candidate.perplexity),
+            bits(candidate.bits_per_token),
+            number(candidate.word_perplexity),
+            bits(candidate.last_bits_per_byte),
+            bits(candidate.best_checkpoint_bits_per_byte),
+            number(candidate.last_training_loss),
+        ]
+        for candidate in corpus.candidates[:MAX_CANDIDATES]
+    ]
+    headings = ["", "token perplexity", "bits per token", "word perplexity"]
+    return table([*headings, "at the last step", "at the best checkpoint", "last training loss"], rows)
+
+
+SECTION = Section(
+    "corpora",
+    300,
+    page=PagePart(_PAGE, "Best per corpus", _values),
+    summary=SummaryPart(Chapter.BEST, _summary),
+)

@@ -1,0 +1,54 @@
+"""Runs without a result, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lorabench.formatting import NONE
+from lorabench.report.markdown import escape, table
+from lorabench.report.picture import Picture
+from lorabench.report.section import Chapter, PagePart, References, Report, Section, SummaryPart
+
+MAX_FAILURES = 50
+"""In the summary; the page has more, and the table of all runs every one."""
+_PAGE = """
+<h2>Runs without a full result</h2>
+<p class="lead">{{ runs | length | count }} of {{ num_runs | count }} runs. They are in no comparison; the same command
+ tries them again.</p>
+<div class="scroll" role="region" aria-label="runs without a full result"><table>
+  <thead><tr><th scope="col">state</th><th scope="col">configuration</th><th scope="col">corpus</th>
+    <th scope="col">reason</th></tr></thead>
+  <tbody>{% for run in runs[:max_table_rows] %}<tr>
+    <td><span class="badge bad">{{ run.status.value | replace("_", " ") }}</span></td>
+    <td><bdi>{{ run.label }}</bdi></td><td><bdi>{{ run.corpus }}</bdi></td>
+    <td><bdi>{{ run.reason }}</bdi></td></tr>{% endfor %}</tbody></table></div>
+{% if runs | length > max_table_rows %}<p class="note">The first {{ max_table_rows }}; filter the table of all runs by
+ status for the others.</p>{% endif %}
+"""
+
+
+def _values(report: Report, picture: Picture | None) -> Mapping[str, Any] | None:
+    unfinished = report.findings.unfinished
+    return {"runs": unfinished, "num_runs": report.findings.overview.num_runs} if unfinished else None
+
+
+def _summary(report: Report, reference: References) -> list[str]:
+    unfinished = report.findings.unfinished
+    if not unfinished:
+        return []
+    rows = [
+        [escape(item.run_id), item.status.value.replace("_", " "), escape(item.reason or NONE, 500)]
+        for item in unfinished[:MAX_FAILURES]
+    ]
+    more = len(unfinished) - len(rows)
+    note = f"… and {more} more; benchmark\\_results.csv lists them all." if more else ""
+    return ["### Runs without a result", table(["run", "state", "reason"], rows, 3), note]
+
+
+SECTION = Section(
+    "failures",
+    1200,
+    page=PagePart(_PAGE, "Failures", _values),
+    summary=SummaryPart(Chapter.OVERVIEW, _summary),
+)

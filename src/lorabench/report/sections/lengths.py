@@ -1,0 +1,84 @@
+"""Whether a model, or an adapter, does better on short or on long documents."""
+
+from __future__ import annotations
+
+from lorabench.formatting import bits, count, number, size
+from lorabench.report.markdown import escape, table
+from lorabench.report.picture import BITS_TITLE, Kind, Panel, Picture, Point, Series, colours_of
+from lorabench.report.section import Chapter, PagePart, References, Report, Section, SummaryPart
+
+_PAGE = "<h2>By document length</h2>{{ figure(picture) }}"
+
+
+def _summary(report: Report, reference: References) -> list[str]:
+    rows = [
+        [
+            escape(bucket.corpus),
+            reference(bucket.candidate),
+            f"{count(bucket.low_bytes)} to {count(bucket.high_bytes)}",
+            count(bucket.num_documents),
+            number(bucket.perplexity),
+            bits(bucket.bits_per_byte),
+            bits(bucket.base_bits_per_byte),
+        ]
+        for bucket in report.findings.length_buckets
+    ]
+    headings = ["corpus", "", "bytes", "documents", "token perplexity", "bits per byte", "base"]
+    return ["### By document length", table(headings, rows, 2)] if rows else []
+
+
+def _picture(report: Report) -> Picture:
+    """Bits per byte by the length of the document."""
+    findings, colours = report.findings, colours_of(report.findings)
+    panels = []
+    for corpus in dict.fromkeys(bucket.corpus for bucket in findings.length_buckets):
+        buckets = [bucket for bucket in findings.length_buckets if bucket.corpus == corpus]
+        bounds = sorted({(bucket.low_bytes, bucket.high_bytes) for bucket in buckets})
+        series = []
+        for model in dict.fromkeys(bucket.model for bucket in buckets):
+            own = [bucket for bucket in buckets if bucket.model == model]
+            for name, is_base in ((model, False), (f"{model}, base", True)):
+                points = tuple(
+                    Point(
+                        bounds.index((item.low_bytes, item.high_bytes)),
+                        figure,
+                        lines=(
+                            name,
+                            f"{bits(figure)} on {count(item.num_documents)} documents",
+                            f"of {size(item.low_bytes)} to {size(item.high_bytes)}",
+                        ),
+                    )
+                    for item in own
+                    if (figure := item.base_bits_per_byte if is_base else item.bits_per_byte) is not None
+                )
+                if points:
+                    series.append(Series(name, colours.get(model, 0), points, is_dashed=is_base))
+        ticks = tuple((float(i), size(high)) for i, (_, high) in enumerate(bounds))
+        sentence = "The best configuration of each model, and its base, by the length of the document"
+        if len(bounds) > 1:
+            panels.append(
+                Panel(corpus, sentence, Kind.LINES, "documents up to", BITS_TITLE, tuple(series), ticks=ticks)
+            )
+    rows = tuple(
+        (
+            item.corpus,
+            item.model,
+            f"{size(item.low_bytes)} to {size(item.high_bytes)}",
+            count(item.num_documents),
+            bits(item.base_bits_per_byte),
+            bits(item.bits_per_byte),
+            number(item.perplexity),
+        )
+        for item in findings.length_buckets
+    )
+    columns = ("corpus", "model", "document", "documents", "base bits/byte", "bits/byte", "perplexity")
+    return Picture("document_length", "By document length", tuple(panels), columns, rows)
+
+
+SECTION = Section(
+    "lengths",
+    800,
+    page=PagePart(_PAGE, "Document length"),
+    summary=SummaryPart(Chapter.BEST, _summary, "Bits per byte by document length"),
+    picture=_picture,
+)
