@@ -11,6 +11,7 @@ from typing import Any
 
 from lorabench.adapters.targets import count_trainable, resolve_targets
 from lorabench.config import AdapterSettings, Experiment, RunSpec, TrainingSettings
+from lorabench.content import given_name
 from lorabench.data.planning import DatasetPlan, plan_dataset
 from lorabench.data.text_size import TextQuestion, TextSize
 from lorabench.errors import ConfigError
@@ -205,11 +206,9 @@ def make_plan(experiment: Experiment) -> Plan:
     most = max(training.train_bytes for training in experiment.trainings())
     datasets = [plan_dataset(reference, experiment.text_field, most) for reference in experiment.datasets]
     also_on = tuple(plan_dataset(reference, experiment.text_field, most) for reference in experiment.evaluation.also_on)
-    for kind, plans in (("models", models), ("datasets", datasets), ("evaluation.also_on", also_on)):
-        names = [plan.name for plan in plans]
-        for name in names:
-            if names.count(name) > 1:
-                raise ConfigError(f"{kind}: two entries are called {name!r}; rename one of the files or folders")
+    _check_names("models", models)
+    _check_names("datasets", datasets)
+    _check_names("evaluation.also_on", also_on)
     groups = tuple(_make_group(experiment, model, dataset, also_on) for model in models for dataset in datasets)
     seen: dict[str, PlannedRun] = {}
     for group in groups:
@@ -218,6 +217,15 @@ def make_plan(experiment: Experiment) -> Plan:
                 raise ConfigError(f"two runs would be the same ({run.run_id}); an axis holds equal values")
             seen[run.run_id] = run
     return Plan(experiment=experiment, groups=groups, warnings=tuple(_warnings(groups)))
+
+
+def _check_names(key: str, plans: Sequence[ModelPlan | DatasetPlan]) -> None:
+    """Raise ConfigError where two entries are one: names say what is in a file or folder, not where it lies."""
+    first: dict[str, str] = {}
+    for plan in plans:
+        if plan.name in first:
+            raise ConfigError(f"{key}: {first[plan.name]} and {plan.reference} are the same ({plan.name}); list one")
+        first[plan.name] = plan.reference
 
 
 def _make_group(
@@ -359,6 +367,6 @@ def _warnings(groups: Sequence[Group]) -> list[str]:
     found.extend(
         f"{group.model.name} was trained on {group.dataset.name}: its scores there flatter it"
         for group in groups
-        if group.model.name in group.dataset.contaminates
+        if given_name(group.model.name) in group.dataset.contaminates
     )
     return found

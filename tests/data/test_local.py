@@ -89,7 +89,7 @@ def test_a_file_is_a_corpus(tmp_path: Path, cache: Path) -> None:
     path = write_jsonl(tmp_path / "my letters (2).jsonl", [{"text": text} for text in TEXTS])
     assert read_corpus_info(str(path)) is None
     corpus = load_corpus(str(path), max_train_bytes=1000)
-    assert corpus.name == "my_letters_2"
+    assert corpus.name == f"my_letters_2-{corpus.revision[:8]}"
     assert sorted(d.text for kept in corpus.splits.values() for d in kept) == sorted(TEXTS)
     assert read_corpus_info(str(path)) == corpus.info
     path.write_text(path.read_text().replace("number 3 ", "number three "), encoding="utf-8")

@@ -33,7 +33,7 @@ def model(tiny_model: Callable[[str], Path], tmp_path: Path) -> Path:
 
 def test_a_folder_is_a_model(model: Path, cache: Path) -> None:
     location = locate_model(str(model))
-    assert location.name == "my_model"
+    assert location.name == f"my_model-{location.revision[:8]}"
     assert location.folder == model
     assert location.info.source == "folder"
     assert location.info.family == "llama"

@@ -15,6 +15,7 @@ from lorabench.analysis.pairing import MISSING_DOCUMENTS, Measured, Pairs, seed_
 from lorabench.analysis.statistics import Interval, compare_pair, estimate_figure, holm, stack
 from lorabench.analysis.validation import ValidationRun
 from lorabench.config import RunSpec
+from lorabench.content import short_revision
 from lorabench.formatting import setting
 from lorabench.identity import fingerprint
 from lorabench.record.columns import AXES, axis_values
@@ -67,13 +68,14 @@ def describe(settings: Mapping[str, Setting], varied: Sequence[str]) -> str:
 
 def model_labels(runs: Sequence[ValidationRun]) -> dict[tuple[str, str], str]:
     """(name, revision) -> name, with the revision where one name stands for several."""
-    return _labels({(run.spec.model, run.spec.model_revision) for run in runs})
+    return labels_of({(run.spec.model, run.spec.model_revision) for run in runs})
 
 
-def _labels(pairs: set[tuple[str, str]]) -> dict[tuple[str, str], str]:
+def labels_of(pairs: set[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """(name, revision) -> name, with the revision where one name stands for several."""
     count = Counter(name for name, _ in pairs)
     return {
-        (name, revision): name if count[name] == 1 else f"{name} (revision {revision[:8]})"
+        (name, revision): name if count[name] == 1 else f"{name} (revision {short_revision(revision)})"
         for name, revision in sorted(pairs)
     }
 
@@ -124,19 +126,23 @@ def _corpora(runs: Sequence[ValidationRun]) -> dict[str, list[ValidationRun]]:
         ordered[0] = ordered[0] + unknown
         sets += ordered
     sets.sort(key=lambda members: (members[0].spec.dataset, -len(members)))
-    count = Counter(members[0].spec.dataset for members in sets)
+    names = labels_of({(members[0].spec.dataset, members[0].spec.dataset_revision) for members in sets})
+    named = [names[members[0].spec.dataset, members[0].spec.dataset_revision] for members in sets]
     labelled: dict[str, list[ValidationRun]] = {}
-    for members in sets:
-        name, scores = members[0].spec.dataset, members[0].validation
+    for name, members in zip(named, sets, strict=True):
         label = name
-        if count[name] > 1 and scores is not None:
-            stride = members[0].spec.evaluation.stride
-            label = f"{name} ({scores.num_documents:,} documents, {scores.num_bytes:,} bytes"
-            label += f", stride {stride})" if stride else ")"
+        if named.count(name) > 1 and members[0].validation is not None:
+            label = f"{name} ({_extent(members[0].validation, members[0].spec.evaluation.stride)})"
         while label in labelled:
-            label += f" of revision {members[0].spec.dataset_revision[:8]}" if "revision" not in label else " again"
+            label += " again"
         labelled[label] = members
     return labelled
+
+
+def _extent(scores: Scores, stride: int | None) -> str:
+    """How much text was scored, and how."""
+    scored = f"{scores.num_documents:,} documents, {scores.num_bytes:,} bytes"
+    return f"{scored}, stride {stride}" if stride else scored
 
 
 def _same_corpus(one: RunSpec, two: RunSpec) -> bool:

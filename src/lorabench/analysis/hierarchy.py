@@ -12,6 +12,7 @@ from lorabench.analysis.comparisons import answer, ask, compared, oriented, show
 from lorabench.analysis.findings import AxisFindings, Comparison, ModelHierarchy, ModelRank, Verdict
 from lorabench.analysis.pairing import Measured, Pairing, seed_note
 from lorabench.analysis.statistics import Interval, holm, mean_of, stack
+from lorabench.content import given_name
 from lorabench.formatting import bits
 
 
@@ -163,6 +164,6 @@ def contamination(groups: Sequence[CorpusGroup]) -> list[str]:
             f"{run.spec.model} was trained on text of {group.label} before, which flatters it there"
             for group in groups
             for run in group.runs
-            if run.dataset is not None and run.spec.model in run.dataset.contaminates
+            if run.dataset is not None and given_name(run.spec.model) in run.dataset.contaminates
         }
     )

@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from lorabench.analysis.candidates import CorpusGroup
+from lorabench.analysis.candidates import CorpusGroup, labels_of
 from lorabench.analysis.comparisons import verdict_of
 from lorabench.analysis.findings import DriftCell, EfficiencyPoint, LengthBucket, Verdict
 from lorabench.analysis.pairing import Measured, seed_note
 from lorabench.analysis.statistics import Interval, Uncertain, compare_pair, holm, stack
 from lorabench.analysis.validation import DriftReader
-from lorabench.record.schema import Scores
+from lorabench.record.schema import Drift, Scores
 
 _NUM_BUCKETS = 4
 _LN2 = float(np.log(2.0))
@@ -27,10 +27,11 @@ def best_of_each_model(group: CorpusGroup) -> list[Measured]:
 def drift_matrix(groups: Sequence[CorpusGroup], read: DriftReader) -> tuple[DriftCell, ...]:
     """Every model's best adapter of each corpus, on the corpora it was also scored on."""
     drafts: list[tuple[DriftCell, Uncertain | None]] = []
-    for group in groups:
-        for item in best_of_each_model(group):
-            names = dict.fromkeys(drift.dataset for run in item.runs for drift in run.drift)
-            drafts += [_drift_cell(item, name, read) for name in names]
+    chosen = [item for group in groups for item in best_of_each_model(group)]
+    elsewhere = {item.key: dict.fromkeys(_text_of(d) for run in item.runs for d in run.drift) for item in chosen}
+    labels = labels_of({corpus for corpora in elsewhere.values() for corpus in corpora})
+    for item in chosen:
+        drafts += [_drift_cell(item, corpus, labels[corpus], read) for corpus in elsewhere[item.key]]
     measured = [difference for _, difference in drafts if difference is not None]
     corrected = iter(holm(stack(measured).p_value()) if measured else ())
     return tuple(
@@ -43,12 +44,19 @@ def _with_verdict(cell: DriftCell, difference: float, adjusted_p: float) -> Drif
     return DriftCell(**(vars(cell) | {"verdict": verdict_of(difference, adjusted_p)}))
 
 
-def _drift_cell(item: Measured, dataset: str, read: DriftReader) -> tuple[DriftCell, Uncertain | None]:
-    found = [(run, drift) for run in item.runs for drift in run.drift if drift.dataset == dataset]
+def _text_of(drift: Drift) -> tuple[str, str]:
+    """Which text was scored: seeds that were scored on two revisions of a corpus are not averaged."""
+    return drift.dataset, drift.revision
+
+
+def _drift_cell(
+    item: Measured, corpus: tuple[str, str], label: str, read: DriftReader
+) -> tuple[DriftCell, Uncertain | None]:
+    found = [(run, drift) for run in item.runs for drift in run.drift if _text_of(drift) == corpus]
     base = float(np.mean([drift.base.bits_per_byte for _, drift in found]))
     adapted = float(np.mean([drift.adapted.bits_per_byte for _, drift in found]))
     seeds = tuple(run.spec.seed for run, _ in found)
-    tables = [table for run, _ in found if (table := read(run.run_id, dataset)) is not None]
+    tables = [table for run, _ in found if (table := read(run.run_id, corpus[0])) is not None]
     difference = None
     num_documents = found[0][1].adapted.num_documents
     change = Interval(adapted - base, None, None, num_documents, len(seeds), "per-document results are missing")
@@ -60,7 +68,7 @@ def _drift_cell(item: Measured, dataset: str, read: DriftReader) -> tuple[DriftC
     cell = DriftCell(
         model=item.shown.model,
         trained_on=item.shown.corpus,
-        scored_on=dataset,
+        scored_on=label,
         candidate=item.key,
         base_bits_per_byte=base,
         bits_per_byte=adapted,

@@ -57,11 +57,6 @@ def check_local_file(path: Path) -> None:
         raise DataError(f"{str(path)[:200]!r}: it cannot be read: {error}") from None
 
 
-def local_name(path: Path) -> str:
-    """The corpus's name: the file's stem, with everything but letters, digits, dots and dashes made an underscore."""
-    return re.sub(r"[^A-Za-z0-9.-]+", "_", path.stem).strip("._-")[:60] or "text"
-
-
 def cut_into_pieces(texts: list[str]) -> list[str]:
     """Cut long texts into pieces of about `PIECE_CHARACTERS` (down to a tenth of that, for ten pieces in all).
 

@@ -18,9 +18,9 @@ from pydantic import ValidationError
 
 from lorabench.cache import cache_root, exclusively, new_folder, set_aside, sha256_file
 from lorabench.catalog import get_dataset
-from lorabench.content import file_revision
+from lorabench.content import content_name, file_revision
 from lorabench.data.documents import SPLITS, Corpus, CorpusInfo, Document, Progress, is_path
-from lorabench.data.local import SUFFIXES, check_local_file, local_name
+from lorabench.data.local import SUFFIXES, check_local_file
 from lorabench.data.sources import SourceTexts, expected_revision, read_source
 from lorabench.errors import DiskError
 
@@ -67,8 +67,8 @@ def request_corpus(name_or_path: str, *, max_train_bytes: int | None, text_field
         check_local_file(path)
         revision = file_revision(path)
         if path.suffix.lower() != SUFFIXES[0] and text_field != "text":
-            revision += f"-{hashlib.sha256(text_field.encode('utf-8', 'backslashreplace')).hexdigest()[:8]}"
-        return CorpusRequest(local_name(path), revision, None, path, text_field, None)
+            revision = hashlib.sha256(f"{revision}\0{text_field}".encode("utf-8", "backslashreplace")).hexdigest()
+        return CorpusRequest(content_name(path.stem, revision), revision, None, path, text_field, None)
     entry = get_dataset(name_or_path)
     max_bytes = None
     if entry.source == "hub" and max_train_bytes is not None:

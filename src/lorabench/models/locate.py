@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lorabench.cache import cache_root, exclusively, new_folder, set_aside, sha256_file
 from lorabench.catalog import get_model, list_models
-from lorabench.content import file_revision, folder_revision
+from lorabench.content import content_name, file_revision, folder_revision
 from lorabench.data.documents import Progress
 from lorabench.errors import DataError, ModelError
 from lorabench.models.shape import read_config, read_header, weight_files
@@ -81,10 +81,9 @@ def made_folder(entry: ModelEntry) -> Path:
     return cache_root() / "models" / f"{entry.name}-{key[:16]}"
 
 
-def local_model_name(folder: Path) -> str:
-    """The name of a model folder in tables: its last part, made safe."""
-    name = "".join(c if c.isascii() and (c.isalnum() or c in ".-") else "_" for c in folder.resolve().name)
-    return name.strip("._-")[:60] or "model"
+def local_model_name(folder: Path, revision: str) -> str:
+    """The name of a model folder in tables: its last part, and the beginning of its content's hash."""
+    return content_name(folder.resolve().name, revision)
 
 
 def local_model_revision(folder: Path) -> str:
@@ -105,7 +104,7 @@ def _locate_folder(folder: Path) -> ModelLocation:
     revision = local_model_revision(folder)
     family = str(read_config(folder).get("model_type", "unknown"))
     info = ModelInfo(source="folder", family=family, licence=None, weights_note=None, pinned=True)
-    return ModelLocation(local_model_name(folder), folder.resolve(), revision, info)
+    return ModelLocation(local_model_name(folder, revision), folder.resolve(), revision, info)
 
 
 def _locate_hub(entry: ModelEntry, progress: Progress | None) -> ModelLocation:

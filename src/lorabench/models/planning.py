@@ -57,10 +57,11 @@ def plan_model(reference: str) -> ModelPlan:
         folder = Path(reference).expanduser()
         if not folder.is_dir():
             raise ModelError(f"models: {reference}: there is no such folder")
+        revision = local_model_revision(folder)
         return ModelPlan(
             reference=reference,
-            name=local_model_name(folder),
-            revision=local_model_revision(folder),
+            name=local_model_name(folder, revision),
+            revision=revision,
             pinned=True,
             shape=read_model_shape(folder),
             missing_bytes=0,

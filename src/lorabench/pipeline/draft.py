@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorabench.cache import new_folder, sha256_file
-from lorabench.errors import DataError, DivergedError, LorabenchError, ModelError, OutOfMemoryRunError
+from lorabench.content import given_name
+from lorabench.errors import DivergedError, LorabenchError, ModelError, OutOfMemoryRunError
 from lorabench.execute.memory import is_out_of_memory
 from lorabench.identity import fingerprint
 from lorabench.pipeline.group import write_table
@@ -45,13 +46,11 @@ class Draft:
     _clock: float = field(default_factory=lambda: time.time() - _steady_clock())
 
     def describe(self, work: GroupWork, planned: PlannedRun, micro_batch_size: int) -> None:
-        """Model, corpus and budget. Raises InputError where a file is not what it was when the run was planned."""
+        """Model, corpus and budget. Raises InputError where one is not what it was when the run was planned."""
         spec, location, tokeniser = planned.spec, work.shared.location, work.shared.tokeniser
         corpus = work.corpus(spec.dataset)
         if location.info.source == "folder" and location.revision != spec.model_revision:
             raise ModelError(f"{location.folder}: the model changed while the experiment ran; start it again")
-        if corpus.info.source == "file" and corpus.revision != spec.dataset_revision:
-            raise DataError(f"{spec.dataset}: the corpus changed while the experiment ran; start it again")
         self.notes += _reservations(location, corpus)
         training_text, text = work.training_text(spec)
         rows = training_text.num_rows(spec.training.context_length)
@@ -161,6 +160,6 @@ def _reservations(location: ModelLocation, corpus: Corpus) -> list[str]:
         )
         if not pinned
     ]
-    if location.name in corpus.info.contaminates:
+    if given_name(location.name) in corpus.info.contaminates:
         found.append(f"{location.name} was trained on {corpus.name}: its scores there flatter it")
     return found

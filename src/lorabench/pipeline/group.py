@@ -20,6 +20,7 @@ from lorabench.data.documents import Corpus, Document, load_corpus
 from lorabench.data.packing import Tokens
 from lorabench.data.text_size import TextQuestion, TextSize
 from lorabench.data.tokens import Tokeniser
+from lorabench.errors import DataError
 from lorabench.evaluate.samples import NUM_PROMPT_TOKENS, choose_prompts, continue_documents
 from lorabench.evaluate.scoring import DocumentScores, score_documents
 from lorabench.identity import fingerprint
@@ -86,13 +87,19 @@ class GroupWork:
     _base_samples: dict[tuple[str, int, int, int], list[Sample]] = field(default_factory=dict)
 
     def corpus(self, name: str) -> Corpus:
-        """The group's corpus or one it is also scored on, read once."""
+        """The group's corpus or one it is also scored on, read once.
+
+        Raises DataError where a file is not what it was when the runs were planned.
+        """
         if name not in self._corpora:
-            plans = {plan.name: plan for plan in (self.group.dataset, *self.group.also_on)}
+            (plan,) = (plan for plan in (self.group.dataset, *self.group.also_on) if plan.name == name)
             largest = max(run.spec.training.train_bytes for run in self.group.runs)
-            self._corpora[name] = load_corpus(
-                plans[name].reference, max_train_bytes=largest, text_field=self.text_field, progress=self.progress
+            corpus = load_corpus(
+                plan.reference, max_train_bytes=largest, text_field=self.text_field, progress=self.progress
             )
+            if corpus.info.source == "file" and corpus.revision != plan.revision:
+                raise DataError(f"{name}: the corpus changed while the experiment ran; start it again")
+            self._corpora[name] = corpus
         return self._corpora[name]
 
     def text(self, name: str, split: str, max_bytes: int) -> Text:

@@ -160,6 +160,7 @@ def _computation(then: RunRecord, now: RunRecord) -> list[Comparison]:
 def _changed_inputs(recorded: RunRecord, planned: dict[str, object]) -> str:
     then = recorded.spec.model_dump()
     changed = [key for key in then if then[key] != planned[key]]
+    changed = [key for key in changed if f"{key}_revision" not in changed]  # names end in the revision's beginning
     if not changed:
         return "the record was written by a lorabench whose numbers mean something else (SCIENCE_VERSION)"
     parts = [f"{key.replace('_', ' ')} was {then[key]} and is now {planned[key]}" for key in changed]
