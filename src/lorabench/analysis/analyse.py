@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from lorabench.analysis.axes import judge_axes, pair_values
 from lorabench.analysis.candidates import CorpusGroup, describe, gather, model_labels, settings_of, varied_axes
-from lorabench.analysis.comparisons import answer, ask, best_sets
+from lorabench.analysis.comparisons import best_sets
 from lorabench.analysis.findings import AxisFindings, BestSet, CorpusFindings, Findings, UnfinishedRun
 from lorabench.analysis.hierarchy import contamination, model_hierarchy
 from lorabench.analysis.overview import overview_of
@@ -60,13 +61,13 @@ def choose(runs: Sequence[ValidationRun], read_drift: DriftReader) -> Findings:
 
 def _axis(axis: str, groups: Sequence[CorpusGroup]) -> tuple[AxisFindings, ...]:
     """One axis for every model and corpus: one family of comparisons."""
-    questions = [
-        question
+    paired = [
+        pairs
         for group in groups
         for model in dict.fromkeys(item.shown.model for item in group.candidates)
-        if (question := ask(axis, group, model)) is not None
+        if (pairs := pair_values(axis, group, model)) is not None
     ]
-    return tuple(answer(questions))
+    return tuple(judge_axes(paired))
 
 
 def _corpus(group: CorpusGroup, best: BestSet) -> CorpusFindings:

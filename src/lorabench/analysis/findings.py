@@ -99,12 +99,12 @@ class Candidate:
 
 @dataclass(frozen=True)
 class BestSet:
-    """The best candidate of a corpus, or those that cannot be told from it."""
+    """The best candidate of a corpus, or those that it cannot be distinguished from."""
 
     lowest: str | None
     """Key of the candidate with the lowest figure; None without any result."""
     tied: tuple[str, ...]
-    """Keys of all that cannot be told from it, itself included, lowest first."""
+    """Keys of all that it cannot be distinguished from, itself included, lowest first."""
     comparisons: tuple[Comparison, ...]
     """The lowest against each other candidate (keys)."""
     claim: str
@@ -154,7 +154,7 @@ class Level:
     """Among how many configurations the best was chosen."""
     num_failed_runs: int
     is_tied_best: bool
-    """It is the best, or cannot be told from the best."""
+    """It is the best, or not distinguishable from the best."""
 
 
 @dataclass(frozen=True)
@@ -219,7 +219,7 @@ class Recommendation:
     is_decided: bool
     """Whether the choice was told apart from every alternative."""
     alternatives: tuple[str, ...]
-    """Keys of what cannot be told from it, the smallest adapter first."""
+    """Keys of what it cannot be distinguished from, the smallest adapter first."""
     caveats: tuple[str, ...]
 
 
@@ -369,7 +369,7 @@ class Findings:
     length_buckets: tuple[LengthBucket, ...] = ()
     unfinished: tuple[UnfinishedRun, ...] = ()
     unanswered: tuple[str, ...] = ()
-    """Sentences on what this design cannot tell: one model, one rank, one seed, …"""
+    """Sentences on what this design leaves open: one model, one rank, one seed, …"""
     next_steps: tuple[str, ...] = ()
     """Sentences on what the data suggests to do next."""
     problems: tuple[str, ...] = ()
@@ -386,12 +386,12 @@ class Findings:
         raise KeyError(key)
 
     def test_of(self, key: str) -> TestReading | None:
-        """What test said about a candidate, where it was asked."""
+        """What test said about a candidate, where it was scored."""
         return next((reading for reading in self.test if reading.candidate == key), None)
 
     @property
     def ties(self) -> dict[str, frozenset[str]]:
-        """By corpus name: run ids of the best candidate and of all that cannot be told from it."""
+        """By corpus name: run ids of the best candidate and of all that it cannot be distinguished from."""
         tied: dict[str, frozenset[str]] = {}
         for corpus in self.corpora:
             keys = set(corpus.best.tied)

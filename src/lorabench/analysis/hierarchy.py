@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from lorabench.analysis.axes import judge_axes, pair_values
 from lorabench.analysis.candidates import CorpusGroup
-from lorabench.analysis.comparisons import answer, ask, compared, oriented, show_difference
+from lorabench.analysis.comparisons import compared, oriented, show_difference
 from lorabench.analysis.findings import AxisFindings, Comparison, ModelHierarchy, ModelRank, Verdict
 from lorabench.analysis.pairing import Measured, Pairing, seed_note
 from lorabench.analysis.statistics import Interval, holm, mean_of, stack
@@ -19,13 +20,13 @@ from lorabench.formatting import bits
 def model_hierarchy(groups: Sequence[CorpusGroup]) -> ModelHierarchy:
     """Models compared on each corpus, and over the corpora that they share."""
     models = sorted({run.spec.model for group in groups for run in (*group.runs, *group.unfinished)})
-    questions = [question for group in groups if (question := ask("model", group, None)) is not None]
-    per_corpus = tuple(answer(questions))
-    if not questions:
+    paired = [pairs for group in groups if (pairs := pair_values("model", group, None)) is not None]
+    per_corpus = tuple(judge_axes(paired))
+    if not paired:
         return ModelHierarchy(False, _too_few(models, groups), (), (), (), (), ())
     items = {
-        (axis.corpus, level.shown): question.design.representatives[level.value]
-        for question, axis in zip(questions, per_corpus, strict=True)
+        (axis.corpus, level.shown): pairs.design.representatives[level.value]
+        for pairs, axis in zip(paired, per_corpus, strict=True)
         for level in axis.levels
     }
     answered = [axis.corpus for axis in per_corpus if axis.is_answered]
@@ -145,8 +146,8 @@ def _caveats(
     shared: Sequence[str],
 ) -> tuple[str, ...]:
     found = [axis.claim for axis in per_corpus if not axis.is_answered]
-    asked = {axis.corpus for axis in per_corpus}
-    single = [group.label for group in groups if group.label not in asked and group.candidates]
+    compared_on = {axis.corpus for axis in per_corpus}
+    single = [group.label for group in groups if group.label not in compared_on and group.candidates]
     if single:
         found.append("Tried with one model only, so not part of this: " + ", ".join(single))
     not_shared = [corpus for corpus in answered if corpus not in shared]

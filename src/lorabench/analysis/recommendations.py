@@ -186,7 +186,7 @@ def _caveats(groups: Sequence[CorpusGroup], chosen: Sequence[Measured], tied: Se
 def unanswered(
     groups: Sequence[CorpusGroup], hierarchy: ModelHierarchy, axes: Sequence[AxisFindings]
 ) -> tuple[str, ...]:
-    """Sentences on what this design cannot tell."""
+    """Sentences on what this design leaves open."""
     items = [item for group in groups for item in group.candidates]
     if not items:
         return ("There are no results yet, so nothing can be told",)

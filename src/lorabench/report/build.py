@@ -78,7 +78,7 @@ def build_report(store: RecordStore, *, figures: bool = True, sections: Sequence
 
 
 def ties_of(records: Sequence[RunRecord], store: RecordStore) -> dict[str, frozenset[str]]:
-    """By corpus: the runs of the best configuration among these, and of all that cannot be told from it."""
+    """By corpus: the runs of the best configuration among these, and of all that it cannot be distinguished from."""
     from lorabench.analysis.analyse import analyse
 
     return analyse(records, store).ties

@@ -28,7 +28,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Point:
-    """A figure with its interval, and what is told about it."""
+    """A figure with its interval, and what is said about it where the pointer rests."""
 
     x: float
     y: float

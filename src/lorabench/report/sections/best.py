@@ -1,4 +1,4 @@
-"""What is best on each corpus, and what cannot be told from it."""
+"""What is best on each corpus, and what it cannot be distinguished from."""
 
 from __future__ import annotations
 

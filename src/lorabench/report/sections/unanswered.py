@@ -1,4 +1,4 @@
-"""What the runs cannot tell: one model, one rank, one seed, …"""
+"""What the runs leave open: one model, one rank, one seed, …"""
 
 from __future__ import annotations
 

@@ -1,0 +1,242 @@
+"""Compares the values of one axis, each at its best configuration among settings that all values were tried with."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from lorabench.analysis.candidates import CorpusGroup, model_labels, settings_of
+from lorabench.analysis.comparisons import compared, oriented, p_values, seed_limit, show_difference
+from lorabench.analysis.findings import AxisFindings, Comparison, Level, Setting, Verdict
+from lorabench.analysis.pairing import Measured, Pairing
+from lorabench.analysis.statistics import holm
+from lorabench.analysis.validation import ValidationRun
+from lorabench.formatting import bits, setting
+from lorabench.record.columns import AXES
+
+_CHANGES_YARDSTICK = {"context_length", "precision"}
+_TUNED_WITH = {"method": frozenset({"rank", "alpha", "dropout", "target_modules"})}
+"""Axis -> axes that mean something else for its values, so that each value brings its own."""
+
+
+@dataclass(frozen=True)
+class _Design:
+    """What was tried for each value of an axis, results or not, by the rest of the settings."""
+
+    representatives: Mapping[Setting, Measured | None]
+    num_candidates: Mapping[Setting, int]
+    num_failed: Mapping[Setting, int]
+    common: tuple[Mapping[str, Setting], ...]
+    """The rests that every compared value was tried with."""
+    left_out: tuple[Setting, ...]
+    """Values that share no setting with the others."""
+
+
+@dataclass
+class AxisPairs:
+    """The values of one axis for one model and corpus, paired, before the correction over all of them."""
+
+    axis: str
+    model: str | None
+    group: CorpusGroup
+    design: _Design
+    pairs: list[tuple[Setting, Setting, Pairing]] = field(default_factory=list)
+
+
+def pair_values(axis: str, group: CorpusGroup, model: str | None) -> AxisPairs | None:
+    """Every two values of an axis, paired; None where fewer than two were tried for this model (None: all models)."""
+    runs = [*group.runs, *group.unfinished]
+    labels = model_labels(runs)
+    named = [(run, settings_of(run.spec, labels[run.spec.model, run.spec.model_revision])) for run in runs]
+    tried = [(run, values) for run, values in named if model is None or values["model"] == model]
+    tried = [(run, values) for run, values in tried if values[axis] is not None]
+    if len({values[axis] for _, values in tried}) < 2:
+        return None
+    design = _design(axis, group, tried)
+    paired = AxisPairs(axis, model, group, design)
+    present = [(value, item) for value, item in design.representatives.items() if item is not None]
+    for (first, one), (second, two) in itertools.combinations(present, 2):
+        paired.pairs.append((first, second, group.pairs.difference(one.key, two.key)))
+    return paired
+
+
+def _design(axis: str, group: CorpusGroup, tried: Sequence[tuple[ValidationRun, dict[str, Setting]]]) -> _Design:
+    ignored = {axis} | _TUNED_WITH.get(axis, frozenset())
+    rests: dict[tuple[Setting, ...], set[Setting]] = {}
+    for _, values in tried:
+        rests.setdefault(_rest(values, ignored), set()).add(values[axis])
+    widest = max(rests.values(), key=lambda found: (len(found), sorted(map(repr, found))))
+    kept = widest if len(widest) > 1 else set()
+    common = {rest for rest, found in rests.items() if kept and kept <= found}
+    every = sorted({values[axis] for _, values in tried}, key=_order)
+    choices: dict[Setting, list[Measured]] = {value: [] for value in every}
+    for item in group.candidates:
+        value = item.shown.settings[axis]
+        if value in choices and _rest(item.shown.settings, ignored) in common:
+            choices[value].append(item)
+    failed = dict.fromkeys(every, 0)
+    for run, values in tried:
+        failed[values[axis]] += not run.has_result
+    names = [name for name in AXES if name not in ignored]
+    return _Design(
+        {value: choices[value][0] if choices[value] and value in kept else None for value in every},
+        {value: len(choices[value]) for value in every},
+        failed,
+        tuple(dict(zip(names, rest, strict=True)) for rest in sorted(common, key=repr)),
+        tuple(value for value in every if value not in kept),
+    )
+
+
+def _rest(values: Mapping[str, Setting], ignored: set[str]) -> tuple[Setting, ...]:
+    return tuple(values[name] for name in AXES if name not in ignored)
+
+
+def _order(value: Setting) -> tuple[bool, float, str]:
+    is_number = isinstance(value, int | float)
+    return not is_number, float(value) if isinstance(value, int | float) else 0.0, str(value)
+
+
+def judge_axes(axes: Sequence[AxisPairs]) -> list[AxisFindings]:
+    """Verdicts for one family of comparisons: every pair of every model and corpus counts in the correction."""
+    pairings = [pairing for axis in axes for _, _, pairing in axis.pairs]
+    usable = [pairing for pairing in pairings if pairing.difference is not None]
+    corrected = iter(holm(p_values(usable)) if usable else ())
+    return [
+        _findings(
+            axis,
+            tuple(
+                compared(
+                    setting(first),
+                    setting(second),
+                    pairing,
+                    None if pairing.difference is None else float(next(corrected)),
+                )
+                for first, second, pairing in axis.pairs
+            ),
+        )
+        for axis in axes
+    ]
+
+
+def _findings(paired: AxisPairs, comparisons: tuple[Comparison, ...]) -> AxisFindings:
+    design, axis = paired.design, paired.axis
+    present = {setting(value): item for value, item in design.representatives.items() if item is not None}
+    ordered = sorted(present, key=lambda name: present[name].estimate)
+    tied = _tied(ordered, comparisons)
+    levels = tuple(
+        Level(
+            value=value,
+            shown=setting(value),
+            candidate=None if item is None else item.key,
+            bits_per_byte=None if item is None else item.shown.bits_per_byte,
+            num_candidates=design.num_candidates[value],
+            num_failed_runs=design.num_failed[value],
+            is_tied_best=setting(value) in tied,
+        )
+        for value, item in design.representatives.items()
+    )
+    is_answered = any(
+        item.verdict is not Verdict.NOT_COMPARED and ordered[0] in (item.first, item.second) for item in comparisons
+    )
+    return AxisFindings(
+        axis=axis,
+        title=AXES[axis].title,
+        model=paired.model,
+        corpus=paired.group.label,
+        levels=levels,
+        comparisons=comparisons,
+        is_answered=is_answered,
+        claim=_claim(paired, ordered, tied, comparisons) if is_answered else _no_answer(paired, comparisons),
+        caveats=_caveats(paired, present),
+    )
+
+
+def _tied(ordered: Sequence[str], comparisons: Sequence[Comparison]) -> set[str]:
+    """The lowest, and everything that is not told apart from it."""
+    if not ordered:
+        return set()
+    beaten = {item.second for item in comparisons if item.first == ordered[0] and item.verdict is Verdict.LOWER}
+    beaten |= {item.first for item in comparisons if item.second == ordered[0] and item.verdict is Verdict.HIGHER}
+    return set(ordered) - beaten
+
+
+def _claim(paired: AxisPairs, ordered: Sequence[str], tied: set[str], comparisons: Sequence[Comparison]) -> str:
+    title = AXES[paired.axis].title
+    where = f"{paired.model} on {paired.group.label}" if paired.model else paired.group.label
+    lowest = ordered[0]
+    rest = [name for name in ordered[1:] if oriented(comparisons, lowest, name) is not None]
+    figure = bits(paired.design.representatives[_value(paired, lowest)].estimate)  # type: ignore[union-attr]
+    beaten = [name for name in rest if name not in tied]
+    seeds = seed_limit(comparisons)
+    if not beaten:
+        widest = show_difference(oriented(comparisons, lowest, rest[-1]))
+        return f"No detectable difference in {title} for {where}{seeds}: {lowest} against {rest[-1]} is {widest}"
+    nearest = f"against {beaten[0]}, {show_difference(oriented(comparisons, lowest, beaten[0]))}"
+    if len(tied) == 1:
+        return f"Best {title} for {where}{seeds}: {lowest} with {figure} bits per byte; {nearest}"
+    others = ", ".join(name for name in rest if name in tied)
+    return (
+        f"No single best {title} for {where}{seeds}: {lowest} is lowest with {figure} bits per byte and cannot be told "
+        f"from {others}; it is lower than {', '.join(beaten)} ({nearest})"
+    )
+
+
+def _value(paired: AxisPairs, shown: str) -> Setting:
+    return next(value for value in paired.design.representatives if setting(value) == shown)
+
+
+def _no_answer(paired: AxisPairs, comparisons: Sequence[Comparison]) -> str:
+    title = AXES[paired.axis].title
+    where = f"{paired.model} on {paired.group.label}" if paired.model else paired.group.label
+    reasons = [item.reason for item in comparisons if item.verdict is Verdict.NOT_COMPARED]
+    if reasons:
+        return f"The {title} question cannot be answered for {where}: {reasons[0]}"
+    if not paired.design.common:
+        return (
+            f"The {title} question cannot be answered for {where}: no two values were tried with the same other "
+            f"settings, so {title} cannot be told apart from what else differed"
+        )
+    return f"The {title} question cannot be answered for {where}: fewer than two values have a result"
+
+
+def _caveats(paired: AxisPairs, present: Mapping[str, Measured]) -> tuple[str, ...]:
+    axis, design = paired.axis, paired.design
+    rates = {rest["learning_rate"] for rest in design.common if "learning_rate" in rest}
+    found = []
+    if design.left_out and design.common:
+        shown = ", ".join(setting(value) for value in design.left_out)
+        found.append(f"Not compared, since tried with other settings only: {shown}")
+    if axis != "learning_rate" and len(rates) == 1:
+        found.append(
+            f"Only one learning rate ({setting(next(iter(rates)))}) was tried, so the effect of the "
+            f"{AXES[axis].title} cannot be told from how well that rate suits each"
+        )
+    elif axis == "rank" and len(rates) > 1:
+        found.append(f"Each rank at its best of {len(rates)} learning rates, which validation chose")
+    elif len(design.common) > 1:
+        found.append(f"Each at its best of {len(design.common)} configurations, which validation chose")
+    if axis == "rank" and any(isinstance(rest["alpha"], float) for rest in design.common):
+        found.append("Alpha was a fixed number, so alpha divided by rank changed with the rank")
+    if axis in _CHANGES_YARDSTICK:
+        found.append(
+            f"Each is scored with its own {AXES[axis].title} too, so the difference includes what that changes in "
+            "reading, not only in training"
+        )
+    if axis == "train_bytes":
+        found.append("Each was trained on another amount of text")
+    failed = {setting(value): count for value, count in design.num_failed.items() if count}
+    if failed:
+        found.append("Runs without a result: " + ", ".join(f"{count} at {name}" for name, count in failed.items()))
+    if axis == "learning_rate" and len(present) > 1:
+        ordered = [value for value, item in design.representatives.items() if item is not None]
+        best = min(ordered, key=lambda value: present[setting(value)].estimate)
+        if best in (ordered[0], ordered[-1]):
+            end = "largest" if best == ordered[-1] else "smallest"
+            found.append(f"The lowest figure is at the {end} rate tried; the best may lie beyond it")
+    counts = {design.num_candidates[value] for value, item in design.representatives.items() if item is not None}
+    if len(counts) > 1:
+        found.append("The values were tuned over different numbers of configurations with a result")
+    if any(len(item.shown.seeds) == 1 for item in present.values()):
+        found.append("One seed: another seed may order them otherwise")
+    return tuple(found)
