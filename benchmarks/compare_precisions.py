@@ -22,8 +22,9 @@ from torch.overrides import TorchFunctionMode
 from lorabench.data.budget import take_budget
 from lorabench.data.documents import load_corpus
 from lorabench.data.tokens import Tokeniser
+from lorabench.device import choose_device
 from lorabench.evaluate.scoring import score_documents
-from lorabench.machine import describe_device, prepare_process, supports_bf16
+from lorabench.machine import prepare_process
 from lorabench.models.base import Precision, load_base
 from lorabench.models.locate import locate_model
 from lorabench.models.mini import CORPORA
@@ -58,10 +59,11 @@ def main() -> None:
         for name in options.corpora
     }
     figures: dict[str, dict[str, float]] = {name: {} for name in texts}
-    emulated = not supports_bf16()
+    device = choose_device()
+    emulated = not device.supports_bf16
     print("bfloat16 products are emulated" if emulated else "bfloat16 products run on units of their own")
     for precision in PRECISIONS:
-        base = load_base(folder, precision=precision, device=describe_device()[0])
+        base = load_base(folder, precision=precision, device=str(device))
         for name, documents in texts.items():
             started = time.perf_counter()
             with EmulatedUnits() if emulated else nullcontext():

@@ -114,8 +114,9 @@ class Server:
 def serve() -> None:
     """Our side of the comparison, one line of JSON for each request, as run_harness.py."""
     from lorabench.data.local import read_local_documents
+    from lorabench.device import choose_device
     from lorabench.evaluate.scoring import score_documents
-    from lorabench.machine import describe_device, prepare_process
+    from lorabench.machine import prepare_process
     from lorabench.models.base import load_base
 
     prepare_process()
@@ -124,7 +125,7 @@ def serve() -> None:
         request = json.loads(line)
         if base is None or folder != request["model"]:
             folder = request["model"]
-            base = load_base(Path(folder), precision="fp32", device=describe_device()[0])
+            base = load_base(Path(folder), precision="fp32", device=str(choose_device()))
             tokeniser = Tokeniser(Path(folder))
         assert tokeniser is not None
         answers = []

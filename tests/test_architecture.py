@@ -21,6 +21,8 @@ FOUNDATION = {
     "cache",
     "content",
     "machine",
+    "device",
+    "home",
     "hub",
     "redaction",
     "formatting",

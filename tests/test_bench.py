@@ -20,6 +20,7 @@ from lorabench.bench.request import Request
 from lorabench.catalog import list_models
 from lorabench.config import AdapterSettings
 from lorabench.data.packing import Segment, make_batch
+from lorabench.device import choose_device
 from lorabench.errors import InputError
 from lorabench.models.base import load_base
 from lorabench.models.planning import plan_model
@@ -91,9 +92,12 @@ def test_a_mistake_is_one_sentence(arguments: list[str], words: list[str]) -> No
 def test_bfloat16_without_units_works_and_says_that_it_is_slow(
     tiny_model: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("lorabench.bench.command.supports_bf16", lambda: False)
+    device = replace(choose_device("cpu"), supports_bf16=False)
     with make_view(sys.stderr) as view:
-        answer(Request(str(tiny_model("gpt2")), rank=2, num_steps=1, context_length=16, precision="bf16"), view)
+        answer(
+            Request(str(tiny_model("gpt2")), rank=2, num_steps=1, context_length=16, precision="bf16", device=device),
+            view,
+        )
     assert "no bfloat16 units" in capsys.readouterr().err
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 # program wants the same cores (docs/log.md).
 os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
+import_module("lorabench.home").ensure_home()  # before a library looks for it
 import_module("lorabench.evaluate")
 # The room and the function below share a name. An import binds a room to its package only the first time, so that
 # the function, defined after it, keeps the name whatever is imported later.
@@ -30,15 +31,16 @@ __version__ = "0.1.0"
 __all__ = ["__version__", "evaluate", "load_records", "plan", "run"]
 
 
-def plan(experiment: Path | str, overrides: Sequence[str] = ()) -> Plan:
+def plan(experiment: Path | str, overrides: Sequence[str] = (), *, device: str | None = None) -> Plan:
     """Every run that the experiment file asks for, with sizes and estimates; nothing is run.
 
-    `overrides` are `key=value`, as for `--set`. Raises InputError.
+    `overrides` are `key=value`, as for `--set`; `device` as for `--device`. Raises InputError.
     """
     from lorabench.config import load_experiment
+    from lorabench.device import choose_device
     from lorabench.planning import make_plan
 
-    return make_plan(load_experiment(experiment, overrides))
+    return make_plan(load_experiment(experiment, overrides), choose_device(device))
 
 
 def run(

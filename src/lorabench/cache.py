@@ -18,9 +18,11 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
-from lorabench.errors import DiskError
+from lorabench.errors import DiskError, LorabenchError
+from lorabench.home import is_temporary_home, temporary_home, user_path
 
 ENVIRONMENT_VARIABLE = "LORABENCH_CACHE"
 
@@ -32,10 +34,31 @@ def cache_root() -> Path:
     """LORABENCH_CACHE, or the user's cache folder. It is made on the first write, not here."""
     chosen = os.environ.get(ENVIRONMENT_VARIABLE)
     if chosen:
-        return Path(chosen).expanduser().absolute()
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "lorabench"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "lorabench"
+        return user_path(chosen).absolute()
+    folder = os.environ.get("XDG_CACHE_HOME")
+    return Path(folder).absolute() / "lorabench" if folder else _default_root(os.path.expanduser("~"))
+
+
+@cache
+def _default_root(home: str) -> Path:
+    """The cache under the home folder; where it cannot be made there, or there is none, under the temporary one."""
+    below = Path("Library", "Caches") if sys.platform == "darwin" else Path(".cache")
+    folder = Path(home)
+    if not folder.is_absolute() or not _can_be_made(folder / below / "lorabench"):
+        folder = temporary_home()
+    root = folder / below / "lorabench"
+    if is_temporary_home(folder):
+        _LOG.warning(
+            "there is no home folder that can be written to: what is fetched and made is kept in %s; %s names another",
+            *(root, ENVIRONMENT_VARIABLE),
+        )
+    return root
+
+
+def _can_be_made(folder: Path) -> bool:
+    """Whether the folder is there, or the nearest of its parents that is there can be written to."""
+    existing = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    return existing == folder or os.access(existing, os.W_OK | os.X_OK)
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -171,10 +194,17 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _is_cached(path: Path) -> bool:
+    try:
+        return path.is_relative_to(cache_root())
+    except LorabenchError:  # there is no cache
+        return False
+
+
 def disk_error(path: Path, error: OSError) -> DiskError:
     """One sentence for a write that failed at `path`."""
     where = f"{path} cannot be written: {error.strerror or error}"
-    if path.is_relative_to(cache_root()):
+    if _is_cached(path):
         return DiskError(f"{where}; free or mend the disk, or set {ENVIRONMENT_VARIABLE} to a folder on another")
     if error.errno == errno.ENOSPC:
         return DiskError(f"{where}; free some space and give the same command again")

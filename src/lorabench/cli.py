@@ -35,17 +35,24 @@ Overrides = Annotated[
     typer.Option("--set", help="Replace a value: key=value, such as training.learning_rate=1e-3.", metavar="KEY=VALUE"),
 ]
 OutputDir = Annotated[Path, typer.Option("--output-dir", help="Where runs and results lie.", metavar="DIR")]
+DeviceName = Annotated[
+    str | None,
+    typer.Option("--device", help="cpu, cuda, cuda:1, mps; default: an NVIDIA GPU where torch can use one."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
 @app.command()
-def plan(experiment: ExperimentFile, set_: Overrides = None, as_json: AsJson = False) -> None:
+def plan(
+    experiment: ExperimentFile, set_: Overrides = None, device: DeviceName = None, as_json: AsJson = False
+) -> None:
     """Show every run an experiment would do; nothing is run."""
     from lorabench.config import load_experiment
+    from lorabench.device import choose_device
     from lorabench.planning import make_plan
     from lorabench.planning_view import print_plan
 
-    planned = make_plan(load_experiment(experiment, set_ or []))
+    planned = make_plan(load_experiment(experiment, set_ or []), choose_device(device))
     if as_json:
         _print_json(planned.to_json())
     else:
@@ -63,7 +70,7 @@ def run(
     upload_adapters: Annotated[bool, typer.Option(help="Give each adapter to the tracker as an artifact.")] = False,
     retry: Annotated[str | None, typer.Option(help="failed: do the runs again that did not complete.")] = None,
     checkpoint_seconds: Annotated[float, typer.Option(help="Time between checkpoints.", min=0.0)] = 60.0,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda; default: a GPU where there is one.")] = None,
+    device: DeviceName = None,
 ) -> None:
     """Do what is missing of an experiment; run it again to go on where it stopped."""
     from lorabench.config import load_experiment
@@ -119,6 +126,7 @@ def score_test(
     run_id: Annotated[str, typer.Argument(metavar="RUN_ID")],
     again: Annotated[bool, typer.Option("--again", help="Yes, a second time; the record is flagged for ever.")] = False,
     output_dir: OutputDir = Path("outputs"),
+    device: DeviceName = None,
 ) -> None:
     """Score a finished run on test a second time: refused without --again."""
     from lorabench.pipeline.second_scoring import score_test_again
@@ -127,7 +135,7 @@ def score_test(
     from lorabench.terminal import make_view
 
     with make_view(sys.stderr) as view:
-        record = score_test_again(run_id, output_dir, again=again, view=view)
+        record = score_test_again(run_id, output_dir, again=again, view=view, device=device)
     rebuild_table(RecordStore(output_dir))
     print(f"{run_id}: test scored {record.num_test_scorings} times; the record and every table say so")
 
@@ -156,6 +164,7 @@ def evaluate(
     stride: Annotated[int | None, typer.Option(help="New tokens per window for longer documents.")] = None,
     precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
     text_field: Annotated[str, typer.Option(help="The field that holds the text.")] = "text",
+    device: DeviceName = None,
     as_json: AsJson = False,
 ) -> None:
     """Score one model on one text: perplexity, bits per byte."""
@@ -171,6 +180,7 @@ def evaluate(
             stride=stride,
             precision=precision,
             text_field=text_field,
+            device=device,
             progress=view.progress,
         )
     if as_json:
@@ -216,11 +226,12 @@ def bench(
         bool, typer.Option("--table", help="A table over precision, context and batch; default for people.")
     ] = False,
     profile: Annotated[bool, typer.Option("--profile", help="Show where a step's time goes.")] = False,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda; default: a GPU where there is one.")] = None,
+    device: DeviceName = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure how fast this machine trains and evaluates a model, next to its own limit."""
     from lorabench.bench.request import Request
+    from lorabench.device import choose_device
     from lorabench.terminal import make_view
 
     nothing_chosen = precision is None and context_length is None and batch_size is None
@@ -234,7 +245,7 @@ def bench(
         random_weights=random_weights,
         table=table or (nothing_chosen and not as_json and not profile),
         profile=profile,
-        device=device,
+        device=choose_device(device),
     )
     request.check()
     from lorabench.bench.command import answer

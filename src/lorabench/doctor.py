@@ -8,6 +8,8 @@ import shutil
 from dataclasses import dataclass
 from typing import Any
 
+from lorabench.errors import DiskError
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -21,25 +23,24 @@ class Finding:
 def examine() -> list[Finding]:
     """Look at processor, memory, GPUs, compiler, cache, hub and tracking. Nothing is changed."""
     from lorabench import machine
-    from lorabench.cache import cache_root
+    from lorabench.device import choose_device, count_nvidia_gpus
     from lorabench.formatting import rough_size
 
-    num_gpus = machine.num_gpus()
-    bf16 = machine.supports_bf16()
+    num_gpus = count_nvidia_gpus()
+    device = choose_device()
+    bf16 = device.supports_bf16
     compiler = machine.has_compiler()
-    root = cache_root()
-    existing = next(path for path in (root, *root.parents) if path.exists())
-    free = shutil.disk_usage(existing).free
     hub = hub_is_reachable()
     return [
         Finding("cores", machine.num_cores(), "used by training and evaluation"),
         Finding("memory", rough_size(machine.memory_bytes()), "bounds the model and the micro-batch"),
-        Finding("gpus", num_gpus, "runs go there" if num_gpus else "runs go to the processor"),
+        Finding("gpus", num_gpus, device.note or ("runs go there" if device.is_gpu else "runs go to the processor")),
+        Finding("device", str(device), f"{device.name}; --device chooses another"),
         Finding("bfloat16", bf16, "precision auto means " + ("bf16" if bf16 else "fp32: there are no bfloat16 units")),
         Finding(
             "compiler", compiler, "small regions are compiled" if compiler else "everything runs uncompiled, slower"
         ),
-        Finding("cache", str(root), f"{rough_size(free)} free there; LORABENCH_CACHE moves it"),
+        _cache(),
         Finding(
             "hub",
             hub,
@@ -56,6 +57,19 @@ def examine() -> list[Finding]:
             for name in ("trackio", "tensorboard")
         ),
     ]
+
+
+def _cache() -> Finding:
+    from lorabench.cache import cache_root
+    from lorabench.formatting import rough_size
+
+    try:
+        root = cache_root()
+        existing = next(path for path in (root, *root.parents) if os.path.exists(path))
+        free = rough_size(shutil.disk_usage(existing).free)
+    except (DiskError, OSError) as error:
+        return Finding("cache", "none", str(error))
+    return Finding("cache", str(root), f"{free} free there; LORABENCH_CACHE moves it")
 
 
 def hub_is_reachable(timeout_seconds: float = 3.0) -> bool:

@@ -1,24 +1,13 @@
-"""What this machine is and can do, and setting up the process for it. Imports torch only where a GPU is asked about."""
+"""What this machine is and can do, and setting up the process for it."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import platform
-import resource
 import shutil
-import subprocess
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from lorabench.errors import InputError
-
-if TYPE_CHECKING:
-    import torch
-
-_TOKENS_AT_ONCE = {"cpu": 2048, "cuda": 16384}
-"""Inputs of one micro-batch where the user does not say: enough to fill the matrix units, little enough to fit."""
 
 
 def num_cores() -> int:
@@ -48,25 +37,8 @@ def processor_name() -> str:
     return platform.processor() or platform.machine()
 
 
-@cache
-def num_gpus() -> int:
-    """NVIDIA GPUs, without importing torch."""
-    if os.environ.get("CUDA_VISIBLE_DEVICES") == "" or shutil.which("nvidia-smi") is None:
-        return 0
-    try:
-        done = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, timeout=20, check=False)
-    except (OSError, subprocess.SubprocessError):
-        return 0
-    return sum(line.startswith("GPU ") for line in done.stdout.splitlines()) if done.returncode == 0 else 0
-
-
-@cache
-def supports_bf16() -> bool:
-    """Whether bfloat16 products run on units of their own: AVX512-BF16, AMX, or a GPU of Ampere or later."""
-    if num_gpus():
-        import torch
-
-        return torch.cuda.is_available() and torch.cuda.get_device_capability()[0] >= 8
+def processor_has_bf16() -> bool:
+    """Whether the processor multiplies bfloat16 on units of its own: AVX512-BF16, AMX, or Arm's."""
     return bool({"avx512_bf16", "amx_bf16", "bf16"} & _processor_flags())
 
 
@@ -111,51 +83,3 @@ def trim_heap() -> None:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
     except (OSError, AttributeError):
         return
-
-
-def describe_device(asked: str | None = None) -> tuple[str, str, int]:
-    """The device to run on, its name for people, and how many are used. Raises InputError for one that is not there."""
-    if asked not in (None, "cpu", "cuda"):
-        raise InputError(f"device: {asked!r} is not accepted; accepted: cpu, cuda")
-    if asked == "cpu" or (asked is None and num_gpus() == 0):
-        return "cpu", processor_name(), 1
-    import torch
-
-    if not torch.cuda.is_available():
-        if asked is None:
-            return describe_device("cpu")
-        raise InputError("device: cuda was asked for, but torch finds no GPU here; accepted here: cpu")
-    return "cuda", torch.cuda.get_device_name(), 1
-
-
-def choose_micro_batch(batch_size: int, context_length: int, device_type: str) -> int:
-    """Rows computed at once, at most the batch."""
-    return max(1, min(batch_size, _TOKENS_AT_ONCE[device_type] // context_length))
-
-
-def reset_peak_memory(device: torch.device) -> None:
-    """Start a new peak."""
-    import torch
-
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        return
-    try:
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    except OSError:
-        return
-
-
-def peak_memory(device: torch.device) -> int:
-    """Peak bytes since the last reset: allocated on a GPU, resident on a processor."""
-    import torch
-
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    try:
-        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    except (OSError, ValueError):
-        pass
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -14,9 +14,9 @@ from lorabench.config import AdapterSettings, Experiment, RunSpec, TrainingSetti
 from lorabench.content import given_name
 from lorabench.data.planning import DatasetPlan, plan_dataset
 from lorabench.data.text_size import TextQuestion, TextSize
+from lorabench.device import Device, choose_device
 from lorabench.errors import ConfigError
 from lorabench.identity import run_id
-from lorabench.machine import choose_micro_batch, num_gpus, supports_bf16
 from lorabench.models.estimate import START_SECONDS, Workload, estimate_gpu_seconds, estimate_run
 from lorabench.models.planning import ModelPlan, plan_model
 from lorabench.train.steps import num_steps
@@ -101,6 +101,8 @@ class Plan:
     """Everything an experiment would do."""
 
     experiment: Experiment
+    device: Device
+    """That it was planned for."""
     groups: tuple[Group, ...]
     warnings: tuple[str, ...] = field(default=())
 
@@ -164,6 +166,7 @@ class Plan:
         """Plain values for programs."""
         return {
             "experiment": self.experiment.name,
+            "device": str(self.device),
             "num_runs": len(self.runs),
             "estimated_seconds": round(self.estimated_seconds, 1),
             "estimated_gpu_seconds": round(self.estimated_gpu_seconds, 1),
@@ -200,8 +203,12 @@ def _part(
     return Part(name, len(runs), seconds / 3600, gpu_seconds / 3600, download_bytes, disk_bytes + adapters)
 
 
-def make_plan(experiment: Experiment) -> Plan:
-    """Expand every axis and check every combination. Raises InputError for what cannot be run."""
+def make_plan(experiment: Experiment, device: Device | None = None) -> Plan:
+    """Expand every axis and check every combination, for `device` (default: the one that runs would take here).
+
+    Raises InputError for what cannot be run.
+    """
+    device = choose_device() if device is None else device
     models = [plan_model(reference) for reference in experiment.models]
     most = max(training.train_bytes for training in experiment.trainings())
     datasets = [plan_dataset(reference, experiment.text_field, most) for reference in experiment.datasets]
@@ -209,14 +216,15 @@ def make_plan(experiment: Experiment) -> Plan:
     _check_names("models", models)
     _check_names("datasets", datasets)
     _check_names("evaluation.also_on", also_on)
-    groups = tuple(_make_group(experiment, model, dataset, also_on) for model in models for dataset in datasets)
+    groups = tuple(_make_group(experiment, device, model, dataset, also_on) for model in models for dataset in datasets)
     seen: dict[str, PlannedRun] = {}
     for group in groups:
         for run in group.runs:
             if run.run_id in seen:
                 raise ConfigError(f"two runs would be the same ({run.run_id}); an axis holds equal values")
             seen[run.run_id] = run
-    return Plan(experiment=experiment, groups=groups, warnings=tuple(_warnings(groups)))
+    warnings = [*([device.note] if device.note else []), *_warnings(groups)]
+    return Plan(experiment=experiment, device=device, groups=groups, warnings=tuple(warnings))
 
 
 def _check_names(key: str, plans: Sequence[ModelPlan | DatasetPlan]) -> None:
@@ -229,12 +237,12 @@ def _check_names(key: str, plans: Sequence[ModelPlan | DatasetPlan]) -> None:
 
 
 def _make_group(
-    experiment: Experiment, model: ModelPlan, dataset: DatasetPlan, also_on: Sequence[DatasetPlan]
+    experiment: Experiment, device: Device, model: ModelPlan, dataset: DatasetPlan, also_on: Sequence[DatasetPlan]
 ) -> Group:
     others = tuple(other for other in also_on if other.name != dataset.name)
     runs = tuple(
-        _plan_run(experiment, model, dataset, others, adapter, training, seed)
-        for training in map(_choose_precision, experiment.trainings())
+        _plan_run(experiment, device, model, dataset, others, adapter, training, seed)
+        for training in (_choose_precision(training, device) for training in experiment.trainings())
         for adapter in experiment.adapters()
         for seed in experiment.seeds
     )
@@ -252,8 +260,8 @@ def _make_group(
         dataset=dataset,
         also_on=others,
         runs=runs,
-        estimated_base_seconds=sum(estimate_run(model.shape, work).seconds for work in scoring),
-        estimated_base_gpu_seconds=sum(estimate_gpu_seconds(model.shape, work) for work in scoring),
+        estimated_base_seconds=sum(estimate_run(model.shape, work, device).seconds for work in scoring),
+        estimated_base_gpu_seconds=sum(estimate_gpu_seconds(model.shape, work, device) for work in scoring),
     )
 
 
@@ -266,14 +274,15 @@ def _scored_bytes(experiment: Experiment, dataset: DatasetPlan, others: Sequence
     )
 
 
-def _choose_precision(training: TrainingSettings) -> TrainingSettings:
+def _choose_precision(training: TrainingSettings, device: Device) -> TrainingSettings:
     if training.precision != "auto":
         return training
-    return training.model_copy(update={"precision": "bf16" if supports_bf16() else "fp32"})
+    return training.model_copy(update={"precision": "bf16" if device.supports_bf16 else "fp32"})
 
 
 def _plan_run(
     experiment: Experiment,
+    device: Device,
     model: ModelPlan,
     dataset: DatasetPlan,
     others: Sequence[DatasetPlan],
@@ -305,14 +314,13 @@ def _plan_run(
         adapter=adapter,
         target_modules=tuple(targets),
         context_length=training.context_length,
-        rows_at_once=training.micro_batch_size
-        or choose_micro_batch(training.batch_size, training.context_length, "cuda" if num_gpus() else "cpu"),
+        rows_at_once=training.micro_batch_size or device.micro_batch(training.batch_size, training.context_length),
         precision=training.precision,
         train_tokens=train_tokens * training.epochs,
         evaluation_tokens=_evaluation_tokens(experiment, model, dataset, others),
         writes_samples=experiment.evaluation.samples > 0,
     )
-    estimate = estimate_run(model.shape, workload)
+    estimate = estimate_run(model.shape, workload, device)
     return PlannedRun(
         run_id=run_id(spec),
         spec=spec,
@@ -323,7 +331,7 @@ def _plan_run(
         tokens_are_exact=tokens_are_exact,
         steps=num_steps(rows, training),
         estimated_seconds=estimate.seconds,
-        estimated_gpu_seconds=estimate_gpu_seconds(model.shape, workload),
+        estimated_gpu_seconds=estimate_gpu_seconds(model.shape, workload, device),
         estimated_memory_bytes=estimate.memory_bytes,
         workload=workload,
     )

@@ -10,7 +10,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from lorabench.formatting import duration, rough_size
-from lorabench.machine import num_gpus
 from lorabench.planning import Group, Part, Plan
 from lorabench.record.columns import COLUMNS
 
@@ -32,11 +31,15 @@ def print_plan(plan: Plan) -> None:
             _print_parts(console, title, parts)
     console.print(
         f"\n{len(plan.runs)} runs, about {duration(plan.estimated_seconds)}"
-        + ("" if num_gpus() else f" on this machine, {duration(plan.estimated_gpu_seconds)} on one GPU like an A100")
+        + (f" on {escape(plan.device.name)} ({plan.device})" if plan.device.is_gpu else _here_and_there(plan))
         + (f"; {rough_size(plan.download_bytes)} to fetch" if plan.download_bytes else "")
     )
     for warning in plan.warnings:
         console.print(f"note: {escape(warning)}")
+
+
+def _here_and_there(plan: Plan) -> str:
+    return f" on this machine, {duration(plan.estimated_gpu_seconds)} on one GPU like an A100"
 
 
 def _print_runs(console: Console, group: Group) -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import sys
 
+from lorabench.device import choose_device
 from lorabench.doctor import hub_is_reachable
-from lorabench.machine import num_gpus
 
 
 def choose_profile() -> tuple[str, str]:
     """The profile's name and the reason for it."""
-    if num_gpus() == 0:
-        return "local", "there is no GPU here"
+    device = choose_device()
+    if not device.is_gpu:
+        return "local", device.note or "there is no GPU here"
     if not hub_is_reachable():
         return "local", "there is a GPU, but the hub cannot be reached"
     return "full", "there is a GPU and the hub can be reached"

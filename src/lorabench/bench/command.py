@@ -9,7 +9,7 @@ from lorabench.bench.measure import Result, bench
 from lorabench.bench.profile import Part, profile_step
 from lorabench.bench.request import Request
 from lorabench.bench.subject import load_subject
-from lorabench.machine import prepare_process, supports_bf16
+from lorabench.machine import prepare_process
 from lorabench.terminal import ProgressView
 
 
@@ -33,6 +33,8 @@ class Answer:
 def answer(request: Request, view: ProgressView) -> Answer:
     """Measure every point of the request. Raises InputError before anything is loaded."""
     precisions, points = request.precisions, request.points
+    if request.device.note:
+        view.message(request.device.note)
     prepare_process()
     results: list[Result] = []
     parts: list[Part] = []
@@ -45,7 +47,7 @@ def answer(request: Request, view: ProgressView) -> Answer:
             device=request.device,
             progress=view.progress,
         )
-        if precision == "bf16" and subject.base.device.type == "cpu" and not supports_bf16():
+        if precision == "bf16" and request.device.type == "cpu" and not request.device.supports_bf16:
             view.message("bf16: this processor has no bfloat16 units, so its products are emulated and slow")
         for point in points:
             what = f"{precision}, context {point.context_length}, batch {point.batch_size}"

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from lorabench.device import synchronize
 from lorabench.models.fast.head import HEAD_CHUNK
 from lorabench.models.shape import ModelShape
 
@@ -74,8 +75,7 @@ class _Bench:
     def _seconds(self, product: Callable[[], object]) -> float:
         started = time.perf_counter()
         product()
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        synchronize(self.device)
         return time.perf_counter() - started
 
 

@@ -16,8 +16,7 @@ from lorabench.bench.request import Point
 from lorabench.bench.subject import Subject
 from lorabench.config import AdapterSettings, TrainingSettings
 from lorabench.data.packing import document_segments, make_batch
-from lorabench.evaluate.scoring import EVALUATION_TOKENS
-from lorabench.machine import choose_micro_batch, peak_memory, reset_peak_memory
+from lorabench.device import EVALUATION_TOKENS, peak_memory, reset_peak_memory
 from lorabench.models.base import DTYPES
 from lorabench.models.estimate import Workload, remember_speed
 from lorabench.train.loop import NUM_WARMUP_STEPS, Hooks, train
@@ -97,7 +96,7 @@ def bench(subject: Subject, point: Point) -> Result:
     """Train, evaluate and time the products at one point. Nothing of the base is changed."""
     base, device = subject.base, subject.base.device
     settings = AdapterSettings(rank=point.rank)
-    micro_batch_size = min(point.batch_size, choose_micro_batch(point.batch_size, point.context_length, device.type))
+    micro_batch_size = subject.device.micro_batch(point.batch_size, point.context_length)
     adapter = attach(base, settings, seed=0)
     try:
         reset_peak_memory(device)
@@ -114,7 +113,7 @@ def bench(subject: Subject, point: Point) -> Result:
     result = Result(
         model=subject.name,
         weights=subject.weights,
-        device=subject.device_name,
+        device=subject.device.name,
         precision=base.precision,
         point=point,
         micro_batch_size=micro_batch_size,
@@ -220,4 +219,4 @@ def _remember(subject: Subject, settings: AdapterSettings, point: Point, rows_at
         precision=result.precision,
         evaluation_tokens=0,
     )
-    remember_speed(subject.shape, workload, result.training.median, result.evaluation.median)
+    remember_speed(subject.shape, workload, result.training.median, result.evaluation.median, subject.device)

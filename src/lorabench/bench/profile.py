@@ -17,7 +17,6 @@ from lorabench.bench.request import Point
 from lorabench.bench.subject import Subject
 from lorabench.config import AdapterSettings, TrainingSettings
 from lorabench.data.packing import document_segments, make_batch
-from lorabench.machine import choose_micro_batch
 from lorabench.models.fast.kernels import Product
 from lorabench.models.fast.native import kernels_for
 from lorabench.train.optimization import clip_gradients, make_optimizer
@@ -95,7 +94,7 @@ def _visible_products(device_type: str) -> Iterator[None]:
 
 def _make_step(subject: Subject, parameters: list[nn.Parameter], point: Point) -> Callable[[], None]:
     base, length = subject.base, point.context_length
-    num_rows = min(point.batch_size, choose_micro_batch(point.batch_size, length, base.device.type))
+    num_rows = subject.device.micro_batch(point.batch_size, length)
     text = subject.training_text(num_rows, length)
     rows = [
         list(document_segments(index, ids, prefix=text.prefix, context_length=length))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lorabench.adapters.targets import resolve_targets
 from lorabench.config import AdapterSettings
+from lorabench.device import Device, choose_device
 from lorabench.errors import InputError
-from lorabench.machine import supports_bf16
 from lorabench.models.planning import plan_model
 
 TABLE_CONTEXTS = (128, 512, 1024)
@@ -42,7 +42,7 @@ class Request:
     random_weights: bool = False
     table: bool = False
     profile: bool = False
-    device: str | None = None
+    device: Device = field(default_factory=choose_device)
 
     def check(self) -> None:
         """Raise InputError for what cannot be measured."""
@@ -56,7 +56,7 @@ class Request:
             raise InputError(f"--precision {self.precision}: not accepted; accepted: fp32, bf16")
         if self.precision is not None:
             return [self.precision]
-        if not supports_bf16():
+        if not self.device.supports_bf16:
             return ["fp32"]
         return ["bf16", "fp32"] if self.table else ["bf16"]
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from lorabench.data.documents import make_document
 from lorabench.data.stories import NUM_STORIES, write_stories
-from lorabench.machine import describe_device
+from lorabench.device import Device
 from lorabench.models.base import FrozenBase, Precision, import_architecture, load_base
 from lorabench.models.locate import locate_model
 from lorabench.models.planning import plan_model
@@ -39,7 +39,7 @@ class Subject:
     """`its own`, or `random`."""
     shape: ModelShape
     base: FrozenBase
-    device_name: str
+    device: Device
     load_seconds: float
     """Without importing libraries, with compiling kernels where they were not kept."""
     _tokeniser: Tokeniser | None
@@ -64,25 +64,24 @@ class Subject:
 
 
 def load_subject(
-    reference: str, *, precision: Precision, random_weights: bool, device: str | None, progress: Progress | None = None
+    reference: str, *, precision: Precision, random_weights: bool, device: Device, progress: Progress | None = None
 ) -> Subject:
     """Load a model to be measured. Raises UnknownNameError, ModelError or InputError."""
     plan = plan_model(reference)
-    where, device_name, _ = describe_device(device)
     if random_weights:
         from lorabench.models.random_weights import load_random
 
         started = time.perf_counter()
-        base = load_random(plan, precision=precision, device=where)
+        base = load_random(plan, precision=precision, device=str(device))
         seconds = time.perf_counter() - started
-        return Subject(plan.name, "random", plan.shape, base, device_name, seconds, _tokeniser_of(plan.folder))
+        return Subject(plan.name, "random", plan.shape, base, device, seconds, _tokeniser_of(plan.folder))
     location = locate_model(reference, progress=progress)
     import_architecture(location.folder)
     started = time.perf_counter()
-    base = load_base(location.folder, precision=precision, device=where)
+    base = load_base(location.folder, precision=precision, device=str(device))
     seconds = time.perf_counter() - started
     found = replace(plan, shape=read_model_shape(location.folder), folder=location.folder)
-    return Subject(plan.name, "its own", found.shape, base, device_name, seconds, _tokeniser_of(found.folder))
+    return Subject(plan.name, "its own", found.shape, base, device, seconds, _tokeniser_of(found.folder))
 
 
 def _tokeniser_of(folder: Path | None) -> Tokeniser | None:

@@ -23,6 +23,7 @@ from lorabench.data.documents import SPLITS, Corpus, CorpusInfo, Document, Progr
 from lorabench.data.local import SUFFIXES, check_local_file
 from lorabench.data.sources import SourceTexts, expected_revision, read_source
 from lorabench.errors import DiskError
+from lorabench.home import user_path
 
 if TYPE_CHECKING:
     from lorabench.catalog import DatasetEntry
@@ -63,7 +64,7 @@ class CorpusRequest:
 def request_corpus(name_or_path: str, *, max_train_bytes: int | None, text_field: str = "text") -> CorpusRequest:
     """What a reference means. Raises UnknownNameError, or DataError for a file that is not there."""
     if is_path(name_or_path):
-        path = Path(name_or_path).expanduser()
+        path = user_path(name_or_path)
         check_local_file(path)
         revision = file_revision(path)
         if path.suffix.lower() != SUFFIXES[0] and text_field != "text":

@@ -8,6 +8,7 @@ import torch
 
 from lorabench.data.packing import Tokens
 from lorabench.data.tokens import Tokeniser
+from lorabench.device import own_random_state
 from lorabench.models.base import FrozenBase
 
 NUM_PROMPT_TOKENS = 32
@@ -33,8 +34,7 @@ def continue_documents(
         return []
     prompts = [[tokeniser.prefix_token_id, *tokens[index][:NUM_PROMPT_TOKENS].tolist()] for index in chosen]
     input_ids = torch.tensor(prompts, device=base.device)
-    devices = [base.device] if base.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), torch.inference_mode():
+    with own_random_state(base.device), torch.inference_mode():
         torch.manual_seed(seed)
         generated = base.generate(input_ids, max_new_tokens=NUM_NEW_TOKENS, temperature=TEMPERATURE, top_p=TOP_P)
     return [tokeniser.decode(row[input_ids.shape[1] :].tolist()) for row in generated]

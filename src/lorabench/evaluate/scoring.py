@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lorabench.data.packing import Row, Segment, Tokens, document_segments, make_batch, packed_rows
+from lorabench.device import EVALUATION_TOKENS
 from lorabench.record.schema import Scores
 
 if TYPE_CHECKING:
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
 
     from lorabench.data.documents import Document
     from lorabench.models.base import FrozenBase
-
-EVALUATION_TOKENS = {"cpu": 2048, "cuda": 32768}
-"""Inputs computed at once, by device type."""
 
 
 @dataclass(frozen=True)

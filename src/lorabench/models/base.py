@@ -15,8 +15,8 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from lorabench.data.packing import IGNORED, PackedBatch
+from lorabench.device import release_memory, synchronize
 from lorabench.errors import ModelError
-from lorabench.machine import trim_heap
 from lorabench.models.fast.families import NotFast, covers, read_decoder
 from lorabench.models.fast.forward import Decoder
 from lorabench.models.fast.native import kernels_for
@@ -114,15 +114,11 @@ class FrozenBase:
 
     def synchronize(self) -> None:
         """Wait for the device, so that a clock tells the truth."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        synchronize(self.device)
 
     def release_memory(self) -> None:
         """Give cached blocks back."""
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        else:
-            trim_heap()
+        release_memory(self.device)
 
     def free(self) -> None:
         """Let go of the weights; the base cannot be used afterwards."""

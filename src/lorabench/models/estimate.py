@@ -17,8 +17,9 @@ from typing import Any, Protocol
 
 from lorabench.cache import cache_root, write_atomically
 from lorabench.config import AdapterSettings
+from lorabench.device import Device
 from lorabench.errors import DiskError
-from lorabench.machine import memory_bytes, num_cores, num_gpus, processor_name, supports_bf16
+from lorabench.machine import memory_bytes, num_cores, processor_name
 
 START_SECONDS = 3.0
 """Per experiment: importing the libraries, writing the report."""
@@ -145,16 +146,16 @@ def training_multiply_adds(shape: PlannedShape, workload: Workload) -> float:
     return 2.0 * forward + 3.0 * adapters
 
 
-def estimate_run(shape: PlannedShape, workload: Workload) -> Estimate:
-    """Seconds and peak bytes of a run, or of scoring the base when nothing is trained."""
-    seconds = _seconds(shape, workload, _rates(shape, workload))
+def estimate_run(shape: PlannedShape, workload: Workload, device: Device) -> Estimate:
+    """Seconds and peak bytes of a run on `device`, or of scoring the base when nothing is trained."""
+    seconds = _seconds(shape, workload, _rates(shape, workload, device))
     return Estimate(seconds, _memory(shape, workload))
 
 
-def estimate_gpu_seconds(shape: PlannedShape, workload: Workload) -> float:
-    """Seconds that the work would take on one GPU: on this machine's, or else on one like an A100, in bfloat16."""
-    if num_gpus():
-        return estimate_run(shape, workload).seconds
+def estimate_gpu_seconds(shape: PlannedShape, workload: Workload, device: Device) -> float:
+    """Seconds that the work would take on `device` if it is a GPU, or else on one like an A100, in bfloat16."""
+    if device.is_gpu:
+        return estimate_run(shape, workload, device).seconds
     return _seconds(shape, workload, _gpu_rates(shape, replace(workload, precision="bf16")))
 
 
@@ -190,14 +191,14 @@ def _memory(shape: PlannedShape, workload: Workload) -> int:
     return base + copied + 16 * trainable + max(training, evaluation)
 
 
-def _rates(shape: PlannedShape, workload: Workload) -> Rates:
-    measured = _read_calibration().get(_key(shape, workload))
+def _rates(shape: PlannedShape, workload: Workload, device: Device) -> Rates:
+    measured = _read_calibration(device).get(_key(shape, workload))
     if measured is not None:
         return Rates(float(measured["training"]), float(measured["evaluation"]))
-    if num_gpus():
+    if device.is_gpu:
         return _gpu_rates(shape, workload)
-    rate = _probed_rate() / workload.slowdown
-    if workload.precision == "bf16" and supports_bf16():
+    rate = _probed_rate(device) / workload.slowdown
+    if workload.precision == "bf16" and device.supports_bf16:
         rate *= ASSUMED_BF16_GAIN["cpu"]
     return Rates(
         rate * SHARE_OF_PROBE["training"],
@@ -213,9 +214,9 @@ def _gpu_rates(shape: PlannedShape, workload: Workload) -> Rates:
     return Rates(rate, rate)
 
 
-def _probed_rate() -> float:
+def _probed_rate(device: Device) -> float:
     """Multiply-adds per second of float32 products: measured on this machine (some 50 ms) and kept for an hour."""
-    calibration = _read_calibration()
+    calibration = _read_calibration(device)
     kept = calibration.get("probe")
     if isinstance(kept, dict) and 0 <= time.time() - kept["at"] < PROBE_LIFE_SECONDS:
         return float(kept["rate"])
@@ -229,7 +230,7 @@ def _probed_rate() -> float:
         left @ right
         seconds.append(time.perf_counter() - started)
     rate = PROBE_SIZE**3 / min(seconds)
-    _keep({**calibration, "probe": {"rate": rate, "at": time.time()}})
+    _keep(device, {**calibration, "probe": {"rate": rate, "at": time.time()}})
     return rate
 
 
@@ -238,22 +239,23 @@ def remember_speed(
     workload: Workload,
     train_tokens_per_second: float | None,
     evaluation_tokens_per_second: float | None,
+    device: Device,
 ) -> None:
-    """Keep how fast a finished run was, for later plans on this machine; a run too short to tell changes nothing."""
+    """Keep how fast a finished run was, for later plans on this device; a run too short to tell changes nothing."""
     if train_tokens_per_second is None or evaluation_tokens_per_second is None:
         return
-    calibration = _read_calibration()
+    calibration = _read_calibration(device)
     calibration[_key(shape, workload)] = {
         "training": train_tokens_per_second * training_multiply_adds(shape, workload),
         "evaluation": evaluation_tokens_per_second * forward_multiply_adds(shape, workload.evaluation_window),
     }
-    _keep(calibration)
+    _keep(device, calibration)
 
 
-def _keep(calibration: Mapping[str, Any]) -> None:
+def _keep(device: Device, calibration: Mapping[str, Any]) -> None:
     """A cache that cannot be written is no error."""
     with contextlib.suppress(DiskError):
-        write_atomically(_calibration_path(), json.dumps(calibration, indent=1).encode())
+        write_atomically(_calibration_path(device), json.dumps(calibration, indent=1).encode())
 
 
 def _key(shape: PlannedShape, workload: Workload) -> str:
@@ -261,14 +263,15 @@ def _key(shape: PlannedShape, workload: Workload) -> str:
     return f"{shape.num_layers}x{shape.hidden_size}-{shape.num_parameters}-{workload.precision}{path}"
 
 
-def _calibration_path() -> Any:
-    machine = f"{processor_name()}|{num_cores()}|{memory_bytes() >> 30}|{num_gpus()}"
+def _calibration_path(device: Device) -> Any:
+    gpu = f"{device.type} {device.name}" if device.is_gpu else "0"
+    machine = f"{processor_name()}|{num_cores()}|{memory_bytes() >> 30}|{gpu}"
     return cache_root() / "calibration" / f"{hashlib.sha256(machine.encode()).hexdigest()[:16]}.json"
 
 
-def _read_calibration() -> dict[str, Any]:
+def _read_calibration(device: Device) -> dict[str, Any]:
     try:
-        values = json.loads(_calibration_path().read_bytes())
+        values = json.loads(_calibration_path(device).read_bytes())
     except (OSError, ValueError):
         return {}
     return values if isinstance(values, dict) else {}

@@ -15,6 +15,7 @@ from lorabench.catalog import get_model, list_models
 from lorabench.content import content_name, file_revision, folder_revision
 from lorabench.data.documents import Progress
 from lorabench.errors import DataError, ModelError
+from lorabench.home import user_path
 from lorabench.models.shape import read_config, read_header, weight_files
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def is_model_path(name_or_path: str) -> bool:
 def locate_model(name_or_path: str, *, progress: Progress | None = None) -> ModelLocation:
     """The model's folder, made on first use. Raises UnknownNameError, ModelError, DownloadError or DiskError."""
     if is_model_path(name_or_path):
-        return _locate_folder(Path(name_or_path).expanduser())
+        return _locate_folder(user_path(name_or_path))
     entry = get_model(name_or_path)
     if entry.source == "hub":
         return _locate_hub(entry, progress)

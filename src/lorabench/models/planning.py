@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lorabench.catalog import get_model
 from lorabench.errors import ModelError
+from lorabench.home import user_path
 from lorabench.models.locate import (
     expected_model_revision,
     is_model_path,
@@ -54,7 +55,7 @@ class ModelPlan:
 def plan_model(reference: str) -> ModelPlan:
     """Look a model up. Raises UnknownNameError, or ModelError for a folder that cannot be used."""
     if is_model_path(reference):
-        folder = Path(reference).expanduser()
+        folder = user_path(reference)
         if not folder.is_dir():
             raise ModelError(f"models: {reference}: there is no such folder")
         revision = local_model_revision(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from pathlib import Path
 from typing import Any
@@ -9,15 +10,17 @@ from typing import Any
 from lorabench.adapters.saved import attach_saved
 from lorabench.data.local import read_local_documents
 from lorabench.data.tokens import Tokeniser
+from lorabench.device import choose_device
 from lorabench.errors import InputError, ModelError
 from lorabench.evaluate.scoring import score_documents
-from lorabench.machine import describe_device, prepare_process
+from lorabench.machine import prepare_process
 from lorabench.models.base import Precision, load_base
 from lorabench.models.locate import locate_model
 from lorabench.models.shape import read_model_shape
 from lorabench.record.schema import derived_figures
 from lorabench.terminal import Progress
 
+_LOG = logging.getLogger("lorabench")
 MAX_DEFAULT_CONTEXT_LENGTH = 8192
 """Attention's cost grows with the square of the window; who wants a longer one says so."""
 _PRECISIONS: dict[str, Precision] = {"fp32": "fp32", "bf16": "bf16"}
@@ -42,13 +45,16 @@ def evaluate(
     (default: the model's own limit, at most 8,192). Raises InputError for a model, adapter or file that cannot be used.
     """
     _check_settings(precision, stride)
+    where = choose_device(device)
+    if where.note:
+        _LOG.warning("%s", where.note)
     prepare_process()
     documents = read_local_documents(Path(data), text_field=text_field)
     location = locate_model(model, progress=progress)
     window = _choose_window(context_length, read_model_shape(location.folder).max_context_length, location.name)
     tokeniser = Tokeniser(location.folder)
     tokens = tokeniser.encode(documents)
-    base = load_base(location.folder, precision=_PRECISIONS[precision], device=describe_device(device)[0])
+    base = load_base(location.folder, precision=_PRECISIONS[precision], device=str(where))
     if adapter is not None:
         attach_saved(base, Path(adapter))
 

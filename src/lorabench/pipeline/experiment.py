@@ -13,10 +13,12 @@ from pathlib import Path
 from lorabench.cache import disk_error
 from lorabench.config import Experiment
 from lorabench.data.documents import is_path
+from lorabench.device import choose_device
 from lorabench.errors import CancelledError, InputError
 from lorabench.execute.lease import SILENCE_SECONDS, Watch, is_free, lease_owner, try_lease
 from lorabench.execute.stopping import stop_in_good_order
-from lorabench.machine import describe_device, prepare_process
+from lorabench.home import user_path
+from lorabench.machine import prepare_process
 from lorabench.models.base import Precision
 from lorabench.models.estimate import remember_speed
 from lorabench.models.locate import is_model_path
@@ -75,8 +77,7 @@ def run_experiment(
     """
     check_run_options(output_dir, checkpoint_seconds)
     prepare_process()
-    plan = make_plan(experiment)
-    device, device_name, num_devices = describe_device(device)
+    plan = make_plan(experiment, choose_device(device))
     store = RecordStore(Path(output_dir))
     tracker_group = make_trackers(trackers, store.output_dir, upload_adapters=upload_adapters)
     _make_folders(store)
@@ -93,13 +94,14 @@ def run_experiment(
             store=store,
             trackers=tracker_group,
             view=shown,
-            environment=describe_environment(device, device_name, num_devices, command_line()),
+            device=plan.device,
+            environment=describe_environment(plan.device, command_line()),
             should_stop=should_stop,
             checkpoint_seconds=checkpoint_seconds,
         )
         for warning in plan.warnings:
             shown.message(warning)
-        outcome = _Runner(context, plan, device, retry_failed).run()
+        outcome = _Runner(context, plan, retry_failed).run()
     if outcome.records:
         outcome.results_dir = build_report(store).results_dir
     return outcome
@@ -129,10 +131,9 @@ def _make_folders(store: RecordStore) -> None:
 class _Runner:
     """One pass over the groups, and then a wait for the runs that other processes hold."""
 
-    def __init__(self, context: RunContext, plan: Plan, device: str, retry_failed: bool) -> None:
+    def __init__(self, context: RunContext, plan: Plan, retry_failed: bool) -> None:
         self.context = context
         self.plan = plan
-        self.device = device
         self.retry_failed = retry_failed
         self.attempts: dict[str, int] = {}
         """How often each run had been tried when this process began: what fails later is not tried again by it."""
@@ -262,7 +263,7 @@ class _Runner:
         paths |= {key: plan.reference for key, plan in corpora.items() if is_path(plan.reference)}
         text_field = self.plan.experiment.text_field
         fields = {"text_field": text_field} if text_field != "text" else {}
-        return {key: str(Path(path).expanduser().absolute()) for key, path in paths.items()} | fields
+        return {key: str(user_path(path).absolute()) for key, path in paths.items()} | fields
 
     def _do(
         self, group: Group, run: PlannedRun, previous: RunRecord | None, open_work: Callable[[], GroupWork]
@@ -275,7 +276,8 @@ class _Runner:
         self.cancelled = record.status is Status.CANCELLED or self.context.should_stop()
         speed = record.speed
         if record.status is Status.COMPLETED and speed is not None:
-            remember_speed(group.model.shape, run.workload, speed.tokens_per_second, speed.evaluation_tokens_per_second)
+            rates = speed.tokens_per_second, speed.evaluation_tokens_per_second
+            remember_speed(group.model.shape, run.workload, *rates, self.plan.device)
 
     def _rebuild_results(self) -> None:
         """The table after every run; the page with it where the last one is old enough."""
@@ -306,7 +308,7 @@ class _Runner:
             self.shared.free()
             self.shared = None
         self.context.view.phase(f"loading {group.model.name}")
-        self.shared = SharedBase.load(group.model.reference, precision, self.device, self._progress)
+        self.shared = SharedBase.load(group.model.reference, precision, self.plan.device, self._progress)
         return self.shared
 
     def _progress(self, description: str, done: float, total: float | None) -> None:

@@ -20,6 +20,7 @@ from lorabench.data.documents import Corpus, Document, load_corpus
 from lorabench.data.packing import Tokens
 from lorabench.data.text_size import TextQuestion, TextSize
 from lorabench.data.tokens import Tokeniser
+from lorabench.device import Device
 from lorabench.errors import DataError
 from lorabench.evaluate.samples import NUM_PROMPT_TOKENS, choose_prompts, continue_documents
 from lorabench.evaluate.scoring import DocumentScores, score_documents
@@ -56,10 +57,10 @@ class SharedBase:
     precision: Precision
 
     @classmethod
-    def load(cls, reference: str, precision: Precision, device: str, progress: Progress) -> SharedBase:
+    def load(cls, reference: str, precision: Precision, device: Device, progress: Progress) -> SharedBase:
         """Fetch the model where needed and load it."""
         location = locate_model(reference, progress=progress)
-        base = load_base(location.folder, precision=precision, device=device)
+        base = load_base(location.folder, precision=precision, device=str(device))
         return cls(reference, location, base, Tokeniser(location.folder), precision)
 
     def is_of(self, reference: str, precision: str) -> bool:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from lorabench.cache import write_atomically
 from lorabench.config import Experiment, build_experiment
+from lorabench.device import Device, choose_device
 from lorabench.errors import InputError, RunError
-from lorabench.machine import describe_device
 from lorabench.planning import make_plan
 from lorabench.record.schema import Environment, RunRecord, Scores, Status
 from lorabench.record.store import RecordStore
@@ -81,7 +81,8 @@ def reproduce(run_id: str, output_dir: Path) -> Reproduction:
     if recorded.status is not Status.COMPLETED:
         raise InputError(f"{run_id}: the run is {recorded.status}, so there is nothing to reproduce")
     experiment = experiment_of(recorded)
-    (planned,) = make_plan(experiment).runs
+    device = _device_of(recorded)
+    (planned,) = make_plan(experiment, device).runs
     if planned.run_id != run_id:
         raise InputError(f"{run_id}: {_changed_inputs(recorded, planned.spec.model_dump())}")
     folder = output_dir / "reproductions" / run_id
@@ -89,15 +90,21 @@ def reproduce(run_id: str, output_dir: Path) -> Reproduction:
     file = attempt / "experiment.yaml"
     write_atomically(file, experiment.to_yaml().encode("utf-8"))
     command = [sys.executable, "-m", "lorabench", "run", str(file), "--output-dir", str(attempt), "--tracker", "none"]
-    device = recorded.environment.device
-    if device == "cpu" or describe_device()[0] == device:
-        command += ["--device", device]
+    command += ["--device", str(device)]
     subprocess.run(command, check=False, stdout=sys.stderr)
     reproduced = RecordStore(attempt).read(run_id)
     if reproduced is None or reproduced.status is not Status.COMPLETED:
         reason = "no record was written" if reproduced is None else reproduced.status_reason
         raise RunError(f"{run_id}: the second run did not complete: {reason}")
     return compare(recorded, reproduced, _noise(store, recorded))
+
+
+def _device_of(recorded: RunRecord) -> Device:
+    """One of the kind that the run was on, where there is one here: the comparison names what differs."""
+    try:
+        return choose_device(recorded.environment.device)
+    except InputError:
+        return choose_device()
 
 
 def compare(recorded: RunRecord, reproduced: RunRecord, noise: float | None) -> Reproduction:

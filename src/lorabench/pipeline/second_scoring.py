@@ -6,9 +6,10 @@ from pathlib import Path
 
 from lorabench.adapters.saved import attach_saved
 from lorabench.cache import sha256_file
+from lorabench.device import Device, choose_device
 from lorabench.errors import InputError
 from lorabench.execute.lease import lease_owner, try_lease
-from lorabench.machine import describe_device, prepare_process
+from lorabench.machine import prepare_process
 from lorabench.models.base import Precision
 from lorabench.pipeline.group import GroupWork, SharedBase, write_table
 from lorabench.pipeline.reproduction import experiment_of
@@ -19,7 +20,9 @@ from lorabench.record.store import RecordStore
 from lorabench.terminal import ProgressView
 
 
-def score_test_again(run_id: str, output_dir: Path, *, again: bool, view: ProgressView) -> RunRecord:
+def score_test_again(
+    run_id: str, output_dir: Path, *, again: bool, view: ProgressView, device: str | None = None
+) -> RunRecord:
     """Score the saved adapter on test once more and flag the record. Raises InputError without `again`."""
     store = RecordStore(output_dir)
     record = store.get(run_id)
@@ -30,6 +33,9 @@ def score_test_again(run_id: str, output_dir: Path, *, again: bool, view: Progre
             f"{run_id}: test was scored when the run ended; looking again makes it less of a test. "
             "With --again it is scored once more and the record is flagged for ever"
         )
+    where = choose_device(device)
+    if where.note:
+        view.message(where.note)
     with try_lease(store.run_dir(run_id) / "lease") as mine:
         if not mine:
             raise InputError(
@@ -40,20 +46,20 @@ def score_test_again(run_id: str, output_dir: Path, *, again: bool, view: Progre
             raise InputError(
                 f"{run_id}: {damaged[0]} is damaged; give its lorabench run again, which does the run again"
             )
-        flagged = _score(store, record, view)
+        flagged = _score(store, record, view, where)
         store.write(flagged)
     return flagged
 
 
-def _score(store: RecordStore, record: RunRecord, view: ProgressView) -> RunRecord:
+def _score(store: RecordStore, record: RunRecord, view: ProgressView, device: Device) -> RunRecord:
     run_id, spec = record.run_id, record.spec
     prepare_process()
-    (group,) = make_plan(experiment_of(record)).groups
+    (group,) = make_plan(experiment_of(record), device).groups
     if group.runs[0].run_id != run_id:
         raise InputError(f"{run_id}: the model or corpus has changed since; lorabench reproduce says how")
     precision: Precision = "bf16" if spec.training.precision == "bf16" else "fp32"
     work = GroupWork(
-        shared=SharedBase.load(group.model.reference, precision, describe_device()[0], view.progress),
+        shared=SharedBase.load(group.model.reference, precision, device, view.progress),
         group=group,
         text_field=record.references.get("text_field", "text"),
         base_scores_dir=store.base_scores_dir,

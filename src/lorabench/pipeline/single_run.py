@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from lorabench.adapters.attach import Adapter, attach
+from lorabench.device import Device, peak_memory, reset_peak_memory
 from lorabench.errors import CancelledError, ModelError, OutOfMemoryRunError
 from lorabench.evaluate.scoring import DocumentScores
 from lorabench.execute.memory import is_out_of_memory
-from lorabench.machine import choose_micro_batch, peak_memory, reset_peak_memory
 from lorabench.pipeline.draft import Draft, check_finite, failure
 from lorabench.pipeline.group import GroupWork
 from lorabench.planning import PlannedRun
@@ -38,6 +38,7 @@ class RunContext:
     store: RecordStore
     trackers: TrackerGroup
     view: ProgressView
+    device: Device
     environment: Environment
     should_stop: Callable[[], bool]
     checkpoint_seconds: float
@@ -108,8 +109,8 @@ def _attempt_with_retry(
 ) -> None:
     """Out of memory once: the same mathematics at half the micro-batch, and the record says so."""
     training, work = planned.spec.training, open_work()
-    micro_batch_size = training.micro_batch_size or choose_micro_batch(
-        training.batch_size, training.context_length, work.shared.base.device.type
+    micro_batch_size = training.micro_batch_size or context.device.micro_batch(
+        training.batch_size, training.context_length
     )
     micro_batch_size = min(micro_batch_size, training.batch_size)
     try:

@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 
 from lorabench import __version__
+from lorabench.device import Device
 from lorabench.machine import memory_bytes, num_cores, processor_name
 from lorabench.record.schema import Environment
 from lorabench.redaction import without_secrets
@@ -27,14 +28,14 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def describe_environment(device: str, device_name: str, num_devices: int, command: list[str]) -> Environment:
+def describe_environment(device: Device, command: list[str]) -> Environment:
     """The surroundings of a run. `command` is shown so that a reader can give it again."""
     commit, dirty = _git_state()
     return Environment(
         hostname_sha256=hashlib.sha256(socket.gethostname().encode()).hexdigest()[:16],
-        device=device,
-        device_name=device_name,
-        num_devices=num_devices,
+        device=device.type,
+        device_name=device.name,
+        num_devices=1,
         processor=processor_name(),
         num_cores=num_cores(),
         memory_bytes=memory_bytes(),

@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lorabench.cache import new_folder, set_aside, sha256_file
+from lorabench.device import random_state, set_random_state
 
 NUM_KEPT = 2
 STATE, POSITION, MANIFEST = "state.safetensors", "position.json", "manifest.json"
@@ -53,9 +54,7 @@ def save_checkpoint(
     for name, parameter in parameters.items():
         for entry, value in optimizer.state.get(parameter, {}).items():
             tensors[f"optimizer.{entry}.{name}"] = torch.as_tensor(value).detach().cpu().contiguous()
-    tensors["random.cpu"] = torch.get_rng_state()
-    for device in _gpus(parameters):
-        tensors["random.cuda"] = torch.cuda.get_rng_state(device)
+    tensors |= _random_states(parameters)
     with new_folder(target) as temporary:
         save_file(tensors, temporary / STATE)
         (temporary / POSITION).write_text(json.dumps(asdict(position)), encoding="utf-8")
@@ -106,9 +105,16 @@ def _finished(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("step-*") if path.name[5:].isdigit())
 
 
-def _gpus(parameters: Mapping[str, torch.nn.Parameter]) -> set[torch.device]:
-    """The GPU the parameters lie on, if it is one: its random numbers are drawn there."""
-    return {parameter.device for parameter in parameters.values() if parameter.device.type == "cuda"}
+def _device(parameters: Mapping[str, torch.nn.Parameter]) -> torch.device:
+    """Where the parameters lie: dropout draws its random numbers there."""
+    return next(iter(parameters.values())).device
+
+
+def _random_states(parameters: Mapping[str, torch.nn.Parameter]) -> dict[str, torch.Tensor]:
+    """The processor's random state, and that of the GPU where the parameters lie on one."""
+    device = _device(parameters)
+    own = random_state(device)
+    return {"random.cpu": torch.get_rng_state()} | ({} if own is None else {f"random.{device.type}": own})
 
 
 def _read(
@@ -128,9 +134,7 @@ def _read(
         for name, parameter in parameters.items()
         for entry in ("adapter", *(f"optimizer.{moment}" for moment in MOMENTS))
     }
-    others = (
-        [f"optimizer.step.{name}" for name in parameters] + ["random.cpu"] + ["random.cuda" for _ in _gpus(parameters)]
-    )
+    others = [*(f"optimizer.step.{name}" for name in parameters), *_random_states(parameters)]
     missing = [name for name in [*shapes, *others] if name not in tensors]
     if missing:
         raise ValueError(f"{missing[0]} is missing")
@@ -153,5 +157,6 @@ def _take_up(
         parameter.data.copy_(tensors[f"adapter.{name}"])
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     torch.set_rng_state(tensors["random.cpu"])
-    for device in _gpus(parameters):
-        torch.cuda.set_rng_state(tensors["random.cuda"], device)
+    device = _device(parameters)
+    if device.type != "cpu":
+        set_random_state(device, tensors[f"random.{device.type}"])

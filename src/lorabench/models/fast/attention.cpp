@@ -175,14 +175,13 @@ class Pass {
   }
 
   void forward() const {
-#pragma omp parallel
-    {
+    Shared tasks(num_tasks());
+    in_every_thread([&] {
       Buffer<T> rows(longest_ * width_), keys(longest_ * width_), values(longest_ * width_);
       Buffer<T> queries(kQueries * width_), weights(kQueries * longest_);
       Buffer<float> scores(kQueries * longest_), out(kQueries * width_);
       float shares[kQueries];
-#pragma omp for schedule(dynamic, 1)
-      for (int64_t number = 0; number < num_tasks(); ++number) {
+      for (int64_t number; tasks.take(number);) {
         Task task = task_of(number);
         read_keys(call_.key, task, call_.half, rows);
         put_in_lanes(rows, task.length, keys);
@@ -219,23 +218,23 @@ class Pass {
           }
         }
       }
-    }
+    });
   }
 
   void backward() const {
     // Of each query head; those of a key's or value's several query heads are added up at the end.
     Buffer<float> d_keys(call_.query_heads * padded_tokens_ * width_, false);
     Buffer<float> d_values(call_.query_heads * padded_tokens_ * width_, false);
-#pragma omp parallel
-    {
+    int64_t num_sums = call_.segments * call_.key_heads;
+    Shared tasks(num_tasks()), key_sums(num_sums), value_sums(num_sums);
+    in_every_thread([&] {
       Buffer<T> rows(longest_ * width_), keys(longest_ * width_), values(longest_ * width_), key_units(longest_ * width_);
       Buffer<T> queries(kQueries * width_), query_units(kQueries * width_);
       Buffer<T> gradients(kQueries * width_), gradient_units(kQueries * width_);
       Buffer<T> weights(kQueries * longest_), weight_units(kQueries * longest_);
       Buffer<T> slopes(kQueries * longest_), slope_units(kQueries * longest_);
       Buffer<float> scores(kQueries * longest_), d_weights(kQueries * longest_), out(kQueries * width_);
-#pragma omp for schedule(dynamic, 1)
-      for (int64_t number = 0; number < num_tasks(); ++number) {
+      for (int64_t number; tasks.take(number);) {
         Task task = task_of(number);
         read_keys(call_.value, task, 0, rows);
         put_in_lanes(rows, task.length, values);
@@ -292,9 +291,11 @@ class Pass {
                       in_units(gradient_units, width_), d_value, width_, true);
         }
       }
-      add_up(d_keys, call_.half, call_.key);
-      add_up(d_values, 0, call_.value);
-    }
+    });
+    in_every_thread([&] {
+      add_up(key_sums, d_keys, call_.half, call_.key);
+      add_up(value_sums, d_values, 0, call_.value);
+    });
   }
 
  private:
@@ -387,23 +388,22 @@ class Pass {
   }
 
   // The gradient of keys or values from those of their query heads, turned back. Called by every thread.
-  void add_up(const float* parts, int64_t half, void* gradient) const {
+  void add_up(Shared& numbers, const float* parts, int64_t half, void* gradient) const {
     int64_t group = call_.query_heads / call_.key_heads;
     Buffer<float> sums(width_);
-#pragma omp for schedule(static) collapse(2)
-    for (int64_t segment = 0; segment < call_.segments; ++segment)
-      for (int64_t key_head = 0; key_head < call_.key_heads; ++key_head) {
-        Task task = task_of(segment * call_.query_heads + key_head * group);
-        for (int64_t i = 0; i < task.length; ++i) {
-          const float* part = parts + (task.head * padded_tokens_ + places_[size_t(segment)] + i) * width_;
+    for (int64_t number; numbers.take(number);) {
+      int64_t segment = number / call_.key_heads, key_head = number % call_.key_heads;
+      Task task = task_of(segment * call_.query_heads + key_head * group);
+      for (int64_t i = 0; i < task.length; ++i) {
+        const float* part = parts + (task.head * padded_tokens_ + places_[size_t(segment)] + i) * width_;
 #pragma omp simd
-          for (int64_t j = 0; j < call_.width; ++j) sums[j] = part[j];
-          for (int64_t other = 1; other < group; ++other)
+        for (int64_t j = 0; j < call_.width; ++j) sums[j] = part[j];
+        for (int64_t other = 1; other < group; ++other)
 #pragma omp simd
-            for (int64_t j = 0; j < call_.width; ++j) sums[j] += part[other * padded_tokens_ * width_ + j];
-          turn<float>(sums, task.start + i, half, -1.0f, static_cast<T*>(gradient) + key_place(task, i));
-        }
+          for (int64_t j = 0; j < call_.width; ++j) sums[j] += part[other * padded_tokens_ * width_ + j];
+        turn<float>(sums, task.start + i, half, -1.0f, static_cast<T*>(gradient) + key_place(task, i));
       }
+    }
   }
 
   const Attention& call_;
@@ -414,7 +414,9 @@ class Pass {
 
 }  // namespace
 
-extern "C" void attention_fp32(const Attention* call) { Pass<float>(*call).forward(); }
-extern "C" void attention_bf16(const Attention* call) { Pass<bfloat16>(*call).forward(); }
-extern "C" void attention_backward_fp32(const Attention* call) { Pass<float>(*call).backward(); }
-extern "C" void attention_backward_bf16(const Attention* call) { Pass<bfloat16>(*call).backward(); }
+extern "C" int attention_fp32(const Attention* call) { return attempt([=] { Pass<float>(*call).forward(); }); }
+extern "C" int attention_bf16(const Attention* call) { return attempt([=] { Pass<bfloat16>(*call).forward(); }); }
+extern "C" int attention_backward_fp32(const Attention* call) { return attempt([=] { Pass<float>(*call).backward(); }); }
+extern "C" int attention_backward_bf16(const Attention* call) {
+  return attempt([=] { Pass<bfloat16>(*call).backward(); });
+}

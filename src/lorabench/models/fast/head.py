@@ -48,11 +48,12 @@ class _HeadLoss(torch.autograd.Function):
         picked, wanted = (hidden, targets) if everything else (hidden[scored], targets[scored])
         gradients = torch.empty_like(picked)
         buffer = _logits_buffer(hidden, weight)
-        total = torch.zeros((), dtype=torch.float64, device=hidden.device)
+        precise = torch.float32 if hidden.device.type == "mps" else torch.float64  # Apple's GPUs have no float64
+        total = torch.zeros((), dtype=precise, device=hidden.device)
         chunks = zip(picked.split(HEAD_CHUNK), wanted.split(HEAD_CHUNK), gradients.split(HEAD_CHUNK), strict=True)
         for states, chunk_targets, chunk_gradients in chunks:
             logits = _logits(states, weight, buffer, kernels)
-            total += kernels.cross_entropy_(logits, chunk_targets, gradient=True).sum(dtype=torch.float64)
+            total += kernels.cross_entropy_(logits, chunk_targets, gradient=True).sum(dtype=precise)
             kernels.multiply([Product(((logits, weight),), out=chunk_gradients)])
         if not everything:
             gradients = torch.zeros_like(hidden).index_copy_(0, scored, gradients)

@@ -48,6 +48,8 @@ _SIGNATURES: dict[str, list[type]] = {
     "attention": [_POINTER],
     "attention_backward": [_POINTER],
 }
+_MAY_RUN_OUT = ("attention", "attention_backward")
+"""They need memory of their own, and return 1 where there is none."""
 
 
 def _readable(factor: Tensor) -> Tensor:
@@ -57,6 +59,11 @@ def _readable(factor: Tensor) -> Tensor:
 
 def _at(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
+
+
+def _check_memory(ran_out: int) -> None:
+    if ran_out:
+        raise MemoryError("a thread of the compiled kernels could not get the memory it needs")
 
 
 class NativeKernels:
@@ -71,13 +78,13 @@ class NativeKernels:
         for name, arguments in _SIGNATURES.items():
             for dtype, suffix in _SUFFIX.items():
                 function = getattr(loaded, f"{name}_{suffix}")
-                function.argtypes, function.restype = arguments, None
+                function.argtypes, function.restype = arguments, _INT if name in _MAY_RUN_OUT else None
                 self._functions[name, dtype] = function
         loaded.products_available.argtypes, loaded.products_available.restype = [], _INT
         self._plain = PlainKernels()
         self._products = loaded.products if loaded.products_available() else None
         if self._products is not None:
-            self._products.argtypes, self._products.restype = [_POINTER, _LONG, _POINTER], None
+            self._products.argtypes, self._products.restype = [_POINTER, _LONG, _POINTER], _INT
 
     def multiply(self, products: Sequence[Product]) -> list[Tensor]:
         if self._products is None or products[0].terms[0][0].dtype != torch.bfloat16:
@@ -101,7 +108,7 @@ class NativeKernels:
             sizes.append(int(out.dtype == torch.float32))
             for left, right in terms:
                 factors += [left.shape[1], left.data_ptr(), *left.stride(), right.data_ptr(), *right.stride()]
-        self._products((_LONG * len(sizes))(*sizes), len(products), (_LONG * len(factors))(*factors))
+        _check_memory(self._products((_LONG * len(sizes))(*sizes), len(products), (_LONG * len(factors))(*factors)))
         return outs
 
     def add_norm(
@@ -154,7 +161,7 @@ class NativeKernels:
 
     def attention(self, backward: bool, call: _AttentionCall, dtype: torch.dtype) -> None:
         """Run `attention.cpp` on what the call says."""
-        self._functions["attention_backward" if backward else "attention", dtype](ctypes.byref(call))
+        _check_memory(self._functions["attention_backward" if backward else "attention", dtype](ctypes.byref(call)))
 
     def cross_entropy_(self, logits: Tensor, targets: Tensor, *, gradient: bool) -> Tensor:
         losses = torch.empty(len(targets))

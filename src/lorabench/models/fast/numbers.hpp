@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
@@ -86,5 +87,44 @@ class Buffer {
  private:
   U* start_;
 };
+
+// Runs `work` in every thread. Memory that one of them cannot have is missed here, after all have ended: an exception
+// that leaves a parallel region ends the process.
+template <typename Work>
+void in_every_thread(const Work& work) {
+  bool failed = false;
+#pragma omp parallel reduction(|| : failed)
+  {
+    try {
+      work();
+    } catch (const std::bad_alloc&) {
+      failed = true;
+    }
+  }
+  if (failed) throw std::bad_alloc();
+}
+
+// The numbers below `count`, each for one thread. A thread that cannot do its share leaves it to the others, as it
+// could not in a loop that OpenMP shares out.
+class Shared {
+ public:
+  explicit Shared(int64_t count) : count_(count) {}
+  bool take(int64_t& number) { return (number = next_.fetch_add(1, std::memory_order_relaxed)) < count_; }
+
+ private:
+  const int64_t count_;
+  std::atomic<int64_t> next_{0};
+};
+
+// What Python is told: 0 where the work is done, 1 where memory ran out.
+template <typename Work>
+int attempt(const Work& work) {
+  try {
+    work();
+    return 0;
+  } catch (const std::bad_alloc&) {
+    return 1;
+  }
+}
 
 }  // namespace

@@ -385,9 +385,10 @@ void multiply_share(const Product* products, int64_t count, const Term* terms, i
 
 extern "C" int products_available() { return 1; }
 
-extern "C" void products(const Product* products, int64_t count, const Term* terms) {
-#pragma omp parallel
-  multiply_share(products, count, terms, omp_get_thread_num(), omp_get_num_threads());
+extern "C" int products(const Product* products, int64_t count, const Term* terms) {
+  return attempt([=] {
+    in_every_thread([=] { multiply_share(products, count, terms, omp_get_thread_num(), omp_get_num_threads()); });
+  });
 }
 
 #else
