@@ -11,15 +11,19 @@ import errno
 import fcntl
 import glob
 import hashlib
+import io
+import json
 import logging
 import os
 import shutil
 import socket
+import stat
 import sys
 import time
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from lorabench.errors import DiskError, LorabenchError
 from lorabench.home import is_temporary_home, temporary_home, user_path
@@ -62,7 +66,10 @@ def _can_be_made(folder: Path) -> bool:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write `content` beside `path`, sync it, then rename it into place. Raises DiskError; `path` is then unchanged."""
+    """Write `content` beside `path`, sync it, then rename it into place. Raises DiskError; `path` is then unchanged.
+
+    A folder that lies where the file belongs is set aside.
+    """
     temporary = path.with_name(f".writing-{_HOST}-{os.getpid()}-{path.name}"[:250])
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -71,6 +78,8 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        if path.is_dir() and not path.is_symlink():
+            _LOG.warning("%s is a folder: set aside as %s", path, set_aside(path).name)
         temporary.replace(path)
         sync_folder(path.parent)
     except OSError as error:
@@ -125,7 +134,7 @@ def _put_in_place(temporary: Path, target: Path) -> None:
     """Rename a folder to `target`; an earlier one goes only when the new one stands."""
     earlier = target.with_name(f".replaced-{target.name}"[:250])
     shutil.rmtree(earlier, ignore_errors=True)
-    if target.exists():
+    if os.path.lexists(target):
         target.rename(earlier)
     temporary.rename(target)
     sync_folder(target.parent)
@@ -176,7 +185,7 @@ def set_aside(path: Path) -> Path:
     stamp = time.strftime("%Y%m%d-%H%M%S")
     moved = path.with_name(f"{path.name}.damaged-{stamp}")
     counter = 1
-    while moved.exists():
+    while os.path.lexists(moved):
         counter += 1
         moved = path.with_name(f"{path.name}.damaged-{stamp}-{counter}")
     try:
@@ -188,10 +197,53 @@ def set_aside(path: Path) -> Path:
     return moved
 
 
+def open_regular(path: Path) -> io.BufferedReader:
+    """Open a file for reading; a pipe, socket or device in its place is an OSError at once, never a wait."""
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        mode = os.fstat(handle).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+        return os.fdopen(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+def read_regular(path: Path, max_bytes: int | None = None) -> bytes:
+    """A file's content, read once. Raises OSError, for anything but a file and for one that is too large too."""
+    with open_regular(path) as file:
+        if max_bytes is not None and os.fstat(file.fileno()).st_size > max_bytes:
+            raise OSError(f"it is larger than {max_bytes:,} bytes")
+        return file.read()
+
+
 def sha256_file(path: Path) -> str:
     """The SHA-256 of a file's content, in hex."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def remember(path: Path, values: object) -> None:
+    """Keep JSON values with a hash of them. A cache that cannot be written is done without."""
+    with contextlib.suppress(DiskError):
+        write_atomically(path, json.dumps({"values": values, "sha256": _digest(values)}).encode("ascii"))
+
+
+def recall(path: Path) -> Any:
+    """Values that were remembered; None where there are none, or not those that were written."""
+    try:
+        kept = json.loads(read_regular(path))
+        values = kept["values"]
+        return values if kept["sha256"] == _digest(values) else None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def _digest(values: object) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode("ascii")).hexdigest()
 
 
 def _is_cached(path: Path) -> bool:

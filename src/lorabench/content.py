@@ -5,16 +5,14 @@ What is the user's own is also named by its content, so that two things that are
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import json
 import re
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
-from lorabench.cache import cache_root, sha256_file, write_atomically
-from lorabench.errors import DataError, DiskError
+from lorabench.cache import cache_root, recall, remember, sha256_file
+from lorabench.errors import DataError
 
 REMEMBER_FROM_BYTES = 1_000_000
 MAX_NAME_BYTES = 64
@@ -36,15 +34,13 @@ def file_revision(path: Path) -> str:
         memory = (
             cache_root() / "hashes" / f"{hashlib.sha256(str(key[0]).encode('utf-8', 'surrogateescape')).hexdigest()}"
         )
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            known = json.loads(memory.read_bytes())
-            if known["key"] == key:
-                return str(known["sha256"])
+        known = recall(memory)
+        if isinstance(known, list) and known[:-1] == key:
+            return str(known[-1])
         digest = sha256_file(path)
     except OSError as error:
         raise DataError(f"{path}: it cannot be read: {error.strerror or error}") from None
-    with contextlib.suppress(DiskError):
-        write_atomically(memory, json.dumps({"key": key, "sha256": digest}).encode())
+    remember(memory, [*key, digest])
     return digest
 
 

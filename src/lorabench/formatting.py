@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 import unicodedata
+from collections.abc import Sequence
 from typing import Protocol
 
 NONE = "–"
+MAX_PROBLEMS = 8
+"""Shown in summary, page and terminal."""
 
 
 class Estimated(Protocol):
@@ -139,3 +142,10 @@ def visible(character: str) -> str:
     if unicodedata.category(character) in {"Cc", "Cf", "Cs", "Zl", "Zp"}:
         return character.encode("unicode_escape", errors="backslashreplace").decode("ascii")
     return character
+
+
+def first_of(problems: Sequence[str], most: int = MAX_PROBLEMS) -> list[str]:
+    """The first problems and how many more there are: hundreds of them would bury what a report says."""
+    if len(problems) <= most:
+        return list(problems)
+    return [*problems[:most], f"… and {len(problems) - most:,} more; lorabench report prints them all"]

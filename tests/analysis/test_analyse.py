@@ -12,8 +12,9 @@ import pytest
 
 from lorabench.analysis.analyse import analyse, choose
 from lorabench.analysis.findings import Findings, Verdict
-from lorabench.analysis.validation import DocumentResults, ValidationRun, read_validation_runs, validation_run
+from lorabench.analysis.validation import DocumentReader, ValidationRun, read_validation_runs, validation_run
 from lorabench.config import AdapterSettings, EvaluationSettings, RunSpec, TrainingSettings
+from lorabench.record.documents import DocumentResults
 from lorabench.record.schema import RunRecord, Scores, Status
 from lorabench.record.store import RecordStore
 from tests.report.synthetic import ENVIRONMENT, LN2, SyntheticResults, Truth
@@ -278,7 +279,7 @@ def test_fronts_hold_what_nothing_beats(tmp_path: Path) -> None:
 
 
 def without_test(findings: Findings) -> Findings:
-    return dataclasses.replace(findings, test=())
+    return dataclasses.replace(findings, test=(), problems=())
 
 
 def test_changing_test_changes_no_choice(tmp_path: Path) -> None:
@@ -314,8 +315,9 @@ def test_the_interval_is_of_the_records_own_figure(tmp_path: Path) -> None:
     figures = [record.validation.bits_per_byte for record in records if record.validation]
     assert candidate.bits_per_byte.estimate == pytest.approx(sum(figures) / 3, rel=1e-12)
     assert candidate.bits_per_byte.num_seeds == 3
-    runs, problems = read_validation_runs(records, results.store)
-    assert problems == []
+    reader = DocumentReader(results.store)
+    runs = read_validation_runs(records, reader)
+    assert reader.problems == []
     assert all(run.documents is not None for run in runs)
 
 
@@ -356,7 +358,7 @@ def null_runs(random: np.random.Generator, num_documents: int, num_seeds: int) -
                 environment=ENVIRONMENT,
                 started_at="2026-11-24T12:00:00+00:00",
             )
-            results = DocumentResults("same", num_bytes, num_bytes / 4, nll, base * num_bytes * LN2)
+            results = DocumentResults("same", num_bytes, num_bytes / 4, num_bytes / 6, nll, base * num_bytes * LN2)
             runs.append(validation_run(record, results))
     return runs
 

@@ -41,13 +41,13 @@ def test_the_machine_is_probed_once_and_again_when_that_is_long_ago(monkeypatch:
     first = estimate_run(shape, workload("gpt2"), CPU).seconds
     assert time.perf_counter() - started < 3.0
     path = estimate._calibration_path(CPU)
-    kept = json.loads(path.read_text())["probe"]
+    kept = json.loads(path.read_text())["values"]["probe"]
     assert 1e8 < kept["rate"] < 1e14
     assert estimate_run(shape, workload("gpt2"), CPU).seconds == first
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now + 2 * estimate.PROBE_LIFE_SECONDS)
     estimate_run(shape, workload("gpt2"), CPU)
-    assert json.loads(path.read_text())["probe"]["at"] > kept["at"]
+    assert json.loads(path.read_text())["values"]["probe"]["at"] > kept["at"]
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"probe": 3}'])

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 import lorabench
 from lorabench.cache import sha256_file
 from lorabench.errors import DiskError, InputError
+from lorabench.record.reading import DamagedFileError
 from lorabench.record.schema import RunRecord, Status
 from lorabench.record.store import RecordStore
 from tests.pipeline.conftest import ExperimentWriter, new_cache
@@ -40,7 +43,19 @@ def a_folder(path: Path) -> None:
     path.mkdir()
 
 
-DAMAGE = {"flipped": flip, "cut": cut, "empty": empty, "a folder": a_folder, "gone": Path.unlink}
+def a_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "flipped": flip,
+    "cut": cut,
+    "empty": empty,
+    "a folder": a_folder,
+    "a pipe": a_pipe,
+    "gone": Path.unlink,
+}
 FILES = (
     "adapter/adapter_model.safetensors",
     "adapter/adapter_config.json",
@@ -80,7 +95,7 @@ def test_damage_beside_a_record_is_found_and_the_run_done_again(
     assert lorabench.run(experiment(adapter=SHORT), out, trackers=["none"]).num_skipped == 1
 
 
-@pytest.mark.parametrize("how", ["flipped", "cut", "empty"])
+@pytest.mark.parametrize("how", ["flipped", "cut", "empty", "a folder", "a pipe"])
 @pytest.mark.parametrize("kind", ["base_scores", "tokens", "corpora"])
 def test_damaged_caches_are_named_and_made_again(
     experiment: ExperimentWriter,
@@ -125,12 +140,12 @@ def test_a_record_of_another_run_is_not_believed(tmp_path: Path, finished: RunRe
 def test_edited_results_of_documents_do_not_reach_a_report(tmp_path: Path, finished: RunRecord) -> None:
     store = RecordStore(tmp_path / "out")
     path = store.run_dir(finished.run_id) / "documents" / "test.parquet"
-    table = store.documents(finished.run_id, "test")
-    assert table is not None
+    table = pd.read_parquet(path)
     table["nll"] *= 0.5
     table.to_parquet(path)
-    with pytest.raises(DiskError, match=r"test\.parquet.*damaged"):
-        store.documents(finished.run_id, "test")
+    assert finished.test is not None
+    with pytest.raises(DamagedFileError, match=r"test\.parquet: it is not as it was written"):
+        store.documents(finished, "test", finished.test)
 
 
 SAVE_FOR_EVER = """
@@ -259,14 +274,113 @@ def test_a_read_only_cache_is_told(
         lorabench.run(experiment(adapter=SHORT), tmp_path / "out", trackers=["none"])
 
 
-def test_one_blocked_run_does_not_stop_the_others(experiment: ExperimentWriter, tmp_path: Path) -> None:
+IN_THE_WAY: dict[str, Callable[[Path], object]] = {
+    "a file": lambda path: path.write_text("in the way"),
+    "a folder": Path.mkdir,
+    "a pipe": os.mkfifo,
+    "a link to nothing": lambda path: path.symlink_to("nowhere"),
+    "a link to itself": lambda path: path.symlink_to(path.name),
+}
+FILES_OF_A_RUN, FOLDERS_OF_A_RUN = ("metrics.jsonl", "lease"), ("documents", "adapter", "checkpoints")
+
+
+@pytest.mark.parametrize("how", IN_THE_WAY)
+def test_what_lies_where_a_run_belongs_is_set_aside_and_every_run_is_done(
+    experiment: ExperimentWriter, tmp_path: Path, capsys: pytest.CaptureFixture[str], how: str
+) -> None:
     path = experiment()
-    first, second = (run.run_id for run in lorabench.plan(path).runs)
-    (tmp_path / "out" / "runs" / first / "metrics.jsonl").mkdir(parents=True)
-    states = {record.run_id: record for record in lorabench.run(path, tmp_path / "out", trackers=["none"]).records}
-    assert states[first].status is Status.FAILED
-    assert "metrics.jsonl" in str(states[first].status_reason)
-    assert states[second].status is Status.COMPLETED
+    first, second = (tmp_path / "out" / "runs" / run.run_id for run in lorabench.plan(path).runs)
+    names = {"a file": FOLDERS_OF_A_RUN, "a folder": FILES_OF_A_RUN}.get(how, FILES_OF_A_RUN + FOLDERS_OF_A_RUN)
+    in_the_way = [second / name for name in names] + [first] * (how != "a folder")
+    second.mkdir(parents=True)
+    for item in in_the_way:
+        IN_THE_WAY[how](item)
+    outcome = lorabench.run(path, tmp_path / "out", trackers=["none"])
+    assert [record.status for record in outcome.records] == [Status.COMPLETED] * 2
+    told = capsys.readouterr().err
+    for item in in_the_way:
+        assert f"{item} is {how.replace('itself', 'nothing')}; it was set aside as {item.name}.damaged-" in told
+        assert len(list(item.parent.glob(f"{item.name}.damaged-*"))) == 1
+    assert lorabench.run(path, tmp_path / "out", trackers=["none"]).num_skipped == 2
+
+
+def test_damage_in_one_experiment_costs_no_other_in_the_folder_anything(
+    experiment: ExperimentWriter, tmp_path: Path, finished: RunRecord
+) -> None:
+    path = tmp_path / "out" / "runs" / finished.run_id / "documents" / "validation.parquet"
+    table = pd.read_parquet(path)
+    table["document_hash"] = [b"\xff\xfe"] * len(table)
+    table.to_parquet(path)
+    outcome = lorabench.run(experiment(name="another", adapter={"rank": 4}), tmp_path / "out", trackers=["none"])
+    assert outcome.exit_code == 0
+    (problem,) = outcome.problems
+    assert problem.startswith(f"{path}: it is not as it was written")
+    summary = (tmp_path / "out" / "results" / "results_summary.md").read_text()
+    assert "Records and files that could not be used" in summary
+    assert "until then it has no interval on validation" in summary
+    assert path.is_file()  # only its own experiment sets it aside
+
+
+@pytest.mark.parametrize("name", ["adapter/adapter_model.safetensors", "adapter/adapter_config.json"])
+def test_a_damaged_adapter_is_not_scored(
+    tmp_path: Path, finished: RunRecord, corpus: Path, tiny_model: Callable[[str], Path], name: str
+) -> None:
+    folder = tmp_path / "out" / "runs" / finished.run_id
+    content = (folder / name).read_bytes()
+    (folder / name).write_bytes(content[:-2] + b" " + content[-1:])
+    with pytest.raises(DamagedFileError, match=rf"{Path(name).name}: it is not as it was written"):
+        lorabench.evaluate(str(tiny_model("smollm2")), corpus, adapter=folder / "adapter")
+    (folder / name).write_bytes(content)
+    assert lorabench.evaluate(str(tiny_model("smollm2")), corpus, adapter=folder / "adapter")["bits_per_byte"] > 0
+
+
+def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "lorabench", *map(str, arguments)], capture_output=True, text=True)
+
+
+def test_every_command_names_the_damage_that_it_meets(tmp_path: Path, finished: RunRecord) -> None:
+    out = tmp_path / "out"
+    folder = out / "runs" / finished.run_id
+    for name in ("documents/validation.parquet", "metrics.jsonl"):
+        flip(folder / name)
+    told = f"{folder / 'documents/validation.parquet'}: it is not as it was written"
+    report = command("report", out)
+    assert report.returncode == 0
+    assert told in report.stderr
+    assert f"{folder / 'metrics.jsonl'}: it is not as it was written" in report.stderr
+    shown = command("show", finished.run_id, "--output-dir", out)
+    assert shown.returncode == 0
+    assert told in shown.stdout
+    assert "Perplexity by length" not in shown.stdout
+    assert "training loss" not in shown.stdout
+    again = command("reproduce", finished.run_id, "--output-dir", out)
+    assert again.returncode == 1
+    assert told in again.stderr
+    assert not (out / "reproductions").exists()
+    flip(folder / "adapter/adapter_model.safetensors")
+    scored = command("score-test", finished.run_id, "--again", "--output-dir", out)
+    assert scored.returncode == 2
+    assert "is damaged; give its lorabench run again" in scored.stderr
+    flip(folder / "record.json")
+    refused = command("show", finished.run_id, "--output-dir", out)
+    assert refused.returncode == 1
+    assert "record.json: the record is damaged" in refused.stderr
+    for done in (report, shown, again, scored, refused):
+        assert "Traceback" not in done.stderr + done.stdout
+
+
+def test_a_record_of_a_newer_lorabench_is_left_alone_and_the_others_are_done(
+    experiment: ExperimentWriter, tmp_path: Path, finished: RunRecord, capsys: pytest.CaptureFixture[str]
+) -> None:
+    RecordStore(tmp_path / "out").write(finished.model_copy(update={"schema_version": 99}))
+    outcome = lorabench.run(experiment(), tmp_path / "out", trackers=["none"])
+    assert outcome.exit_code == 1
+    assert [record.status for record in outcome.records] == [Status.COMPLETED]
+    assert (
+        "written by a newer lorabench; use that one for this folder; the run is left alone" in capsys.readouterr().err
+    )
+    values = json.loads((tmp_path / "out" / "runs" / finished.run_id / "record.json").read_bytes())
+    assert values["schema_version"] == 99
 
 
 def test_a_corpus_that_changes_while_the_experiment_runs_fails_its_runs(

@@ -54,8 +54,7 @@ def test_records_hold_what_plain_peft_measures(
         for split, documents in lorabench_documents(corpus).items()
     }
     for split, scores in (("validation", record.validation), ("test", record.test)):
-        table = store.documents(record.run_id, split)
-        assert table is not None
+        table = pd.read_parquet(store.run_dir(record.run_id) / "documents" / f"{split}.parquet")
         assert scores is not None
         chosen = [texts[split][digest] for digest in table["document_hash"]]
         assert scores.num_bytes == sum(len(text.encode()) for text in chosen)
@@ -106,7 +105,7 @@ def test_metrics_tell_every_step_and_evaluation(experiment: ExperimentWriter, tm
     outcome = lorabench.run(experiment(adapter={"rank": 2}), tmp_path / "out", trackers=["none"])
     (record,) = outcome.records
     assert record.budget is not None
-    lines = list(RecordStore(tmp_path / "out").metrics(record.run_id))
+    lines = list(RecordStore(tmp_path / "out").metrics(record))
     steps = [line for line in lines if line["kind"] == "step"]
     evaluations = [line for line in lines if line["kind"] == "evaluation"]
     assert [line["step"] for line in steps] == list(range(1, record.budget.steps + 1))

@@ -44,7 +44,7 @@ def small_memory(monkeypatch: pytest.MonkeyPatch, num_rows: int) -> None:
 
 
 def losses(out: Path, record: RunRecord) -> list[float]:
-    return [float(line["loss"]) for line in RecordStore(out).metrics(record.run_id) if line["kind"] == "step"]  # type: ignore[arg-type]
+    return [float(line["loss"]) for line in RecordStore(out).metrics(record) if line["kind"] == "step"]  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("asked", [None, 4, 64])

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 import lorabench
@@ -60,8 +61,9 @@ def results(out: Path) -> dict[str, tuple[Any, ...]]:
     found = {}
     for record in load_records(out):
         adapter = sha256_file(store.run_dir(record.run_id) / "adapter" / "adapter_model.safetensors")
-        documents = [store.documents(record.run_id, split) for split in ("validation", "test")]
-        losses = [(line["step"], line["loss"]) for line in store.metrics(record.run_id) if line["kind"] == "step"]
+        folder = store.run_dir(record.run_id) / "documents"
+        documents = [pd.read_parquet(folder / f"{split}.parquet") for split in ("validation", "test")]
+        losses = [(line["step"], line["loss"]) for line in store.metrics(record) if line["kind"] == "step"]
         found[record.run_id] = (
             record.status,
             adapter,
@@ -71,7 +73,7 @@ def results(out: Path) -> dict[str, tuple[Any, ...]]:
             record.evaluations,
             record.last_training_loss,
             losses,
-            [None if table is None else table.to_csv() for table in documents],
+            [table.to_csv() for table in documents],
         )
     return found
 
@@ -88,8 +90,11 @@ def test_thirty_kills_change_nothing(experiment: ExperimentWriter, tmp_path: Pat
     assert "Traceback" not in done.stderr
     assert results(disturbed) == results(quiet)
     for run_id in results(quiet):
-        kinds = [(line["kind"], line["step"]) for line in RecordStore(disturbed).metrics(run_id)]
-        assert kinds == [(line["kind"], line["step"]) for line in RecordStore(quiet).metrics(run_id)]
+        kinds = [
+            [(line["kind"], line["step"]) for line in store.metrics(store.get(run_id))]
+            for store in (RecordStore(disturbed), RecordStore(quiet))
+        ]
+        assert kinds[0] == kinds[1]
         names = {item.name for item in (disturbed / "runs" / run_id).iterdir()}
         assert names == {"record.json", "metrics.jsonl", "adapter", "documents", "lease"}
     table = (disturbed / "results" / "benchmark_results.csv").read_text(encoding="utf-8")

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from lorabench.cache import sha256_file
 from lorabench.config import AdapterSettings, EvaluationSettings, RunSpec, TrainingSettings
 from lorabench.identity import run_id
 from lorabench.record.schema import (
@@ -153,9 +154,16 @@ class SyntheticResults:
         }
         if status in {Status.COMPLETED, Status.STOPPED_EARLY}:
             values |= self._measured(spec, identity)
+            values["files"] = self.hashes(identity)
         record = RunRecord(**(values | changes))
         self.store.write(record)
         return record
+
+    def hashes(self, run_id: str) -> dict[str, str]:
+        """Of everything that lies beside the run's record now."""
+        folder = self.store.run_dir(run_id)
+        paths = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "record.json")
+        return {path.relative_to(folder).as_posix(): sha256_file(path) for path in paths}
 
     def _measured(self, spec: RunSpec, identity: str) -> dict[str, Any]:
         tables = {split: self._table(spec, split) for split in ("validation", "test")}

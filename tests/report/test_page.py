@@ -117,7 +117,7 @@ def test_curves_are_thinned_to_their_ends(tmp_path: Path) -> None:
     assert steps == sorted(steps)
     assert steps[-1] >= 4970
     assert [step for step, _ in curves[0]["evaluated"]] == [item.step for item in record.evaluations]
-    whole = {line["step"]: line for line in RecordStore(tmp_path).metrics(record.run_id) if line["kind"] == "step"}
+    whole = {line["step"]: line for line in RecordStore(tmp_path).metrics(record) if line["kind"] == "step"}
     assert all(
         whole[s]["smoothed_loss"] == pytest.approx(v, rel=1e-5)
         for s, v in zip(steps, curves[0]["smoothed_loss"], strict=True)

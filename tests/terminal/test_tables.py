@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from lorabench.cache import sha256_file
 from lorabench.formatting import duration, number
-from lorabench.record.schema import RunRecord, Status
+from lorabench.record.schema import RunRecord, Scores, Status
 from lorabench.record.store import RecordStore
 from lorabench.terminal import print_outcome, results_table, show_run
 from lorabench.terminal.text import clean, percent, sparkline
@@ -105,6 +106,7 @@ class _Outcome:
     num_skipped: int = 0
     cancelled: bool = False
     results_dir: Path = field(default_factory=Path)
+    problems: tuple[str, ...] = ()
 
 
 def test_the_outcome_names_failures_and_files(make_record: MakeRecord, tmp_path: Path) -> None:
@@ -114,22 +116,26 @@ def test_the_outcome_names_failures_and_files(make_record: MakeRecord, tmp_path:
         make_record("[bold]bad", None, status=Status.FAILED, status_reason="the \x1b[31mdisk\nis full", speed=None),
     ]
     console, stream = _console()
-    print_outcome(_Outcome(records, num_skipped=1, cancelled=True, results_dir=tmp_path), console=console)
+    print_outcome(
+        _Outcome(records, 1, True, tmp_path, tuple(f"file {i} is damaged" for i in range(300))), console=console
+    )
     text = stream.getvalue()
     assert "1 of 2 runs completed, 1 of them before" in text
     assert "[bold]bad  failed: the \\x1b[31mdisk is full" in text
     assert "goes on where it stopped" in text
+    assert text.count("is damaged") == 8
+    assert "note: … and 292 more; lorabench report prints them all" in text
     assert text.rstrip().endswith("report.html")
     assert "benchmark_results.csv" not in text
 
 
 def test_one_run_on_one_screen(make_record: MakeRecord, tmp_path: Path) -> None:
     store = RecordStore(tmp_path)
-    record = make_record("run-a", 0.9, notes=("[blink]a note",))
-    folder = store.run_dir("run-a")
-    folder.mkdir(parents=True)
+    path = store.run_dir("run-a") / "metrics.jsonl"
+    path.parent.mkdir(parents=True)
     lines = [{"kind": "step", "step": step, "loss": 4.0 / step} for step in range(1, 9)]
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    record = make_record("run-a", 0.9, notes=("[blink]a note",), files={"metrics.jsonl": sha256_file(path)})
     console, stream = _console(100)
     show_run(record, store, console)
     text = stream.getvalue()
@@ -166,8 +172,13 @@ def test_the_page_of_a_run_has_perplexity_by_length(make_record: MakeRecord, tmp
             "base_nll": [120.0, 128.0, 40_000.0],
         }
     ).to_parquet(path)
+    scores = Scores(
+        negative_log_likelihood=30_188.0, num_tokens=20_124, num_bytes=70_511, num_words=9_090, num_documents=3
+    )
+    hashes = {"documents/validation.parquet": sha256_file(path)}
+    record = make_record("run-a", validation=scores, files=hashes)
     console, stream = _console(100)
-    show_run(make_record("run-a", 0.9), store, console)
+    show_run(record, store, console)
     text = " ".join(stream.getvalue().split())
     assert "0 to 255 bytes 1 7.389 2.718 0.3395 −50.0 %" in text
     assert "256 to 1,023 bytes 1 7.389 7.389 0.7213 +0.0 %" in text
@@ -175,8 +186,9 @@ def test_the_page_of_a_run_has_perplexity_by_length(make_record: MakeRecord, tmp
     assert "1,024 to" not in text
     path.write_bytes(b"not Parquet")
     console, stream = _console(100)
-    show_run(make_record("run-a", 0.9), store, console)
+    show_run(record, store, console)
     assert "note: " in stream.getvalue()
+    assert "validation.parquet: it is not as it was written" in " ".join(stream.getvalue().split())
     assert "What it took" in stream.getvalue()
 
 

@@ -13,7 +13,7 @@ from lorabench.analysis.hierarchy import contamination, model_hierarchy
 from lorabench.analysis.overview import overview_of
 from lorabench.analysis.recommendations import next_steps, recommend, recommend_overall, unanswered
 from lorabench.analysis.test_reading import read_test
-from lorabench.analysis.validation import DriftReader, ValidationRun, drift_reader, read_validation_runs
+from lorabench.analysis.validation import DocumentReader, DriftReader, ValidationRun, drift_reader, read_validation_runs
 from lorabench.analysis.views import drift_matrix, efficiency_points, length_buckets
 from lorabench.record.schema import RunRecord
 from lorabench.record.store import RecordStore
@@ -23,10 +23,10 @@ _SEPARATE_AXES = {"model", "rank", "learning_rate", "micro_batch_size"}
 
 def analyse(records: Sequence[RunRecord], store: RecordStore) -> Findings:
     """Everything that the records support. Never raises for a record or file that cannot be used: it says so."""
-    runs, problems = read_validation_runs(records, store)
-    findings = choose(runs, drift_reader(records, store))
-    findings = replace(findings, problems=(*problems, *findings.problems))
-    return replace(findings, test=read_test(findings, records, store))
+    reader = DocumentReader(store)
+    findings = choose(read_validation_runs(records, reader), drift_reader(records, reader))
+    findings = replace(findings, test=read_test(findings, records, reader))
+    return replace(findings, problems=(*reader.problems, *findings.problems))
 
 
 def choose(runs: Sequence[ValidationRun], read_drift: DriftReader) -> Findings:

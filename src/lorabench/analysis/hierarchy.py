@@ -11,7 +11,7 @@ from lorabench.analysis.axes import judge_axes, pair_values
 from lorabench.analysis.candidates import CorpusGroup
 from lorabench.analysis.comparisons import compared, oriented, show_difference
 from lorabench.analysis.findings import AxisFindings, Comparison, ModelHierarchy, ModelRank, Verdict
-from lorabench.analysis.pairing import Measured, Pairing, seed_note
+from lorabench.analysis.pairing import MISSING_DOCUMENTS, Measured, Pairing, seed_note
 from lorabench.analysis.statistics import Interval, holm, mean_of, stack
 from lorabench.content import given_name
 from lorabench.formatting import bits
@@ -94,7 +94,7 @@ def mean_figure(items: Sequence[Measured]) -> Interval:
     fewest = min((item.shown.seeds for item in items), key=len)
     if len(figures) < len(items):
         mean = float(np.mean([item.estimate for item in items]))
-        return Interval(mean, None, None, num_documents, len(fewest), "per-document results are missing")
+        return Interval(mean, None, None, num_documents, len(fewest), MISSING_DOCUMENTS)
     return mean_of(figures).interval(num_documents, len(fewest), seed_note(fewest))
 
 

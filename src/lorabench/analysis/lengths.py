@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+import numpy as np
+import numpy.typing as npt
+
+from lorabench.record.documents import DocumentResults, Floats
 from lorabench.record.schema import Scores
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 EDGES = (256, 1024, 4096, 16_384, 65_536)
 """Bytes at which one range of lengths ends and the next begins."""
@@ -32,23 +32,23 @@ class LengthBucket:
         return f"{self.low_bytes:,} to {self.high_bytes - 1:,} bytes"
 
 
-def by_length(table: pd.DataFrame) -> list[LengthBucket]:
-    """The ranges that hold documents, shortest first. `table`: per-document results, as `RecordStore.documents`."""
+def by_length(documents: DocumentResults) -> list[LengthBucket]:
+    """The ranges that hold documents with tokens, shortest first."""
     buckets = []
     for low, high in zip((0, *EDGES), (*EDGES, None), strict=True):
-        part = table[(table["num_bytes"] >= low) & (table["num_bytes"] < (math.inf if high is None else high))]
-        if part["num_tokens"].sum() == 0:
+        part = (documents.num_bytes >= low) & (documents.num_bytes < (math.inf if high is None else high))
+        if documents.num_tokens[part].sum() == 0:
             continue
-        base = _scores(part, "base_nll") if "base_nll" in part else None
-        buckets.append(LengthBucket(low, high, _scores(part, "nll"), base))
+        base = None if documents.base_nll is None else _scores(documents, documents.base_nll, part)
+        buckets.append(LengthBucket(low, high, _scores(documents, documents.nll, part), base))
     return buckets
 
 
-def _scores(table: pd.DataFrame, column: str) -> Scores:
+def _scores(documents: DocumentResults, nll: Floats, part: npt.NDArray[np.bool_]) -> Scores:
     return Scores(
-        negative_log_likelihood=float(table[column].sum()),
-        num_tokens=int(table["num_tokens"].sum()),
-        num_bytes=int(table["num_bytes"].sum()),
-        num_words=int(table["num_words"].sum()),
-        num_documents=len(table),
+        negative_log_likelihood=float(nll[part].sum()),
+        num_tokens=int(documents.num_tokens[part].sum()),
+        num_bytes=int(documents.num_bytes[part].sum()),
+        num_words=int(documents.num_words[part].sum()),
+        num_documents=int(part.sum()),
     )

@@ -11,7 +11,7 @@ from lorabench.analysis.findings import Candidate
 from lorabench.analysis.statistics import Floats, Interval, Uncertain, compare_all
 from lorabench.analysis.validation import ValidationRun
 
-MISSING_DOCUMENTS = "per-document results are missing"
+MISSING_DOCUMENTS = "per-document results are missing or damaged"
 
 
 @dataclass(frozen=True)

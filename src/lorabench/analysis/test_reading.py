@@ -10,12 +10,11 @@ import numpy as np
 from lorabench.analysis.findings import Candidate, Findings, TestReading
 from lorabench.analysis.pairing import MISSING_DOCUMENTS, seed_note
 from lorabench.analysis.statistics import Interval, compare_pair, estimate_figure
-from lorabench.analysis.validation import read_documents
+from lorabench.analysis.validation import DocumentReader
 from lorabench.record.schema import RunRecord, Scores
-from lorabench.record.store import RecordStore
 
 
-def read_test(findings: Findings, records: Sequence[RunRecord], store: RecordStore) -> tuple[TestReading, ...]:
+def read_test(findings: Findings, records: Sequence[RunRecord], reader: DocumentReader) -> tuple[TestReading, ...]:
     """What test said about each corpus's lowest and about everything recommended, with the gap to validation."""
     chosen = [corpus.best.lowest for corpus in findings.corpora if corpus.best.lowest is not None]
     for choice in (findings.overall, *findings.recommendations):
@@ -23,11 +22,11 @@ def read_test(findings: Findings, records: Sequence[RunRecord], store: RecordSto
     for axis in findings.hierarchy.per_corpus:
         chosen += [level.candidate for level in axis.levels if level.candidate is not None]
     by_id = {record.run_id: record for record in records}
-    readings = (_read(findings.candidate(key), by_id, store) for key in dict.fromkeys(chosen))
+    readings = (_read(findings.candidate(key), by_id, reader) for key in dict.fromkeys(chosen))
     return tuple(reading for reading in readings if reading is not None)
 
 
-def _read(candidate: Candidate, records: Mapping[str, RunRecord], store: RecordStore) -> TestReading | None:
+def _read(candidate: Candidate, records: Mapping[str, RunRecord], reader: DocumentReader) -> TestReading | None:
     scored = [
         (record, record.test)
         for run_id in candidate.run_ids
@@ -36,7 +35,7 @@ def _read(candidate: Candidate, records: Mapping[str, RunRecord], store: RecordS
     if not scored:
         return None
     scores = [test for _, test in scored if test is not None]
-    bits, gain = _measure([record for record, _ in scored], scores, store)
+    bits, gain = _measure([record for record, _ in scored], scores, reader)
     return TestReading(
         candidate=candidate.key,
         bits_per_byte=bits,
@@ -48,13 +47,13 @@ def _read(candidate: Candidate, records: Mapping[str, RunRecord], store: RecordS
 
 
 def _measure(
-    records: Sequence[RunRecord], scores: Sequence[Scores], store: RecordStore
+    records: Sequence[RunRecord], scores: Sequence[Scores], reader: DocumentReader
 ) -> tuple[Interval, Interval | None]:
     seeds = [record.spec.seed for record in records]
     tables = [
         table
         for record, test in zip(records, scores, strict=True)
-        if (table := read_documents(store, record.run_id, "test", test)[0]) is not None
+        if (table := reader.read(record, "test", test)) is not None
     ]
     num_documents, note = scores[0].num_documents, seed_note(seeds)
     estimate = statistics.fmean(test.bits_per_byte for test in scores)

@@ -6,15 +6,12 @@ left behind; `analysis.test_reading` looks at those once everything is chosen.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from lorabench.analysis.statistics import Floats
 from lorabench.config import RunSpec
 from lorabench.errors import DiskError
+from lorabench.record.documents import DocumentResults
 from lorabench.record.schema import (
     AdapterFacts,
     Budget,
@@ -28,22 +25,9 @@ from lorabench.record.schema import (
     Speed,
     Status,
 )
-from lorabench.record.store import RecordStore
+from lorabench.record.store import FINISHED, RecordStore
 
-WITH_RESULT = frozenset({Status.COMPLETED, Status.STOPPED_EARLY})
-_RELATIVE_TOLERANCE = 1e-6
-
-
-@dataclass(frozen=True)
-class DocumentResults:
-    """Per-document sums, in the order of the documents' hashes: nll and base_nll in nats, all [D]."""
-
-    fingerprint: str
-    """Of the documents' hashes: results with the same one can be paired."""
-    num_bytes: Floats
-    num_tokens: Floats
-    nll: Floats
-    base_nll: Floats | None
+WITH_RESULT = FINISHED
 
 
 DriftReader = Callable[[str, str], DocumentResults | None]
@@ -109,61 +93,47 @@ def validation_run(record: RunRecord, documents: DocumentResults | None = None) 
     )
 
 
-def read_validation_runs(records: Sequence[RunRecord], store: RecordStore) -> tuple[list[ValidationRun], list[str]]:
-    """Every record as a ValidationRun with its per-document results, and what is wrong with those."""
-    runs, problems = [], []
+class DocumentReader:
+    """Reads per-document results for a report, and remembers in a sentence each what could not be used."""
+
+    def __init__(self, store: RecordStore) -> None:
+        self.problems: list[str] = []
+        self._store = store
+
+    def read(self, record: RunRecord, split: str, expected: Scores) -> DocumentResults | None:
+        """The results of a split, or None where they are missing or are not those that the run wrote."""
+        try:
+            documents = self._store.documents(record, split, expected)
+        except DiskError as error:
+            problem = f"{error}; until then it has no interval on {split}"
+        else:
+            if documents is not None:
+                return documents
+            problem = f"{record.run_id}: the per-document results of {split} are missing, so it has no interval there"
+        if problem not in self.problems:
+            self.problems.append(problem)
+        return None
+
+
+def read_validation_runs(records: Sequence[RunRecord], reader: DocumentReader) -> list[ValidationRun]:
+    """Every record as a ValidationRun with its per-document results."""
+    runs = []
     for record in records:
         documents = None
         if record.status in WITH_RESULT and record.validation is not None:
-            documents, problem = read_documents(store, record.run_id, "validation", record.validation)
-            if problem:
-                problems.append(problem)
+            documents = reader.read(record, "validation", record.validation)
         runs.append(validation_run(record, documents))
-    return runs, problems
+    return runs
 
 
-def read_documents(
-    store: RecordStore, run_id: str, split: str, expected: Scores
-) -> tuple[DocumentResults | None, str | None]:
-    """Per-document results that add up to the record, or None and the reason in one sentence."""
-    try:
-        columns = store.document_columns(run_id, split)
-        if columns is None:
-            return None, f"{run_id}: the per-document results of {split} are missing, so it has no interval there"
-        order = np.argsort(np.array(columns["document_hash"], dtype=np.str_))
-        hashes = [columns["document_hash"][index] for index in order]
-        arrays = {
-            name: np.array(columns[name], dtype=np.float64)[order]
-            for name in ("num_bytes", "num_tokens", "nll", "base_nll")
-            if name in columns
-        }
-    except (DiskError, KeyError, ValueError, TypeError) as error:
-        return None, f"{run_id}: the per-document results of {split} are damaged, so it has no interval there ({error})"
-    sums = {name: float(values.sum()) for name, values in arrays.items()}
-    is_whole = (
-        {"num_bytes", "num_tokens", "nll"} <= set(arrays)
-        and len(set(hashes)) == len(hashes) == expected.num_documents
-        and bool(np.isfinite(np.concatenate(list(arrays.values()))).all())
-        and bool((arrays["num_bytes"] > 0).all())
-        and sums["num_bytes"] == expected.num_bytes
-        and abs(sums["nll"] - expected.negative_log_likelihood)
-        <= _RELATIVE_TOLERANCE * max(1.0, abs(expected.negative_log_likelihood))
-    )
-    if not is_whole:
-        return None, f"{run_id}: the per-document results of {split} do not add up to its record; they are left out"
-    fingerprint = hashlib.sha256("\n".join(hashes).encode("utf-8", "surrogatepass")).hexdigest()
-    return (
-        DocumentResults(fingerprint, arrays["num_bytes"], arrays["num_tokens"], arrays["nll"], arrays.get("base_nll")),
-        None,
-    )
-
-
-def drift_reader(records: Sequence[RunRecord], store: RecordStore) -> DriftReader:
+def drift_reader(records: Sequence[RunRecord], reader: DocumentReader) -> DriftReader:
     """Reads what adapters scored on corpora they were not trained on, and nothing else of a run."""
-    expected = {(record.run_id, drift.dataset): drift.adapted for record in records for drift in record.drift}
+    known = {(record.run_id, drift.dataset): (record, drift.adapted) for record in records for drift in record.drift}
 
     def read(run_id: str, dataset: str) -> DocumentResults | None:
-        scores = expected.get((run_id, dataset))
-        return None if scores is None else read_documents(store, run_id, f"also_on-{dataset}", scores)[0]
+        if (run_id, dataset) not in known:
+            return None
+        record, expected = known[run_id, dataset]
+        return reader.read(record, f"also_on-{dataset}", expected)
 
     return read

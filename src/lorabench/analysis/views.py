@@ -10,7 +10,7 @@ import numpy as np
 from lorabench.analysis.candidates import CorpusGroup, labels_of
 from lorabench.analysis.comparisons import verdict_of
 from lorabench.analysis.findings import DriftCell, EfficiencyPoint, LengthBucket, Verdict
-from lorabench.analysis.pairing import Measured, seed_note
+from lorabench.analysis.pairing import MISSING_DOCUMENTS, Measured, seed_note
 from lorabench.analysis.statistics import Interval, Uncertain, compare_pair, holm, stack
 from lorabench.analysis.validation import DriftReader
 from lorabench.record.schema import Drift, Scores
@@ -59,7 +59,7 @@ def _drift_cell(
     tables = [table for run, _ in found if (table := read(run.run_id, corpus[0])) is not None]
     difference = None
     num_documents = found[0][1].adapted.num_documents
-    change = Interval(adapted - base, None, None, num_documents, len(seeds), "per-document results are missing")
+    change = Interval(adapted - base, None, None, num_documents, len(seeds), MISSING_DOCUMENTS)
     bases = [table.base_nll for table in tables if table.base_nll is not None]
     same = len({table.fingerprint for table in tables}) == 1
     if same and len(tables) == len(bases) == len(found) and num_documents > 1:

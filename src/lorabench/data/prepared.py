@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from lorabench.cache import cache_root, exclusively, new_folder, set_aside, sha256_file
+from lorabench.cache import cache_root, exclusively, new_folder, read_regular, set_aside, sha256_file
 from lorabench.catalog import get_dataset
 from lorabench.content import content_name, file_revision
 from lorabench.data.documents import SPLITS, Corpus, CorpusInfo, Document, Progress, is_path
@@ -227,7 +227,7 @@ def _read_split(path: Path) -> list[Document]:
 
 def _read_manifest(folder: Path) -> tuple[CorpusInfo, dict[str, str]]:
     try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
+        manifest = json.loads(read_regular(folder / MANIFEST))
         expected = manifest.pop("sha256")
         if _digest(manifest) != expected:
             raise _Damaged(f"{MANIFEST} does not match its hash")

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from lorabench.cache import cache_root, write_atomically
-from lorabench.errors import DiskError
+from lorabench.cache import cache_root, recall, remember
 from lorabench.identity import fingerprint
 
 
@@ -32,18 +30,12 @@ class TextQuestion:
         """Keep the answer. A cache that cannot be written is done without."""
         if self.answer() == size:
             return
-        try:
-            write_atomically(self._path, json.dumps(asdict(size)).encode("ascii"))
-        except DiskError:
-            return
+        remember(self._path, asdict(size))
 
     def answer(self) -> TextSize | None:
         """What was seen when this text was last tokenised; None where it never was."""
-        try:
-            values = json.loads(self._path.read_bytes())
-            return TextSize(num_bytes=int(values["num_bytes"]), num_tokens=int(values["num_tokens"]))
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
+        values = recall(self._path)
+        return None if values is None else TextSize(**values)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lorabench.cache import cache_root, set_aside, write_atomically
+from lorabench.cache import cache_root, read_regular, set_aside, write_atomically
 from lorabench.data.documents import Document
 from lorabench.errors import DiskError, ModelError
 
@@ -223,9 +223,11 @@ def _write(path: Path, tokens: Sequence[Tokens]) -> None:
 def _read(path: Path, num_documents: int) -> list[Tokens] | None:
     """Kept tokens; None where there are none. Damaged files are named and moved aside."""
     try:
-        stored = path.read_bytes()
-    except OSError:
+        stored = read_regular(path)
+    except FileNotFoundError:
         return None
+    except OSError:
+        stored = b""
     content = memoryview(stored)[_DIGEST_BYTES:]
     if hashlib.sha256(content).digest() != stored[:_DIGEST_BYTES]:
         _LOG.warning("%s is damaged: set aside as %s and made again", path, set_aside(path).name)

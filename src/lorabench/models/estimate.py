@@ -7,18 +7,15 @@ per layer for what is not a product. Both are kept in the cache, per machine.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from lorabench.cache import cache_root, write_atomically
+from lorabench.cache import cache_root, recall, remember
 from lorabench.config import AdapterSettings
 from lorabench.device import Device
-from lorabench.errors import DiskError
 from lorabench.machine import memory_bytes, num_cores, processor_name
 
 START_SECONDS = 3.0
@@ -230,7 +227,7 @@ def _probed_rate(device: Device) -> float:
         left @ right
         seconds.append(time.perf_counter() - started)
     rate = PROBE_SIZE**3 / min(seconds)
-    _keep(device, {**calibration, "probe": {"rate": rate, "at": time.time()}})
+    remember(_calibration_path(device), {**calibration, "probe": {"rate": rate, "at": time.time()}})
     return rate
 
 
@@ -249,13 +246,7 @@ def remember_speed(
         "training": train_tokens_per_second * training_multiply_adds(shape, workload),
         "evaluation": evaluation_tokens_per_second * forward_multiply_adds(shape, workload.evaluation_window),
     }
-    _keep(device, calibration)
-
-
-def _keep(device: Device, calibration: Mapping[str, Any]) -> None:
-    """A cache that cannot be written is no error."""
-    with contextlib.suppress(DiskError):
-        write_atomically(_calibration_path(device), json.dumps(calibration, indent=1).encode())
+    remember(_calibration_path(device), calibration)
 
 
 def _key(shape: PlannedShape, workload: Workload) -> str:
@@ -270,8 +261,5 @@ def _calibration_path(device: Device) -> Any:
 
 
 def _read_calibration(device: Device) -> dict[str, Any]:
-    try:
-        values = json.loads(_calibration_path(device).read_bytes())
-    except (OSError, ValueError):
-        return {}
+    values = recall(_calibration_path(device))
     return values if isinstance(values, dict) else {}

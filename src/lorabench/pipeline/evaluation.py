@@ -18,6 +18,7 @@ from lorabench.models.base import Precision, load_base
 from lorabench.models.locate import locate_model
 from lorabench.models.shape import read_model_shape
 from lorabench.record.schema import derived_figures
+from lorabench.record.store import check_adapter_of_run
 from lorabench.terminal import Progress
 
 _LOG = logging.getLogger("lorabench")
@@ -42,9 +43,12 @@ def evaluate(
 
     Returns `negative_log_likelihood` (nats, summed), `num_tokens` (scored), `num_bytes`, `num_words`, `num_documents`,
     and the figures that follow from them; one that is too large for a float is None. `context_length` is in tokens
-    (default: the model's own limit, at most 8,192). Raises InputError for a model, adapter or file that cannot be used.
+    (default: the model's own limit, at most 8,192). Raises InputError for a model, adapter or file that cannot be used,
+    DiskError for a run's adapter that is not as the run wrote it.
     """
     _check_settings(precision, stride)
+    if adapter is not None:
+        check_adapter_of_run(Path(adapter))
     where = choose_device(device)
     if where.note:
         _LOG.warning("%s", where.note)

@@ -27,7 +27,7 @@ from lorabench.pipeline.single_run import RunContext, execute_run
 from lorabench.planning import Group, Plan, PlannedRun, make_plan
 from lorabench.record.provenance import command_line, describe_environment
 from lorabench.record.schema import RunRecord, Status
-from lorabench.record.store import DamagedRecordError, RecordStore
+from lorabench.record.store import DamagedRecordError, RecordProblem, RecordStore
 from lorabench.report.build import build_report, rebuild_table
 from lorabench.terminal import ProgressView, make_view
 from lorabench.track.make import make_trackers
@@ -51,6 +51,8 @@ class Outcome:
     num_skipped: int = 0
     cancelled: bool = False
     results_dir: Path = Path()
+    problems: Sequence[str] = ()
+    """Records and files in the output folder that could not be used."""
 
     @property
     def exit_code(self) -> int:
@@ -103,7 +105,8 @@ def run_experiment(
             shown.message(warning)
         outcome = _Runner(context, plan, retry_failed).run()
     if outcome.records:
-        outcome.results_dir = build_report(store).results_dir
+        report = build_report(store)
+        outcome.results_dir, outcome.problems = report.results_dir, report.problems
     return outcome
 
 
@@ -146,6 +149,9 @@ class _Runner:
 
     def run(self) -> Outcome:
         """Do every missing run once, then wait for those that others are doing."""
+        for run in self.plan.runs:
+            for sentence in self.context.store.make_room(run.run_id):
+                self.context.view.message(sentence)
         self.attempts = {run.run_id: self._num_attempts(run.run_id) for run in self.plan.runs}
         wanted = self._missing()
         self._tidy(self.whole)
@@ -185,6 +191,10 @@ class _Runner:
             record = self.context.store.read(run_id)
         except DamagedRecordError:
             return 0
+        except RecordProblem as problem:  # not ours to replace: the other runs go on
+            self.context.view.message(f"{problem}; the run is left alone")
+            self.tried.add(run_id)
+            return 0
         return 0 if record is None else record.attempt
 
     def _tidy(self, finished: Iterable[str]) -> None:
@@ -223,7 +233,7 @@ class _Runner:
             record = store.read(run_id)
         except DamagedRecordError as error:
             say(f"{error}; it was set aside as {store.set_aside(run_id).name}")
-            return None
+            record = None
         damaged = [] if record is None else store.damaged_files(record)
         for name in damaged:
             path = store.run_dir(run_id) / name
@@ -233,6 +243,8 @@ class _Runner:
                 say(f"{run_id}: {name} was set aside as {store.set_aside(run_id, name).name}")
         if damaged:
             store.set_aside(run_id)
+        for sentence in store.make_room_inside(run_id):
+            say(sentence)
         return None if damaged else record
 
     def _lease_path(self, run_id: str) -> Path:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lorabench.cache import set_aside, write_atomically
+from lorabench.cache import read_regular, set_aside, write_atomically
 from lorabench.config import EvaluationSettings, RunSpec
 from lorabench.data.budget import take_budget
 from lorabench.data.documents import Corpus, Document, load_corpus
@@ -217,7 +217,7 @@ def _read_scores(folder: Path, key: str, text: Text) -> DocumentScores | None:
 
     for path in sorted(folder.glob(f"{key}-*.parquet")):
         try:
-            content = path.read_bytes()
+            content = read_regular(path)
             if hashlib.sha256(content).hexdigest() != path.stem.rpartition("-")[2]:
                 raise ValueError("it does not match its hash")
             table = pd.read_parquet(io.BytesIO(content), use_threads=False)
@@ -230,7 +230,7 @@ def _read_scores(folder: Path, key: str, text: Text) -> DocumentScores | None:
             )
             if scores.hashes != tuple(document.hash for document in text.documents):
                 raise ValueError("it holds other documents")
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             _LOG.warning("%s is damaged (%s): set aside as %s and made again", path, error, set_aside(path).name)
         else:
             return scores

@@ -74,12 +74,13 @@ def reproduce(run_id: str, output_dir: Path) -> Reproduction:
     """Do the run again under `output_dir/reproductions` and compare with its record.
 
     Raises InputError where the record does not describe a finished run or what it used has changed, RunError where the
-    second run did not complete.
+    second run did not complete, DiskError before that where the record or its per-document results are damaged.
     """
     store = RecordStore(output_dir)
     recorded = store.get(run_id)
     if recorded.status is not Status.COMPLETED:
         raise InputError(f"{run_id}: the run is {recorded.status}, so there is nothing to reproduce")
+    noise = _noise(store, recorded)
     experiment = experiment_of(recorded)
     device = _device_of(recorded)
     (planned,) = make_plan(experiment, device).runs
@@ -96,7 +97,7 @@ def reproduce(run_id: str, output_dir: Path) -> Reproduction:
     if reproduced is None or reproduced.status is not Status.COMPLETED:
         reason = "no record was written" if reproduced is None else reproduced.status_reason
         raise RunError(f"{run_id}: the second run did not complete: {reason}")
-    return compare(recorded, reproduced, _noise(store, recorded))
+    return compare(recorded, reproduced, noise)
 
 
 def _device_of(recorded: RunRecord) -> Device:
@@ -176,12 +177,12 @@ def _changed_inputs(recorded: RunRecord, planned: dict[str, object]) -> str:
 
 def _noise(store: RecordStore, record: RunRecord) -> float | None:
     """Standard error of bits per byte over documents (ratio estimator, linearised)."""
-    table = store.documents(record.run_id, "validation")
-    if table is None or len(table) < 2:
+    documents = None if record.validation is None else store.documents(record, "validation", record.validation)
+    if documents is None or len(documents.nll) < 2:
         return None
-    num_bytes, nll = table["num_bytes"].to_numpy(float), table["nll"].to_numpy(float)
+    num_bytes, nll = documents.num_bytes, documents.nll
     residuals = nll - nll.sum() / num_bytes.sum() * num_bytes
-    spread = float(residuals.std(ddof=1)) * math.sqrt(len(table))
+    spread = float(residuals.std(ddof=1)) * math.sqrt(len(nll))
     return spread / (math.log(2.0) * float(num_bytes.sum()))
 
 

@@ -46,6 +46,7 @@ def score_test_again(
             raise InputError(
                 f"{run_id}: {damaged[0]} is damaged; give its lorabench run again, which does the run again"
             )
+        store.check_adapter(record)
         flagged = _score(store, record, view, where)
         store.write(flagged)
     return flagged

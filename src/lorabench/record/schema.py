@@ -10,7 +10,7 @@ import math
 from enum import StrEnum
 from typing import Any
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from lorabench.config import Frozen, RunSpec
 
@@ -29,16 +29,22 @@ class Status(StrEnum):
     STOPPED_EARLY = "stopped_early"
 
 
-class Scores(Frozen):
+class Facts(Frozen):
+    """A part of a record: its figures are finite, since JSON has no others."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+
+class Scores(Facts):
     """Sums over one split of one corpus; every figure follows from them."""
 
-    negative_log_likelihood: float
+    negative_log_likelihood: float = Field(ge=0.0)
     """Summed over scored tokens, in nats."""
-    num_tokens: int
-    num_bytes: int
+    num_tokens: int = Field(ge=1)
+    num_bytes: int = Field(ge=1)
     """UTF-8 bytes of the text scored: all of it, always."""
-    num_words: int
-    num_documents: int
+    num_words: int = Field(ge=0)
+    num_documents: int = Field(ge=1)
 
     @property
     def loss(self) -> float:
@@ -75,7 +81,7 @@ def _exponential(value: float) -> float:
     return math.exp(value) if value < 700 else math.inf
 
 
-class ModelFacts(Frozen):
+class ModelFacts(Facts):
     """The base model as it was used."""
 
     name: str
@@ -91,7 +97,7 @@ class ModelFacts(Frozen):
     pinned: bool = True
 
 
-class DatasetFacts(Frozen):
+class DatasetFacts(Facts):
     """The corpus as it was used."""
 
     name: str
@@ -112,7 +118,7 @@ class DatasetFacts(Frozen):
     content_sha256: str
 
 
-class AdapterFacts(Frozen):
+class AdapterFacts(Facts):
     """What was trained."""
 
     trainable_parameters: int
@@ -127,7 +133,7 @@ class AdapterFacts(Frozen):
     execution_reason: str = ""
 
 
-class Budget(Frozen):
+class Budget(Facts):
     """What the run was given."""
 
     train_bytes: int
@@ -143,7 +149,7 @@ class Budget(Frozen):
     """Of the training documents' hashes, in order."""
 
 
-class Evaluation(Frozen):
+class Evaluation(Facts):
     """One validation scoring along the run."""
 
     step: int
@@ -151,7 +157,7 @@ class Evaluation(Frozen):
     validation: Scores
 
 
-class Drift(Frozen):
+class Drift(Facts):
     """A corpus the adapter was not trained on: what it scored before and after."""
 
     dataset: str
@@ -160,7 +166,7 @@ class Drift(Frozen):
     adapted: Scores
 
 
-class Sample(Frozen):
+class Sample(Facts):
     """A continuation of the beginning of a validation document."""
 
     document_hash: str
@@ -169,7 +175,7 @@ class Sample(Frozen):
     base_continuation: str | None = None
 
 
-class Speed(Frozen):
+class Speed(Facts):
     """Tokens per second = scored tokens trained on ÷ time in training steps after warm-up; nothing else counted."""
 
     tokens_per_second: float | None
@@ -187,7 +193,7 @@ class Speed(Frozen):
     note: str = ""
 
 
-class Environment(Frozen):
+class Environment(Facts):
     """Where it ran. Never part of a run's identity."""
 
     hostname_sha256: str
@@ -207,7 +213,7 @@ class Environment(Frozen):
     command: str
 
 
-class RunRecord(Frozen):
+class RunRecord(Facts):
     """One run, whatever became of it."""
 
     schema_version: int = SCHEMA_VERSION

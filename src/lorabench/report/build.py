@@ -56,15 +56,15 @@ def build_report(store: RecordStore, *, figures: bool = True, sections: Sequence
         paths.written.append(results / CSV_NAME)
     with exclusively(results / SUMMARY_NAME):
         findings = analyse(records, store)
-        paths.problems += findings.problems
-        findings = replace(findings, problems=tuple(paths.problems))
+        findings = replace(findings, problems=(*paths.problems, *findings.problems))
         chosen = all_sections() if sections is None else sections
         report = Report(findings, records, store, chosen, shlex.quote(str(store.output_dir)))
+        paths.problems = report.problems
         if figures:
             from lorabench.report.figures import write_figures
 
             paths.written += write_figures(report)
-        drawn = {path.stem for path in (results / "figures").glob("*.svg")}
+        drawn = {path.stem for path in (results / "figures").glob("*.svg") if path.is_file()}
         texts = {
             SUMMARY_NAME: render_summary(report, drawn),
             PAGE_NAME: render_page(report),

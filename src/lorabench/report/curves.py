@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from lorabench.analysis.findings import Findings
+from lorabench.errors import DiskError
 from lorabench.record.columns import STEP_FIGURES
 from lorabench.record.schema import RunRecord
 from lorabench.record.store import RecordStore
@@ -26,10 +28,20 @@ TITLES = {
 }
 
 
-def curves_payload(records: Sequence[RunRecord], store: RecordStore) -> list[dict[str, Any]]:
-    """For each run its thinned training curve and its validation scorings, in the order of `records`."""
+@dataclass(frozen=True)
+class Curves:
+    """Thinned training curves with the validation scorings, in the order of the runs that were asked for."""
+
+    payload: list[dict[str, Any]]
+    problems: list[str]
+    """A sentence on each run whose steps are left out."""
+
+
+def read_curves(records: Sequence[RunRecord], store: RecordStore) -> Curves:
+    """The curve of every run; damaged ones are without steps."""
     points = max(MIN_POINTS, min(MAX_POINTS, POINTS_IN_ALL // max(1, len(records))))
-    return [_curve(record, store, points) for record in records]
+    read = [_curve(record, store, points) for record in records]
+    return Curves([curve for curve, _ in read], [problem for _, problem in read if problem is not None])
 
 
 def first_runs(findings: Findings, records: Sequence[RunRecord]) -> list[int]:
@@ -43,7 +55,7 @@ def first_runs(findings: Findings, records: Sequence[RunRecord]) -> list[int]:
 
 def curves_picture(findings: Findings, records: Sequence[RunRecord], store: RecordStore) -> Picture:
     """The curves of the first runs, a panel for each of the four figures."""
-    chosen = [(records[place], _curve(records[place], store, MAX_POINTS)) for place in first_runs(findings, records)]
+    chosen = [(records[place], _curve(records[place], store, MAX_POINTS)[0]) for place in first_runs(findings, records)]
     panels = []
     for field, title in TITLES.items():
         series = []
@@ -51,7 +63,8 @@ def curves_picture(findings: Findings, records: Sequence[RunRecord], store: Reco
             pairs = curve["evaluated"] if field == "evaluated" else zip(curve["step"], curve[field], strict=True)
             points = tuple(Point(x, y) for x, y in pairs if x is not None and y is not None)
             if points:
-                series.append(Series(run_name(record), index, points))
+                name = f"{run_name(record)} ({curve['note']})" if "note" in curve else run_name(record)
+                series.append(Series(name, index, points))
         if series:
             panels.append(Panel(title, "", Kind.LINES, "step", "", tuple(series)))
     return Picture("training_curves", "Training curves", tuple(panels), (), ())
@@ -64,14 +77,20 @@ def run_name(record: RunRecord) -> str:
     return f"{spec.model}, {spec.dataset}, {size}, rate {spec.training.learning_rate:g}, seed {spec.seed}"
 
 
-def _curve(record: RunRecord, store: RecordStore, max_points: int) -> dict[str, Any]:
-    lines = store.metrics(record.run_id, max_points)
+def _curve(record: RunRecord, store: RecordStore, max_points: int) -> tuple[dict[str, Any], str | None]:
+    problem = None
+    try:
+        lines = store.metrics(record, max_points)
+    except DiskError as error:
+        lines, problem = [], f"{error}; until then it has no training curve"
     steps = [line for line in lines if line.get("kind") == "step" and short(line.get("step")) is not None]
     curve: dict[str, Any] = {"step": [line.get("step") for line in steps]}
     for name in FIELDS:
         curve[name] = [short(line.get(name)) for line in steps]
     curve["evaluated"] = [[item.step, short(item.validation.bits_per_byte)] for item in record.evaluations]
-    return curve
+    if steps and not store.has_checked_metrics(record):
+        curve["note"] = "unfinished, unchecked"
+    return curve, problem
 
 
 def short(value: object) -> float | int | None:

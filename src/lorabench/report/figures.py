@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lorabench.cache import write_atomically
+from lorabench.cache import set_aside, write_atomically
 from lorabench.formatting import shorten
 from lorabench.report.picture import Kind, Matrix, Panel, Picture, Series
 from lorabench.report.section import Report, in_order
@@ -54,6 +55,8 @@ def write_figures(report: Report) -> list[Path]:
     Raises DiskError where one cannot be written.
     """
     folder = report.store.results_dir / "figures"
+    if os.path.lexists(folder) and not folder.is_dir():
+        set_aside(folder)
     pictures = [picture for section in in_order(report.sections) if (picture := report.picture_of(section)) is not None]
     written = []
     with _drawing():
@@ -67,7 +70,7 @@ def write_figures(report: Report) -> list[Path]:
                     written.append(folder / f"{name}.{form}")
                     write_atomically(written[-1], content.getvalue())
     for path in folder.glob("*"):
-        if path.suffix in {".svg", ".png"} and path not in written:
+        if path.suffix in {".svg", ".png"} and path not in written and path.is_file():
             path.unlink(missing_ok=True)
     return written
 

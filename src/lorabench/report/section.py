@@ -16,6 +16,7 @@ from typing import Any
 from lorabench.analysis.findings import Findings
 from lorabench.record.schema import RunRecord
 from lorabench.record.store import RecordStore
+from lorabench.report.curves import Curves, read_curves
 from lorabench.report.picture import Picture
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -116,6 +117,16 @@ class Report:
     def ordered(self) -> list[RunRecord]:
         """The records by corpus, the lowest figure first; what has no figure last."""
         return sorted(self.records, key=_order)
+
+    @cached_property
+    def curves(self) -> Curves:
+        """Of the records in order, each read once and compared with its hash."""
+        return read_curves(self.ordered, self.store)
+
+    @property
+    def problems(self) -> list[str]:
+        """A sentence on each record and file that could not be used."""
+        return [*self.findings.problems, *self.curves.problems]
 
     def picture_of(self, section: Section) -> Picture | None:
         """The section's figure; None where there is nothing to draw."""

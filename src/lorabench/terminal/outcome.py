@@ -9,6 +9,7 @@ from typing import Protocol
 from rich.console import Console
 from rich.text import Text
 
+from lorabench.formatting import first_of
 from lorabench.record.schema import RunRecord, Status
 from lorabench.terminal.table import Ties, results_table
 from lorabench.terminal.text import clean, make_console, styled
@@ -35,6 +36,10 @@ class FinishedExperiment(Protocol):
     def results_dir(self) -> Path:
         """Where table and report lie."""
 
+    @property
+    def problems(self) -> Sequence[str]:
+        """Records and files, of this experiment or another, that could not be used."""
+
 
 def print_outcome(outcome: FinishedExperiment, ties: Ties | None = None, console: Console | None = None) -> None:
     """The table of runs, what failed and why, and where to read on."""
@@ -58,6 +63,8 @@ def print_outcome(outcome: FinishedExperiment, ties: Ties | None = None, console
         )
     if len(failed) > MAX_FAILURES:
         console.print(Text(f"… and {len(failed) - MAX_FAILURES} more; the table lists them all"))
+    for problem in first_of(outcome.problems):
+        console.print(Text.assemble(("note: ", "yellow"), styled(problem)), soft_wrap=True)
     if outcome.cancelled:
         console.print(Text("Stopped; the same command goes on where it stopped.", style="yellow"))
     if records:

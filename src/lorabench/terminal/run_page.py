@@ -96,7 +96,11 @@ def _results(console: Console, record: RunRecord) -> None:
     for name, base, adapted in rows:
         if adapted is None and base is None:
             continue
-        change = percent(adapted.bits_per_byte / base.bits_per_byte - 1.0) if adapted and base else "–"
+        change = (
+            percent(adapted.bits_per_byte / base.bits_per_byte - 1.0)
+            if adapted and base and base.bits_per_byte
+            else "–"
+        )
         table.add_row(
             styled(name),
             Text(bits(base.bits_per_byte if base else None)),
@@ -112,10 +116,12 @@ def _results(console: Console, record: RunRecord) -> None:
 
 def _lengths(console: Console, record: RunRecord, store: RecordStore) -> None:
     """Perplexity of validation by the length of documents, where their results are there."""
+    if record.validation is None:
+        return
     try:
-        documents = store.documents(record.run_id, "validation")
+        documents = store.documents(record, "validation", record.validation)
     except DiskError as error:
-        console.print(Text.assemble(("\nnote: ", "yellow"), styled(error)), soft_wrap=True)
+        _damage(console, error)
         return
     if documents is None:
         return
@@ -138,10 +144,19 @@ def _lengths(console: Console, record: RunRecord, store: RecordStore) -> None:
     console.print(table)
 
 
+def _damage(console: Console, error: DiskError) -> None:
+    console.print(Text.assemble(("\nnote: ", "yellow"), styled(error)), soft_wrap=True)
+
+
 def _curve(console: Console, record: RunRecord, store: RecordStore) -> None:
+    try:
+        lines = store.metrics(record)
+    except DiskError as error:
+        _damage(console, error)
+        lines = []
     losses = [
         float(value)
-        for line in store.metrics(record.run_id)
+        for line in lines
         if line.get("kind") == "step" and isinstance(value := line.get("loss"), int | float)
     ]
     figures = [(evaluation.step, evaluation.validation.bits_per_byte) for evaluation in record.evaluations]
@@ -153,7 +168,7 @@ def _curve(console: Console, record: RunRecord, store: RecordStore) -> None:
         console,
         "Along the run",
         [
-            ("training loss", curve),
+            ("training loss" if store.has_checked_metrics(record) else "training loss, unchecked", curve),
             ("validation", validation or None),
             ("best", f"step {best.step:,}: {bits(best.validation.bits_per_byte)}" if best else None),
             ("kept", f"the last: {bits(kept.bits_per_byte)}" if kept else None),

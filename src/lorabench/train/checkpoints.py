@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from lorabench.cache import new_folder, set_aside, sha256_file
+from lorabench.cache import new_folder, read_regular, set_aside, sha256_file
 from lorabench.device import random_state, set_random_state
 
 NUM_KEPT = 2
@@ -121,7 +121,7 @@ def _read(
     path: Path, parameters: Mapping[str, torch.nn.Parameter], key: str
 ) -> tuple[Position, dict[str, torch.Tensor]]:
     """Read and check everything before anything is changed."""
-    manifest = json.loads((path / MANIFEST).read_bytes())
+    manifest = json.loads(read_regular(path / MANIFEST))
     if manifest["key"] != key:
         raise ValueError("it belongs to other settings or to another version of lorabench")
     for name in (STATE, POSITION):

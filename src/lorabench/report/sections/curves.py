@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lorabench.report.curves import TITLES, curves_payload, curves_picture, first_runs
+from lorabench.report.curves import TITLES, curves_picture, first_runs
 from lorabench.report.picture import Picture
 from lorabench.report.section import TEMPLATES, Chapter, PagePart, Report, Section, SummaryPart
 
@@ -37,7 +37,7 @@ def _values(report: Report, picture: Picture | None) -> Mapping[str, Any] | None
 
 def _data(report: Report) -> Mapping[str, object]:
     return {
-        "curves-data": curves_payload(report.ordered, report.store),
+        "curves-data": report.curves.payload,
         "curves-first": first_runs(report.findings, report.ordered),
     }
 

@@ -5,22 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from lorabench.formatting import first_of
 from lorabench.report.markdown import bullets
 from lorabench.report.picture import Picture
 from lorabench.report.section import Chapter, PagePart, References, Report, Section, SummaryPart
 
 _PAGE = """
-<details><summary>{{ problems | length }} file{{ "s" if problems | length != 1 }} could not be used</summary>
+<details><summary>{{ count }} file{{ "s" if count != 1 }} could not be used</summary>
 {{- caveats(problems) }}</details>
 """
 
 
 def _values(report: Report, picture: Picture | None) -> Mapping[str, Any] | None:
-    return {"problems": report.findings.problems} if report.findings.problems else None
+    found = report.problems
+    return {"count": len(found), "problems": first_of(found)} if found else None
 
 
 def _summary(report: Report, reference: References) -> list[str]:
-    found = report.findings.problems
+    found = first_of(report.problems)
     return ["### Records and files that could not be used", bullets(found)] if found else []
 
 

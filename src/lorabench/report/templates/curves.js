@@ -3,6 +3,11 @@ const curves = { data: read("curves-data"), chosen: [], max: 8 };
 const curvePanels = ["smoothed_loss", "evaluated", "learning_rate", "gradient_norm"];
 const escapePlotText = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
 
+function curveName(run) {
+  const note = curves.data[run].note;
+  return note ? `${runName(run)} (${note})` : runName(run);
+}
+
 function curveTraces(key) {
   return curves.chosen.map((run, place) => {
     const curve = curves.data[run];
@@ -10,9 +15,9 @@ function curveTraces(key) {
     const x = isEvaluation ? curve.evaluated.map(([step]) => step) : curve.step;
     const y = isEvaluation ? curve.evaluated.map(([, value]) => value) : curve[key];
     return {
-      type: "scatter", mode: isEvaluation ? "lines+markers" : "lines", name: escapePlotText(runName(run)), x, y,
+      type: "scatter", mode: isEvaluation ? "lines+markers" : "lines", name: escapePlotText(curveName(run)), x, y,
       line: { color: `--c${place}`, width: 1.75 }, marker: { color: `--c${place}`, size: 7 }, hoverinfo: "text",
-      hovertext: y.map((value, i) => `${escapePlotText(runName(run))}<br>step ${x[i]}: ${value}`),
+      hovertext: y.map((value, i) => `${escapePlotText(curveName(run))}<br>step ${x[i]}: ${value}`),
     };
   });
 }
@@ -29,7 +34,7 @@ function curveRow(run) {
   ];
   const shownCells = cells.map(([value, form]) =>
     element("td", { class: "n" }, value === undefined ? "–" : numberFormats[form].format(value)));
-  return element("tr", {}, element("th", { scope: "row" }, element("bdi", {}, runName(run))), ...shownCells);
+  return element("tr", {}, element("th", { scope: "row" }, element("bdi", {}, curveName(run))), ...shownCells);
 }
 
 function drawCurves() {
@@ -37,10 +42,10 @@ function drawCurves() {
     const swatch = element("span", { class: "swatch" });
     swatch.style.background = `var(--c${place})`;
     const remove = element("button", {
-      class: "round screen", type: "button", "aria-label": `Remove the curve of ${runName(run)}`,
+      class: "round screen", type: "button", "aria-label": `Remove the curve of ${curveName(run)}`,
       onclick: () => { chooseCurve(run, false); drawTable(); },
     }, "×");
-    return element("li", {}, swatch, element("bdi", {}, runName(run)), remove);
+    return element("li", {}, swatch, element("bdi", {}, curveName(run)), remove);
   });
   byId("curves-chosen").replaceChildren(...chips);
   byId("curves-table").tBodies[0].replaceChildren(...curves.chosen.map(curveRow));
