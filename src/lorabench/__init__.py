@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import pandas as pd
 
     from lorabench.pipeline.experiment import Outcome
@@ -53,8 +55,8 @@ def run(
     return run_experiment(load_experiment(experiment, overrides), output_dir, **options)
 
 
-def evaluate(model: str, data: Path | str, **options: Any) -> dict[str, Any]:
-    """Score one model on one text file; `options` as for pipeline.evaluation.evaluate."""
+def evaluate(model: str, data: Path | str | Mapping[str, Any], **options: Any) -> dict[str, Any]:
+    """Score one model on a file or a catalogue corpus; `options` as for pipeline.evaluation.evaluate."""
     from lorabench.pipeline.evaluation import evaluate as evaluate_text
 
     return evaluate_text(model, data, **options)

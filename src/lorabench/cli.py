@@ -156,7 +156,12 @@ def reproduce(
 @app.command()
 def evaluate(
     model: Annotated[str, typer.Option(help="A catalogue name or a model folder.")],
-    data: Annotated[Path, typer.Option(help="A .txt, .jsonl or .parquet file.")],
+    data: Annotated[str, typer.Option(help="A catalogue name, or a .txt, .jsonl or .parquet file.")],
+    split: Annotated[
+        str | None,
+        typer.Option(help="train, validation or test; default: a file whole, validation of a catalogue corpus."),
+    ] = None,
+    max_bytes: Annotated[int | None, typer.Option(help="Only what an experiment's budget would take.", min=1)] = None,
     adapter: Annotated[Path | None, typer.Option(help="An adapter folder in PEFT's format.")] = None,
     context_length: Annotated[
         int | None, typer.Option(help="Window in tokens; default: the model's own limit, at most 8192.")
@@ -175,6 +180,8 @@ def evaluate(
         result = evaluate_text(
             model=model,
             data=data,
+            split=split,
+            max_bytes=max_bytes,
             adapter=adapter,
             context_length=context_length,
             stride=stride,

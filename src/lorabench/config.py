@@ -11,11 +11,21 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 
+from lorabench.content import safe_name
 from lorabench.errors import ConfigError, near_matches
 from lorabench.plain_yaml import MAX_FILE_BYTES, parse_yaml, show_key, show_value
 
@@ -24,6 +34,7 @@ Precision = Literal["auto", "fp32", "bf16"]
 Schedule = Literal["cosine", "linear", "constant"]
 
 MAX_RUNS = 10_000
+MAX_REFERENCE = 1000
 _NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}"
 _ALPHA = re.compile(r"(\d{1,6}(?:\.\d{1,6})?)\s*r")
 
@@ -57,10 +68,65 @@ def _check_text_size(value: str) -> str:
     return value
 
 
+def _check_reference(value: str) -> str:
+    if not 1 <= len(value) <= MAX_REFERENCE:
+        raise ValueError(f"should have 1 to {MAX_REFERENCE} characters")
+    return _check_text_size(value)
+
+
 Alpha = Annotated[str | float, AfterValidator(_check_alpha)]
 Modules = Annotated[str, Field(max_length=2000), AfterValidator(_check_modules)]
-Reference = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_check_text_size)]
+Reference = Annotated[str, Field(min_length=1, max_length=MAX_REFERENCE), AfterValidator(_check_text_size)]
 PositiveInt = Annotated[int, Field(ge=1, le=10**12)]
+
+
+class CorpusReference(Frozen):
+    """A corpus by its parts: an entry of `datasets` or `also_on` that is a mapping."""
+
+    name: str | None = None
+    """Of a catalogue corpus; with a path, what that file is called in place of its own name."""
+    path: str | None = None
+    near_duplicates: Literal["remove", "keep"] = "remove"
+    """What is done with near copies of another split's documents; kept ones are counted and told of."""
+
+    def __str__(self) -> str:
+        return str(self.path or self.name)
+
+
+def _check_corpus(value: Any, info: ValidationInfo) -> str | CorpusReference:
+    if isinstance(value, CorpusReference):
+        return value
+    if isinstance(value, Mapping):
+        return build_reference(value, "evaluation.also_on" if info.field_name == "also_on" else str(info.field_name))
+    if not isinstance(value, str):
+        raise ValueError("should be a name, a path, or a mapping with name or path")
+    return _check_reference(value)
+
+
+def build_reference(values: Mapping[Any, Any], where: str) -> CorpusReference:
+    """Check a corpus given as a mapping; `where` is its key, for messages. Raises ConfigError."""
+    for key in values:
+        if key not in CorpusReference.model_fields:
+            _refuse_key(where, key, CorpusReference)
+    try:
+        parts = CorpusReference(**values)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        key = f"{where}.{problem['loc'][0]}"
+        raise ConfigError(f"{key}: {show_value(problem['input'])} is not accepted; {_tidy(problem['msg'])}") from None
+    if parts.name is None and parts.path is None:
+        raise ConfigError(f"{where}: a mapping needs name (of a catalogue corpus) or path (of a file)")
+    for key, text in (("name", parts.name), ("path", parts.path)):
+        try:
+            _check_reference(text or "-")
+        except ValueError as error:
+            raise ConfigError(f"{where}.{key}: {show_value(text)} is not accepted; {error}") from None
+    if parts.path is not None and parts.name is not None and parts.name != safe_name(parts.name):
+        raise ConfigError(
+            f"{where}.name: {show_value(parts.name)} is not accepted; should be letters, digits, dots, dashes and "
+            f"underscores, such as {safe_name(parts.name)}"
+        )
+    return parts
 
 
 class AdapterSettings(Frozen):
@@ -102,6 +168,12 @@ class TrainingSettings(Frozen):
     max_grad_norm: Annotated[float, Field(gt=0.0, le=1e6)] = 1.0
 
 
+if TYPE_CHECKING:
+    Corpus = str | CorpusReference
+else:  # as it is given, without pydantic's attempts at a union
+    Corpus = Annotated[Any, PlainValidator(_check_corpus)]
+
+
 class EvaluationSettings(Frozen):
     """What is measured, the same way for every run of the experiment."""
 
@@ -112,7 +184,7 @@ class EvaluationSettings(Frozen):
     """Validation scorings along a run, the last at its end."""
     stride: PositiveInt | None = None
     """New tokens per window for documents longer than the window; null: windows do not overlap."""
-    also_on: tuple[Reference, ...] = Field(default=(), max_length=100)
+    also_on: tuple[Corpus, ...] = Field(default=(), max_length=100)
     """Corpora that each adapter is scored on too, against the base: what does it cost elsewhere?"""
     samples: Annotated[int, Field(ge=0, le=100)] = 2
     """Continuations of validation documents written per run."""
@@ -144,7 +216,7 @@ class Experiment(Frozen):
     name: Annotated[str, Field(pattern=rf"^{_NAME}$")]
     question: Annotated[str, Field(max_length=2000), AfterValidator(_check_text_size)] = ""
     models: tuple[Reference, ...] = Field(min_length=1, max_length=1000)
-    datasets: tuple[Reference, ...] = Field(min_length=1, max_length=1000)
+    datasets: tuple[Corpus, ...] = Field(min_length=1, max_length=1000)
     text_field: Annotated[str, Field(max_length=200)] = "text"
     """The field of local .jsonl and .parquet files that holds the text."""
     adapter: dict[str, list[Any]] = Field(default_factory=dict)
@@ -160,8 +232,11 @@ class Experiment(Frozen):
         values = dict(values)
         for section, settings in (("adapter", AdapterSettings), ("training", TrainingSettings)):
             values[section] = _read_axes(section, values.get(section), settings)
+        evaluation = values.get("evaluation")
+        if isinstance(evaluation, Mapping) and isinstance(evaluation.get("also_on"), str | Mapping):
+            values["evaluation"] = {**evaluation, "also_on": [evaluation["also_on"]]}
         for key in ("models", "datasets", "seeds"):
-            if isinstance(values.get(key), str | int):
+            if isinstance(values.get(key), str | int | Mapping):
                 values[key] = [values[key]]
             if isinstance(values.get(key), Sequence) and len(set(map(repr, values[key]))) < len(values[key]):
                 raise ConfigError(f"{key}: a value is listed twice; list each once")

@@ -215,7 +215,7 @@ def make_plan(experiment: Experiment, device: Device | None = None) -> Plan:
     also_on = tuple(plan_dataset(reference, experiment.text_field, most) for reference in experiment.evaluation.also_on)
     _check_names("models", models)
     _check_names("datasets", datasets)
-    _check_names("evaluation.also_on", also_on)
+    _check_names("evaluation.also_on", also_on, datasets)
     groups = tuple(_make_group(experiment, device, model, dataset, also_on) for model in models for dataset in datasets)
     seen: dict[str, PlannedRun] = {}
     for group in groups:
@@ -227,13 +227,17 @@ def make_plan(experiment: Experiment, device: Device | None = None) -> Plan:
     return Plan(experiment=experiment, device=device, groups=groups, warnings=tuple(warnings))
 
 
-def _check_names(key: str, plans: Sequence[ModelPlan | DatasetPlan]) -> None:
-    """Raise ConfigError where two entries are one: names say what is in a file or folder, not where it lies."""
-    first: dict[str, str] = {}
-    for plan in plans:
-        if plan.name in first:
-            raise ConfigError(f"{key}: {first[plan.name]} and {plan.reference} are the same ({plan.name}); list one")
-        first[plan.name] = plan.reference
+def _check_names(key: str, plans: Sequence[ModelPlan | DatasetPlan], others: Sequence[DatasetPlan] = ()) -> None:
+    """Raise ConfigError where two entries are one, or where a name that the user gave stands for two corpora."""
+    for index, plan in enumerate(plans):
+        for other in (*others, *plans[:index]):
+            if plan.name == other.name and plan.revision != other.revision:
+                raise ConfigError(
+                    f"{key}: {other.reference} and {plan.reference} are both called {plan.name}; give one another name"
+                )
+        for other in plans[:index]:
+            if plan.name == other.name:
+                raise ConfigError(f"{key}: {other.reference} and {plan.reference} are the same ({plan.name}); list one")
 
 
 def _make_group(

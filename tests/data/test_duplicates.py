@@ -12,6 +12,8 @@ import pytest
 from lorabench.data.documents import Document, load_corpus, make_document
 from lorabench.data.duplicates import MIN_CONTAINED_SHINGLES, MIN_CONTAINMENT, MIN_JACCARD, remove_near_duplicates
 from lorabench.data.preparation import prepare
+from lorabench.data.shingles import Shingler
+from lorabench.errors import DataError
 
 WORDS = [f"{a}{b}{c}" for a in "bdfgklmnprst" for b in "aeiou" for c in ("n", "rta", "ll", "mosk", "ve", "x")]
 
@@ -52,11 +54,11 @@ def test_exactly_the_pairs_at_the_threshold_are_removed() -> None:
     held_out += [changed(rng, source, rng.randint(0, max(1, len(source.split()) // 7))) for source in train[:120]]
     held_out += [source[: rng.randint(len(source) // 3, len(source))] for source in train[120:160]]
     splits = {"train": documents(train), "validation": documents(held_out[::2]), "test": documents(held_out[1::2])}
-    kept, num_removed = remove_near_duplicates(splits)
+    kept, copies = remove_near_duplicates(splits)
     expected = [text for text in train if not any(is_near(text, other) for other in held_out)]
     assert [document.text for document in kept["train"]] == expected
     assert kept["test"] == splits["test"]
-    assert 40 < num_removed == len(train) - len(expected) < 160
+    assert 40 < len(copies) == len(train) - len(expected) < 160
     for first, second in itertools.combinations(("train", "validation", "test"), 2):
         for one in kept[first]:
             assert not any(is_near(one.text, other.text) for other in kept[second])
@@ -97,10 +99,10 @@ def test_disguised_copies_are_found(disguise: str, copied: str) -> None:
     texts = [" ".join(sentences_of(rng, 8)) for _ in range(80)]
     others = [DISGUISES[disguise](text) for text in texts[:40]]
     train, held_out = (others + texts[40:], texts[:40]) if copied == "into train" else (texts, others)
-    kept, num_removed = remove_near_duplicates(
+    kept, copies = remove_near_duplicates(
         {"train": documents(train), "validation": documents(held_out[:20]), "test": documents(held_out[20:])}
     )
-    assert num_removed == 40
+    assert len(copies) == 40
     assert [document.text for document in kept["train"]] == texts[40:]
 
 
@@ -109,7 +111,103 @@ def test_templated_documents_with_their_own_content_are_kept() -> None:
     form = "Dear customer, thank you for your order. We have sent {} to you at {} and hope to see you again soon. {}"
     texts = [form.format(text_of(rng, 6), text_of(rng, 8), text_of(rng, 12)) for _ in range(300)]
     splits = {"train": documents(texts[:200]), "validation": documents(texts[200:250]), "test": documents(texts[250:])}
-    assert remove_near_duplicates(splits) == (splits, 0)
+    assert remove_near_duplicates(splits) == (splits, [])
+
+
+def rows(rng: random.Random, prompts: list[str], num_own: int, num_rows: int = 400) -> list[str]:
+    return [
+        f"{rng.choice(prompts)}\nUser: {text_of(rng, num_own // 2)}\nAssistant: {text_of(rng, num_own - num_own // 2)}"
+        for _ in range(num_rows)
+    ]
+
+
+@pytest.mark.parametrize("num_prompts", [1, 3, 10])
+@pytest.mark.parametrize("num_words", [30, 130, 1000])
+@pytest.mark.parametrize("num_own", [10, 40])
+def test_shared_system_prompts_cost_no_document(num_prompts: int, num_words: int, num_own: int) -> None:
+    rng = random.Random(11)
+    texts = rows(rng, [text_of(rng, num_words) for _ in range(num_prompts)], num_own)
+    prepared = prepare({"train": texts}, "x")
+    assert sum(len(kept) for kept in prepared.splits.values()) == len(texts)
+    assert prepared.removed["near_duplicates"] == 0
+
+
+LICENCE = (
+    "Copyright the authors. Licensed under the terms of the licence; you may not use this file except in compliance "
+    "with it. Unless required by applicable law or agreed to in writing, software distributed under the licence is "
+    "distributed on an as is basis, without warranties or conditions of any kind, either express or implied."
+)
+FRAMES: dict[str, Callable[[str], str]] = {
+    "header": lambda text: f"{LICENCE}\n\n{text}",
+    "footer": lambda text: f"{text}\n\n{LICENCE}",
+    "both": lambda text: f"{LICENCE}\n\n{text}\n\n{LICENCE[::-1]}",
+    "in the middle": lambda text: f"{text[: len(text) // 2]} {LICENCE} {text[len(text) // 2 :]}",
+    "questions": lambda text: f"{LICENCE} Question: {text[: len(text) // 2]} Answer: {text[len(text) // 2 :]}",
+}
+
+
+@pytest.mark.parametrize("frame", FRAMES)
+def test_copies_are_found_below_shared_boilerplate(frame: str) -> None:
+    """The same copies as without it: boilerplate neither makes copies nor hides them."""
+    rng = random.Random(12)
+    texts = [text_of(rng, rng.randint(40, 120)) for _ in range(200)]
+    copies = [changed(rng, text, len(text.split()) // 25) for text in texts[:30]]
+    held_out = [text_of(rng, 60) for _ in range(30)]
+    framed, framed_copies, others = (list(map(FRAMES[frame], group)) for group in (texts, copies, held_out))
+    kept, found = remove_near_duplicates(
+        {"train": documents(framed), "validation": documents(framed_copies), "test": documents(others)}
+    )
+    assert [document.text for document in kept["train"]] == framed[30:]
+    assert {(copy.document.text, copy.original_split, copy.original.text) for copy in found} == {
+        (text, "validation", copy) for text, copy in zip(framed[:30], framed_copies, strict=True)
+    }
+
+
+def test_a_copy_below_another_prompt_or_none_is_found() -> None:
+    rng = random.Random(13)
+    one, other = text_of(rng, 150), text_of(rng, 150)
+    own = [text_of(rng, 30) for _ in range(200)]
+    train = [f"{one}\n{text}" for text in own]
+    test = [f"{other}\n{text}" for text in own[:20]] + own[20:40] + [f"{other}\n{text_of(rng, 30)}" for _ in range(60)]
+    kept, _ = remove_near_duplicates({"train": documents(train), "validation": [], "test": documents(test)})
+    assert [document.text for document in kept["train"]] == train[40:]
+
+
+@pytest.mark.parametrize("num_words", [40, 200])
+@pytest.mark.parametrize("one_in", [25, 60])
+@pytest.mark.parametrize("num_originals", [1, 3])
+def test_a_corpus_of_nothing_but_copies_is_found_out(num_words: int, one_in: int, num_originals: int) -> None:
+    """What all documents share is boilerplate, but a document that is nothing else is a copy."""
+    rng = random.Random(14)
+    originals = [text_of(rng, num_words) for _ in range(num_originals)]
+    texts = [changed(rng, rng.choice(originals), max(1, num_words // one_in)) for _ in range(300)]
+    with pytest.raises(DataError, match=r"no document is left in (train|validation)"):
+        prepare({"train": texts}, "x")
+
+
+def test_boilerplate_depends_on_neither_order_nor_splits() -> None:
+    rng = random.Random(15)
+    texts = documents(rows(rng, [text_of(rng, 60)], 20, 2500) + [text_of(rng, 60) for _ in range(800)])
+    shuffled = rng.sample(texts, len(texts))
+    one, two = Shingler.of_corpus(texts), Shingler.of_corpus(shuffled)
+    assert len(one.boilerplate.passages) == len(two.boilerplate.passages) == 58 + 1
+    assert len(one.boilerplate.all) == len(two.boilerplate.all)
+    for document in texts[:50] + texts[-50:]:
+        assert len(one.shingles(document.text)) == len(two.shingles(document.text))
+
+
+def num_boilerplate(texts: list[str]) -> int:
+    return len(Shingler.of_corpus(documents(texts)).boilerplate.passages)
+
+
+def test_turns_of_phrase_and_rare_passages_are_no_boilerplate() -> None:
+    rng = random.Random(16)
+    phrase, passage = "on the other hand it has to be said that", text_of(rng, 60)
+    texts = [f"{text_of(rng, 20)} {phrase} {text_of(rng, 20)}" for _ in range(300)]
+    texts += [f"{passage} {text_of(rng, 30)}" for _ in range(10)]
+    assert num_boilerplate(texts) == 0
+    assert num_boilerplate(texts[-4:]) == 0
+    assert num_boilerplate(texts[-10:]) == 58
 
 
 def test_copies_between_validation_and_test_leave_validation() -> None:
@@ -120,8 +218,8 @@ def test_copies_between_validation_and_test_leave_validation() -> None:
         "validation": documents([changed(rng, text, 2), text_of(rng, 200)]),
         "test": documents([text]),
     }
-    kept, num_removed = remove_near_duplicates(splits)
-    assert num_removed == 1
+    kept, copies = remove_near_duplicates(splits)
+    assert len(copies) == 1
     assert kept["validation"] == splits["validation"][1:]
     assert kept["test"] == splits["test"]
 
@@ -131,14 +229,14 @@ def test_text_without_spaces_is_compared_by_characters() -> None:
     signs = [chr(0x4E00 + number) for number in range(2000)]
     texts = ["".join(rng.choices(signs, k=300)) for _ in range(20)]
     near = texts[0][:150] + "\u6c34" + texts[0][151:]
-    kept, num_removed = remove_near_duplicates(
+    kept, copies = remove_near_duplicates(
         {
             "train": documents(texts),
             "validation": documents([near]),
             "test": documents(["".join(rng.choices(signs, k=300))]),
         }
     )
-    assert num_removed == 1
+    assert len(copies) == 1
     assert [document.text for document in kept["train"]] == texts[1:]
 
 
@@ -149,8 +247,8 @@ def test_documents_shorter_than_a_shingle_are_near_nothing() -> None:
         "validation": documents(["c", "Two words!", "Now three words."]),
         "test": documents(["YES", "?"]),
     }
-    kept, num_removed = remove_near_duplicates(splits)
-    assert num_removed == 1
+    kept, copies = remove_near_duplicates(splits)
+    assert len(copies) == 1
     assert [document.text for document in kept["train"]] == tiny
 
 

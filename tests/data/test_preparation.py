@@ -94,3 +94,61 @@ def test_sizes_of_a_document() -> None:
 )
 def test_words_are_what_the_harness_counts(text: str) -> None:
     assert count_words(text) == len(re.split(r"\s+", text))
+
+
+FORM = "Patient admitted with condition code {}. Please review the chart and sign the form before discharge. Thank you."
+
+
+def test_a_split_lost_to_near_copies_says_of_what_and_the_remedy() -> None:
+    texts = [FORM.format(number) for number in range(300)]
+    with pytest.raises(DataError) as caught:
+        prepare({"train": texts}, "forms")
+    message = str(caught.value)
+    assert "\n" not in message
+    found = re.search(
+        r"no document is left in (\w+) .*?: (\d+) of (\d+) documents of \1 are near copies \((.*?)\)", message
+    )
+    assert found is not None, message
+    assert found[2] == found[3]
+    assert sum(map(int, re.findall(r"\d+", found[4]))) == int(found[2])
+    assert "documents in test" in found[4]
+    assert "'Patient admitted with condition code" in message
+    assert "near_duplicates: keep" in message
+
+
+def test_near_copies_can_be_kept_and_are_told_of() -> None:
+    texts = [FORM.format(number) for number in range(300)]
+    prepared = prepare({"train": texts}, "forms", keep_near_duplicates=True)
+    assert sorted(d.text for kept in prepared.splits.values() for d in kept) == sorted(texts)
+    assert prepared.removed["near_duplicates"] == 0
+    num_train = len(prepared.splits["train"])
+    assert any(
+        note.startswith(f"{num_train} of {num_train} documents of train are near copies") and note.endswith("were kept")
+        for note in prepared.notes
+    )
+
+
+def test_a_split_that_loses_much_is_told_of() -> None:
+    texts = corpus(400)
+    train = [*texts[:300], *(f"{text} indeed" for text in texts[300:350])]
+    prepared = prepare({"train": train, "validation": texts[350:], "test": texts[300:350]}, "x")
+    assert prepared.removed["near_duplicates"] == 50
+    assert prepared.notes == [
+        "50 of 350 documents of train are near copies (50 of documents in test); they were removed"
+    ]
+    assert prepare({"train": train[:305], "validation": texts[350:], "test": texts[300:350]}, "x").notes == []
+
+
+def test_a_split_lost_to_exact_copies_says_so() -> None:
+    texts = corpus(60)
+    with pytest.raises(
+        DataError, match=r"0 documents are too few.* \(40 more are exact copies of documents of it and of test, 1 "
+    ):
+        prepare({"train": texts[:40], "validation": texts[40:], "test": texts[:40]}, "x")
+    with pytest.raises(DataError, match=r"its validation split has no text \(20 more are exact copies .* of test"):
+        prepare({"train": texts, "validation": texts[:20], "test": texts[:20]}, "x")
+    labels = ["positive"] * 200 + ["negative"] * 99 + ["neutral"]
+    with pytest.raises(
+        DataError, match=r"3 documents are too few.*297 more are exact copies.*199 of them of 'positive'"
+    ):
+        prepare({"train": labels}, "labels")

@@ -16,6 +16,8 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from lorabench.cli import app
+from lorabench.data.export import export_split
 from lorabench.errors import LorabenchError
 from lorabench.pipeline.evaluation import evaluate
 from tests.conftest import FAMILIES
@@ -192,3 +194,27 @@ def test_bfloat16_is_close_to_float32(tiny_model: TinyModel, tmp_path: Path) -> 
     assert half["precision"] == "bf16"
     assert half["bits_per_byte"] != full["bits_per_byte"]
     assert half["bits_per_byte"] == pytest.approx(full["bits_per_byte"], rel=5e-3)
+
+
+@pytest.mark.parametrize("split", [None, "test"])
+def test_a_catalogue_corpus_is_scored_as_the_same_documents_in_a_file(
+    tiny_model: TinyModel, tmp_path: Path, split: str | None
+) -> None:
+    model = str(tiny_model("smollm2"))
+    file = tmp_path / "stories.jsonl"
+    export_split("stories", split or "validation", file, max_bytes=6000)
+    by_name = evaluate(model, "stories", split=split, max_bytes=6000, context_length=32)
+    by_file = evaluate(model, file, context_length=32)
+    assert {key: by_name[key] for key in KEYS} == {key: by_file[key] for key in KEYS}
+    assert (by_name["data"], by_name["split"]) == ("stories", split or "validation")
+    assert by_name["data_revision"]
+    assert (by_file["split"], by_file["data_revision"]) == ("all of the file", None)
+
+
+def test_the_command_says_which_split_it_scored(tiny_model: TinyModel, capfd: pytest.CaptureFixture[str]) -> None:
+    chosen = ["--max-bytes", "3000", "--context-length", "32"]
+    model = ["evaluate", "--model", str(tiny_model("smollm2"))]
+    assert app([*model, "--data", "stories", *chosen], standalone_mode=False) in (None, 0)
+    assert "\nsplit                      validation\n" in capfd.readouterr().out
+    with pytest.raises(LorabenchError, match="Did you mean 'stories'"):
+        app([*model, "--data", "storys"], standalone_mode=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import lorabench
 from lorabench.config import load_experiment
 from lorabench.errors import ConfigError
+from lorabench.pipeline.reproduction import experiment_of
 from lorabench.planning import make_plan
 from lorabench.record.store import RecordStore
 from tests.pipeline.conftest import ExperimentWriter, write_corpus
@@ -105,3 +107,30 @@ def test_records_and_tables_tell_files_of_one_name_apart(
     assert len(set(names)) == len(names) == 3
     summary = (out / "results" / "results_summary.md").read_text(encoding="utf-8")
     assert all(name in summary for name in names)
+
+
+def test_names_that_the_user_gives_stand_for_one_text(experiment: ExperimentWriter, files: list[str]) -> None:
+    one, two = ({"name": "letters", "path": path} for path in files[:2])
+    (group,) = make_plan(load_experiment(experiment(datasets=[one]))).groups
+    assert group.dataset.name == "letters"
+    with pytest.raises(ConfigError, match=r"datasets: .* are both called letters"):
+        make_plan(load_experiment(experiment(datasets=[one, two])))
+    with pytest.raises(ConfigError, match=r"evaluation\.also_on: .* are both called letters"):
+        make_plan(load_experiment(experiment(datasets=[one], evaluation=EVALUATION | {"also_on": [two]})))
+    path = experiment(datasets=[one], evaluation=EVALUATION | {"also_on": [dict(one), files[1]]})
+    (group,) = make_plan(load_experiment(path)).groups
+    assert len(group.also_on) == 1
+
+
+def test_a_corpus_by_its_parts_is_recorded_and_found_again(
+    experiment: ExperimentWriter, files: list[str], tmp_path: Path
+) -> None:
+    entry = {"name": "letters", "path": files[0], "near_duplicates": "keep"}
+    path = experiment(datasets=[entry], evaluation=EVALUATION | {"also_on": ["stories"]}, adapter={"rank": 2})
+    (record,) = lorabench.run(path, tmp_path / "out", trackers=["none"]).records
+    assert record.dataset is not None
+    assert (record.dataset.name, record.dataset.near_duplicates) == ("letters", "keep")
+    assert json.loads(record.references["dataset"]) == entry
+    assert [drift.dataset for drift in record.drift] == ["stories"]
+    (again,) = make_plan(experiment_of(record)).runs
+    assert (again.run_id, again.spec.dataset_revision) == (record.run_id, record.spec.dataset_revision)

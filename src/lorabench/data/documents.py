@@ -10,9 +10,14 @@ import hashlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict
+
+from lorabench.errors import InputError, near_matches
+
+if TYPE_CHECKING:
+    from lorabench.config import CorpusReference
 
 SPLITS = ("train", "validation", "test")
 REPLACEMENT = "\ufffd"
@@ -52,6 +57,8 @@ class CorpusInfo(BaseModel):
     """By split."""
     removed: dict[str, int]
     """Documents removed, by reason: empty, exact_duplicates, near_duplicates."""
+    near_duplicates: Literal["remove", "keep"] = "remove"
+    """What was asked to be done with near copies."""
     num_repaired: int = 0
     """Documents in which NUL characters or lone surrogates became U+FFFD."""
     content_sha256: str
@@ -89,7 +96,11 @@ def repair(text: str) -> str:
 
 
 def load_corpus(
-    name_or_path: str, *, max_train_bytes: int | None, text_field: str = "text", progress: Progress | None = None
+    reference: str | CorpusReference,
+    *,
+    max_train_bytes: int | None,
+    text_field: str = "text",
+    progress: Progress | None = None,
 ) -> Corpus:
     """The corpus of a catalogue name or of a .txt, .jsonl or .parquet file, prepared on first use.
 
@@ -99,19 +110,19 @@ def load_corpus(
     """
     from lorabench.data.prepared import load_prepared
 
-    return load_prepared(name_or_path, max_train_bytes=max_train_bytes, text_field=text_field, progress=progress)
+    return load_prepared(reference, max_train_bytes=max_train_bytes, text_field=text_field, progress=progress)
 
 
 def read_corpus_info(
-    name_or_path: str, *, max_train_bytes: int | None = None, text_field: str = "text"
+    reference: str | CorpusReference, *, max_train_bytes: int | None = None, text_field: str = "text"
 ) -> CorpusInfo | None:
     """What is known of a corpus that was prepared before, from its manifest alone; None where it was not."""
     from lorabench.data.prepared import read_prepared_info
 
-    return read_prepared_info(name_or_path, max_train_bytes=max_train_bytes, text_field=text_field)
+    return read_prepared_info(reference, max_train_bytes=max_train_bytes, text_field=text_field)
 
 
-def is_path(name_or_path: str) -> bool:
-    """Whether a reference means a file rather than a catalogue name."""
-    looks_like_one = "/" in name_or_path or "\\" in name_or_path
-    return looks_like_one or Path(name_or_path).suffix.lower() in {".txt", ".jsonl", ".parquet"}
+def check_split(split: str) -> None:
+    """Raise InputError, with near matches, where there is no such split."""
+    if split not in SPLITS:
+        raise InputError(f"split: there is no {split!r}; accepted: {', '.join(SPLITS)}.{near_matches(split, SPLITS)}")

@@ -4,54 +4,58 @@ A document is near another if the two share most of their word 3-shingles (Jacca
 reordered, reformatted copies), or if one of them lies nearly whole in the other (at least 0.9 of its shingles:
 copies that were cut, or that got a header and a footer). MinHash (256 permutations) and locality-sensitive hashing
 (128 bands of 2 rows, so that a copy of a fifth of a document is missed once in 200, of a half once in 10^15) name
-candidates; their true overlap is then computed, so that nothing is removed on an estimate. Words are runs of letters
-and digits, without case. Text without spaces (Chinese, encoded data) is compared by characters instead. A document
-shorter than a shingle has no near copies.
+candidates; their true overlap is then computed, so that nothing is removed on an estimate. Boilerplate that many
+documents share (`shingles.py`) counts for nothing, unless a document is nothing else. A document shorter than a shingle
+has no near copies.
 """
 
 from __future__ import annotations
 
-import re
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from itertools import count
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from lorabench.data.documents import Document
+from lorabench.data.shingles import Hashes, Shingler, mix
 
-SHINGLE_WORDS = 3
 MIN_JACCARD = 0.6
 MIN_CONTAINMENT = 0.9
 MIN_CONTAINED_SHINGLES = 10
 """Less than that inside a longer document is a turn of phrase."""
 NUM_PERMUTATIONS = 256
 NUM_BANDS = 128
-MAX_CHARACTERS_PER_WORD = 20
-"""Longer on average, and it is not text that spaces divide into words."""
 
 _CHUNK_CHARACTERS = 16_000_000
 _CHUNK_DOCUMENTS = 10_000
 _SEED = 20_261
 _STANDARD_ERRORS = 5.0
 """By so many may a signature's estimate fall short of the similarity that a near copy must have."""
-_WORD = re.compile(r"\w+")
 
-Hashes = npt.NDArray[np.uint64]
 Numbers = npt.NDArray[np.int64]
 Signatures = npt.NDArray[np.uint32]
 
 
+@dataclass(frozen=True)
+class Copy:
+    """A document, and the one that it is a copy of."""
+
+    split: str
+    document: Document
+    original_split: str
+    original: Document
+
+
 def remove_near_duplicates(
     splits: dict[str, list[Document]], progress: Callable[[int, int], None] | None = None
-) -> tuple[dict[str, list[Document]], int]:
-    """The splits without near copies of other splits' documents, and how many were removed.
+) -> tuple[dict[str, list[Document]], list[Copy]]:
+    """The splits without near copies of other splits' documents, and what was removed.
 
     Test stays as it is; what is near it leaves validation and train; what is near validation leaves train.
     Told progress: (characters compared, characters in all). Cost: linear in the text, plus the candidates.
     """
-    shingler = _Shingler()
+    shingler = Shingler.of_corpus(document for documents in splits.values() for document in documents)
     total = sum(len(document.text) for documents in splits.values() for document in documents)
     done = 0
 
@@ -62,53 +66,39 @@ def remove_near_duplicates(
             progress(done, total)
 
     held_out = _Index(shingler)
-    held_out.add(splits["test"], report)
-    kept = {"test": splits["test"]}
-    kept["validation"] = held_out.without_near(splits["validation"], report)
-    held_out.add(kept["validation"], lambda _: None)
-    kept["train"] = held_out.without_near(splits["train"], report)
-    return kept, sum(len(splits[name]) - len(kept[name]) for name in splits)
-
-
-class _Shingler:
-    """Turns documents into sets of shingle hashes. Words are numbered as they are met, so results are reproducible."""
-
-    def __init__(self) -> None:
-        self._numbers: defaultdict[str, int] = defaultdict(count(1 << 32).__next__)
-
-    def shingles(self, text: str) -> Hashes:
-        """Sorted distinct hashes of the text's shingles; none of a text that is shorter than one."""
-        units = _mix(self._units(text))
-        hashes = np.zeros(max(0, len(units) - SHINGLE_WORDS + 1), dtype=np.uint64)
-        for offset in range(SHINGLE_WORDS):
-            hashes = hashes * np.uint64(0x100000001B3) + units[offset : offset + len(hashes)]
-        return np.unique(_mix(hashes))
-
-    def _units(self, text: str) -> Hashes:
-        words = _WORD.findall(text.lower())
-        if words and len(text) <= MAX_CHARACTERS_PER_WORD * len(words):
-            return np.fromiter(map(self._numbers.__getitem__, words), dtype=np.uint64, count=len(words))
-        characters = "".join(text.lower().split())
-        return np.frombuffer(characters.encode("utf-32-le"), dtype=np.uint32).astype(np.uint64)
+    held_out.add("test", splits["test"], report)
+    kept, copies = {"test": splits["test"]}, list[Copy]()
+    for split in ("validation", "train"):
+        found = held_out.find_near(split, splits[split], report)
+        gone = {copy.document.hash for copy in found}
+        kept[split] = [document for document in splits[split] if document.hash not in gone]
+        copies += found
+        if split == "validation":
+            held_out.add(split, kept[split], lambda _: None)
+    return kept, copies
 
 
 class _Index:
     """Held-out documents, to be asked which others are near them."""
 
-    def __init__(self, shingler: _Shingler) -> None:
+    def __init__(self, shingler: Shingler) -> None:
         self._shingler = shingler
+        self._documents: list[tuple[str, Document]] = []
+        """With their splits."""
         self._shingles: list[Hashes] = []
         self._sizes = np.zeros(0, dtype=np.int64)
         self._signatures = np.zeros((0, NUM_PERMUTATIONS), dtype=np.uint32)
         self._keys = np.zeros(0, dtype=np.uint64)
         self._owners = np.zeros(0, dtype=np.int64)
 
-    def add(self, documents: Sequence[Document], report: Callable[[int], None]) -> None:
+    def add(self, split: str, documents: Sequence[Document], report: Callable[[int], None]) -> None:
         """Take documents into the index, those that have shingles."""
         for chunk in _chunks(documents):
-            shingles = [hashes for hashes in map(self._shingler.shingles, (d.text for d in chunk)) if len(hashes)]
+            found = [(document, self._shingler.shingles(document.text)) for document in chunk]
+            shingles = [hashes for _, hashes in found if len(hashes)]
             signatures = _sign(shingles)
             owners = np.repeat(np.arange(len(shingles)) + len(self._shingles), NUM_BANDS)
+            self._documents += [(split, document) for document, hashes in found if len(hashes)]
             self._shingles += shingles
             self._signatures = np.concatenate([self._signatures, signatures])
             self._keys = np.concatenate([self._keys, _band_keys(signatures).ravel()])
@@ -118,9 +108,9 @@ class _Index:
         order = np.argsort(self._keys, kind="stable")
         self._keys, self._owners = self._keys[order], self._owners[order]
 
-    def without_near(self, documents: Sequence[Document], report: Callable[[int], None]) -> list[Document]:
-        """Those of the documents that are near nothing in the index."""
-        kept = []
+    def find_near(self, split: str, documents: Sequence[Document], report: Callable[[int], None]) -> list[Copy]:
+        """Those of a split's documents that are near one in the index."""
+        found = []
         for chunk in _chunks(documents):
             shingles = [self._shingler.shingles(document.text) for document in chunk]
             signatures = _sign(shingles)
@@ -130,15 +120,16 @@ class _Index:
             for row, document in enumerate(chunk):
                 hits = np.flatnonzero(last[row] > first[row])
                 candidates = [self._owners[first[row, band] : last[row, band]] for band in hits]
-                if not candidates or not self._has_near(np.concatenate(candidates), shingles[row], signatures[row]):
-                    kept.append(document)
+                if not candidates or not len(shingles[row]):
+                    continue
+                near = self._nearest(np.concatenate(candidates), shingles[row], signatures[row])
+                if near is not None:
+                    found.append(Copy(split, document, *self._documents[near]))
             report(sum(len(document.text) for document in chunk))
-        return kept
+        return found
 
-    def _has_near(self, candidates: Numbers, shingles: Hashes, signature: Signatures) -> bool:
-        """Whether a candidate's true overlap is enough; those whose signatures rule it out are not looked at."""
-        if len(shingles) == 0:
-            return False
+    def _nearest(self, candidates: Numbers, shingles: Hashes, signature: Signatures) -> int | None:
+        """A candidate whose true overlap is enough; those whose signatures rule it out are not looked at."""
         candidates = np.unique(candidates)
         wanted = _wanted_overlap(self._sizes[candidates], len(shingles))
         needed = wanted / (self._sizes[candidates] + len(shingles) - wanted)
@@ -148,8 +139,8 @@ class _Index:
         for index in possible[np.argsort(-estimates[possible], kind="stable")]:
             common = np.intersect1d(self._shingles[candidates[index]], shingles, assume_unique=True)
             if len(common) >= wanted[index]:
-                return True
-        return False
+                return int(candidates[index])
+        return None
 
 
 def _wanted_overlap(sizes: Numbers, size: int) -> npt.NDArray[np.float64]:
@@ -188,13 +179,5 @@ def _band_keys(signatures: Signatures) -> Hashes:
     rows = signatures.reshape(len(signatures), NUM_BANDS, NUM_PERMUTATIONS // NUM_BANDS).astype(np.uint64)
     keys = np.broadcast_to(np.arange(NUM_BANDS, dtype=np.uint64), rows.shape[:2])
     for row in range(rows.shape[2]):
-        keys = _mix(keys * np.uint64(0x100000001B3) + rows[:, :, row])
+        keys = mix(keys * np.uint64(0x100000001B3) + rows[:, :, row])
     return keys
-
-
-def _mix(values: Hashes) -> Hashes:
-    """The finalizer of the SplitMix64 generator: spreads every bit over all others."""
-    values = values + np.uint64(0x9E3779B97F4A7C15)
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))

@@ -8,8 +8,8 @@ from pathlib import Path
 from lorabench.cache import write_atomically
 from lorabench.config import TrainingSettings
 from lorabench.data.budget import take_budget
-from lorabench.data.documents import SPLITS, Progress, load_corpus
-from lorabench.errors import InputError, near_matches
+from lorabench.data.documents import Progress, check_split, load_corpus
+from lorabench.errors import InputError
 
 
 def export_split(
@@ -26,8 +26,7 @@ def export_split(
     Of a hub corpus the documents are those of an experiment whose train_bytes is the larger of `max_bytes` and the
     default. Raises InputError, DownloadError or DiskError.
     """
-    if split not in SPLITS:
-        raise InputError(f"split: there is no {split!r}; accepted: {', '.join(SPLITS)}.{near_matches(split, SPLITS)}")
+    check_split(split)
     if output.suffix.lower() != ".jsonl":
         raise InputError(f"output: {output} should end in .jsonl, which is what is written")
     default_bytes = TrainingSettings().train_bytes

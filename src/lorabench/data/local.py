@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lorabench.data.documents import REPLACEMENT, Document, make_document
-from lorabench.errors import DataError
+from lorabench.data.references import SUFFIXES
+from lorabench.errors import DataError, near_matches
 
-SUFFIXES = (".txt", ".jsonl", ".parquet")
 PIECE_CHARACTERS = 2_000
 """About the length of the pieces of a .txt file that is not divided into documents by blank lines."""
 
@@ -21,7 +21,7 @@ _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _ENDS = (re.compile(r"\n"), re.compile(r"[.!?…][\"'”’)\]]*\s"), re.compile(r"[。！？]"), re.compile(r"\s"))
 
 
-def read_local_documents(path: Path, *, text_field: str = "text") -> list[Document]:
+def read_local_documents(path: Path, text_field: str = "text") -> list[Document]:
     """The file's documents in their order, every one and exactly as it is, for scoring. Raises DataError.
 
     Only what UTF-8 has no bytes for, a lone surrogate in a JSON escape, becomes U+FFFD.
@@ -46,7 +46,7 @@ def check_local_file(path: Path) -> None:
     """Raise DataError where `path` is no file of an accepted kind, or empty."""
     try:
         if not path.exists():
-            raise DataError(f"{path}: there is no such file")
+            raise DataError(f"{path}: there is no such file{_near_files(path)}")
         if not path.is_file():
             raise DataError(f"{path}: it is not a file; accepted: {', '.join(SUFFIXES)}")
         if path.suffix.lower() not in SUFFIXES:
@@ -55,6 +55,17 @@ def check_local_file(path: Path) -> None:
             raise DataError(f"{path}: the file is empty")
     except (OSError, ValueError) as error:
         raise DataError(f"{str(path)[:200]!r}: it cannot be read: {error}") from None
+
+
+def _near_files(path: Path) -> str:
+    """What a message adds where the folder has files of nearly that name."""
+    try:
+        found = near_matches(
+            path.name, [file.name for file in path.parent.iterdir() if file.suffix.lower() in SUFFIXES]
+        )
+    except OSError:
+        return ""
+    return found and f".{found}"
 
 
 def cut_into_pieces(texts: list[str]) -> list[str]:

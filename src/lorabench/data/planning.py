@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lorabench.config import CorpusReference
 from lorabench.data.documents import load_corpus, read_corpus_info
 from lorabench.data.hub import WINDOW_FACTOR, bytes_drawn
 from lorabench.data.prepared import request_corpus
@@ -15,8 +16,8 @@ HELD_OUT_SHARE = 0.1
 class DatasetPlan:
     """A corpus before it is read."""
 
-    reference: str
-    """As the experiment names it: a catalogue name or a path."""
+    reference: str | CorpusReference
+    """As the experiment names it."""
     name: str
     revision: str
     pinned: bool
@@ -38,7 +39,7 @@ class DatasetPlan:
         return min(budget, self.num_bytes[split])
 
 
-def plan_dataset(reference: str, text_field: str, max_train_bytes: int) -> DatasetPlan:
+def plan_dataset(reference: str | CorpusReference, text_field: str, max_train_bytes: int) -> DatasetPlan:
     """Look a corpus up. A local file is read and checked here, so that a mistake in it is found before anything runs.
 
     Raises UnknownNameError or DataError.
@@ -65,7 +66,7 @@ def plan_dataset(reference: str, text_field: str, max_train_bytes: int) -> Datas
     drawn = min(entry.approximate_bytes, bytes_drawn(entry, request.max_bytes))
     return DatasetPlan(
         reference=reference,
-        name=entry.name,
+        name=request.name,
         revision=request.revision,
         pinned=entry.pinned,
         contaminates=entry.contaminates,

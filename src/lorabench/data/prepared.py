@@ -12,21 +12,23 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
 
 from lorabench.cache import cache_root, exclusively, new_folder, read_regular, set_aside, sha256_file
-from lorabench.catalog import get_dataset
+from lorabench.catalog import get_dataset, list_datasets
 from lorabench.content import content_name, file_revision
-from lorabench.data.documents import SPLITS, Corpus, CorpusInfo, Document, Progress, is_path
-from lorabench.data.local import SUFFIXES, check_local_file
+from lorabench.data.documents import SPLITS, Corpus, CorpusInfo, Document, Progress
+from lorabench.data.local import check_local_file
+from lorabench.data.references import SUFFIXES, parts_of
 from lorabench.data.sources import SourceTexts, expected_revision, read_source
-from lorabench.errors import DiskError
+from lorabench.errors import DataError, DiskError
 from lorabench.home import user_path
 
 if TYPE_CHECKING:
     from lorabench.catalog import DatasetEntry
+    from lorabench.config import CorpusReference
     from lorabench.data.preparation import Prepared
 
 MANIFEST = "manifest.json"
@@ -34,6 +36,9 @@ HUB_STEP_BYTES = 8_000_000
 """Hub corpora are fetched in multiples of this, so that small changes of a budget do not fetch again."""
 HUB_HEADROOM = 1.4
 """What is fetched per byte of training text: the held-out splits and what cleaning removes come out of it."""
+
+KEPT = "-near-duplicates-kept"
+"""What is added to name and revision of a catalogue corpus whose near copies are kept: it has other documents."""
 
 _LOG = logging.getLogger(__name__)
 _DESCRIPTIVE = {"notes", "licence", "download_bytes", "approximate_bytes", "domain", "contaminates"}
@@ -50,6 +55,7 @@ class CorpusRequest:
     text_field: str
     max_bytes: int | None
     """Bytes of text to read from the hub; None for everything, and for every other source."""
+    near_duplicates: Literal["remove", "keep"] = "remove"
 
     @property
     def folder(self) -> Path:
@@ -61,25 +67,41 @@ class CorpusRequest:
         return cache_root() / "corpora" / f"{self.name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
 
 
-def request_corpus(name_or_path: str, *, max_train_bytes: int | None, text_field: str = "text") -> CorpusRequest:
+def request_corpus(
+    reference: str | CorpusReference, *, max_train_bytes: int | None, text_field: str = "text"
+) -> CorpusRequest:
     """What a reference means. Raises UnknownNameError, or DataError for a file that is not there."""
-    if is_path(name_or_path):
-        path = user_path(name_or_path)
-        check_local_file(path)
-        revision = file_revision(path)
-        if path.suffix.lower() != SUFFIXES[0] and text_field != "text":
-            revision = hashlib.sha256(f"{revision}\0{text_field}".encode("utf-8", "backslashreplace")).hexdigest()
-        return CorpusRequest(content_name(path.stem, revision), revision, None, path, text_field, None)
-    entry = get_dataset(name_or_path)
+    parts = parts_of(reference)
+    if parts.path is not None:
+        return _request_file(parts, user_path(parts.path), text_field)
+    entry = get_dataset(str(parts.name))
     max_bytes = None
     if entry.source == "hub" and max_train_bytes is not None:
         max_bytes = -int(-HUB_HEADROOM * max_train_bytes // HUB_STEP_BYTES) * HUB_STEP_BYTES
-    return CorpusRequest(entry.name, expected_revision(entry), entry, None, "text", max_bytes)
+    kept = KEPT if parts.near_duplicates == "keep" else ""
+    revision = expected_revision(entry) + kept
+    return CorpusRequest(entry.name + kept, revision, entry, None, "text", max_bytes, parts.near_duplicates)
 
 
-def read_prepared_info(name_or_path: str, *, max_train_bytes: int | None, text_field: str) -> CorpusInfo | None:
+def _request_file(parts: CorpusReference, path: Path, text_field: str) -> CorpusRequest:
+    """A file's revision is the hash of its content, and of what else decides which documents it gives."""
+    if parts.name is not None and any(entry.name == parts.name for entry in list_datasets()):
+        raise DataError(f"{path}: it cannot be called {parts.name}, which is a corpus of the catalogue")
+    check_local_file(path)
+    revision = file_revision(path)
+    choices = [] if path.suffix.lower() == SUFFIXES[0] or text_field == "text" else [text_field]
+    choices += [KEPT] if parts.near_duplicates == "keep" else []
+    if choices:
+        revision = hashlib.sha256("\0".join([revision, *choices]).encode("utf-8", "backslashreplace")).hexdigest()
+    name = parts.name or content_name(path.stem, revision)
+    return CorpusRequest(name, revision, None, path, text_field, None, parts.near_duplicates)
+
+
+def read_prepared_info(
+    reference: str | CorpusReference, *, max_train_bytes: int | None, text_field: str
+) -> CorpusInfo | None:
     """The manifest's facts; None where the corpus is not prepared or its manifest is damaged."""
-    request = request_corpus(name_or_path, max_train_bytes=max_train_bytes, text_field=text_field)
+    request = request_corpus(reference, max_train_bytes=max_train_bytes, text_field=text_field)
     try:
         return _described(_read_manifest(request.folder)[0], request.entry)
     except (OSError, _Damaged):
@@ -87,10 +109,10 @@ def read_prepared_info(name_or_path: str, *, max_train_bytes: int | None, text_f
 
 
 def load_prepared(
-    name_or_path: str, *, max_train_bytes: int | None, text_field: str, progress: Progress | None
+    reference: str | CorpusReference, *, max_train_bytes: int | None, text_field: str, progress: Progress | None
 ) -> Corpus:
     """The corpus from the cache; what is not there is read and prepared first."""
-    request = request_corpus(name_or_path, max_train_bytes=max_train_bytes, text_field=text_field)
+    request = request_corpus(reference, max_train_bytes=max_train_bytes, text_field=text_field)
     folder = request.folder
     with exclusively(folder):
         if folder.exists():
@@ -119,7 +141,8 @@ def _prepare_into(folder: Path, request: CorpusRequest, progress: Progress | Non
         if progress is not None:
             progress(f"preparing {request.name}: looking for text that is in two splits", done, total)
 
-    prepared = prepare(source.texts, request.name, report)
+    keep = request.near_duplicates == "keep"
+    prepared = prepare(source.texts, request.name, report, keep_near_duplicates=keep)
     info = _describe(request, source, prepared)
     with new_folder(folder) as temporary:
         for split in SPLITS:
@@ -156,7 +179,7 @@ def _read_texts(request: CorpusRequest, progress: Progress | None) -> SourceText
 def _describe(request: CorpusRequest, source: SourceTexts, prepared: Prepared) -> CorpusInfo:
     entry = request.entry
     notes = [entry.notes] if entry is not None and entry.notes else []
-    notes += source.notes
+    notes += source.notes + prepared.notes
     if prepared.num_repaired:
         notes.append(f"NUL characters or lone surrogates became U+FFFD in {prepared.num_repaired} documents")
     digest = hashlib.sha256()
@@ -167,7 +190,7 @@ def _describe(request: CorpusRequest, source: SourceTexts, prepared: Prepared) -
     return CorpusInfo(
         name=request.name,
         source=entry.source if entry is not None else "file",
-        revision=source.revision,
+        revision=source.revision + (KEPT if entry is not None and request.near_duplicates == "keep" else ""),
         pinned=source.pinned,
         licence=entry.licence if entry is not None else None,
         synthetic=entry.synthetic if entry is not None else False,
@@ -177,6 +200,7 @@ def _describe(request: CorpusRequest, source: SourceTexts, prepared: Prepared) -
         num_documents={split: len(prepared.splits[split]) for split in SPLITS},
         num_bytes={split: sum(document.num_bytes for document in prepared.splits[split]) for split in SPLITS},
         removed=prepared.removed,
+        near_duplicates=request.near_duplicates,
         num_repaired=prepared.num_repaired,
         content_sha256=digest.hexdigest(),
     )

@@ -1,14 +1,15 @@
-"""Scores one model, with or without an adapter, on one file: the same metrics as in a benchmark."""
+"""Scores one model, with or without an adapter, on one text: the same metrics as in a benchmark."""
 
 from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lorabench.adapters.saved import attach_saved
-from lorabench.data.local import read_local_documents
+from lorabench.data.scored import read_scored_text
 from lorabench.data.tokens import Tokeniser
 from lorabench.device import choose_device
 from lorabench.errors import InputError, ModelError
@@ -29,8 +30,10 @@ _PRECISIONS: dict[str, Precision] = {"fp32": "fp32", "bf16": "bf16"}
 
 def evaluate(
     model: str,
-    data: Path | str,
+    data: Path | str | Mapping[str, Any],
     *,
+    split: str | None = None,
+    max_bytes: int | None = None,
     adapter: Path | str | None = None,
     context_length: int | None = None,
     stride: int | None = None,
@@ -39,7 +42,11 @@ def evaluate(
     device: str | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Score every byte of every document of a .txt, .jsonl or .parquet file.
+    """Score every byte of every document of a file, or of one split of a corpus.
+
+    `data` is what `datasets` takes: a catalogue name, the path of a .txt, .jsonl or .parquet file, or a mapping. A file
+    is scored whole; with `split` it is prepared as in an experiment, and that split is scored. Of a catalogue corpus
+    the default is validation. `max_bytes`: only what an experiment's budget of so many bytes would take.
 
     Returns `negative_log_likelihood` (nats, summed), `num_tokens` (scored), `num_bytes`, `num_words`, `num_documents`,
     and the figures that follow from them; one that is too large for a float is None. `context_length` is in tokens
@@ -53,22 +60,22 @@ def evaluate(
     if where.note:
         _LOG.warning("%s", where.note)
     prepare_process()
-    documents = read_local_documents(Path(data), text_field=text_field)
+    text = read_scored_text(data, split=split, max_bytes=max_bytes, text_field=text_field, progress=progress)
     location = locate_model(model, progress=progress)
     window = _choose_window(context_length, read_model_shape(location.folder).max_context_length, location.name)
     tokeniser = Tokeniser(location.folder)
-    tokens = tokeniser.encode(documents)
+    tokens = tokeniser.encode(text.documents)
     base = load_base(location.folder, precision=_PRECISIONS[precision], device=str(where))
     if adapter is not None:
         attach_saved(base, Path(adapter))
 
     def report(done: int, total: int) -> None:
         if progress is not None:
-            progress(f"scoring {Path(data).name}", done, total)
+            progress(f"scoring {data}", done, total)
 
     scores = score_documents(
         base,
-        documents,
+        text.documents,
         tokens,
         prefix=tokeniser.prefix_token_id,
         context_length=window,
@@ -83,6 +90,8 @@ def evaluate(
         "model": location.name,
         "adapter": None if adapter is None else str(adapter),
         "data": str(data),
+        "split": text.split,
+        "data_revision": text.revision,
         "precision": precision,
         "context_length": window,
         "stride": min(stride or window, window),

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lorabench.cache import disk_error
 from lorabench.config import Experiment
-from lorabench.data.documents import is_path
+from lorabench.data.references import write_reference
 from lorabench.device import choose_device
 from lorabench.errors import CancelledError, InputError
 from lorabench.execute.lease import SILENCE_SECONDS, Watch, is_free, lease_owner, try_lease
@@ -269,13 +269,15 @@ class _Runner:
         return held
 
     def _references(self, group: Group) -> dict[str, str]:
-        """What the experiment calls things, where that is not a catalogue name: paths, made absolute."""
-        paths = {"model": group.model.reference} if is_model_path(group.model.reference) else {}
+        """What the experiment calls things, where that is not a catalogue name; paths are made absolute."""
+        kept = {}
+        if is_model_path(group.model.reference):
+            kept["model"] = str(user_path(group.model.reference).absolute())
         corpora = {"dataset": group.dataset} | {f"also_on:{other.name}": other for other in group.also_on}
-        paths |= {key: plan.reference for key, plan in corpora.items() if is_path(plan.reference)}
+        kept |= {key: written for key, plan in corpora.items() if (written := write_reference(plan.reference))}
         text_field = self.plan.experiment.text_field
         fields = {"text_field": text_field} if text_field != "text" else {}
-        return {key: str(user_path(path).absolute()) for key, path in paths.items()} | fields
+        return kept | fields
 
     def _do(
         self, group: Group, run: PlannedRun, previous: RunRecord | None, open_work: Callable[[], GroupWork]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lorabench.cache import write_atomically
 from lorabench.config import Experiment, build_experiment
+from lorabench.data.references import read_reference
 from lorabench.device import Device, choose_device
 from lorabench.errors import InputError, RunError
 from lorabench.planning import make_plan
@@ -56,13 +57,16 @@ def experiment_of(record: RunRecord) -> Experiment:
             "name": "reproduction",
             "question": f"Does {record.run_id} come out the same again?"[:2000],
             "models": [record.references.get("model", spec.model)],
-            "datasets": [record.references.get("dataset", spec.dataset)],
+            "datasets": [read_reference(record.references.get("dataset", spec.dataset))],
             "text_field": record.references.get("text_field", "text"),
             "adapter": spec.adapter.model_dump(),
             "training": {key: value for key, value in spec.training.model_dump().items() if value is not None},
             "evaluation": {
                 **spec.evaluation.model_dump(),
-                "also_on": [record.references.get(f"also_on:{name}", name) for name in spec.evaluation.also_on],
+                "also_on": [
+                    read_reference(record.references.get(f"also_on:{name}", str(name)))
+                    for name in spec.evaluation.also_on
+                ],
             },
             "seeds": [spec.seed],
         },

@@ -147,7 +147,7 @@ def _attempt(
     spec = planned.spec
     draft.describe(work, planned, micro_batch_size)
     base_scores = {split: work.base_scores(spec.dataset, split, spec) for split in ("validation", "test")}
-    base_elsewhere = {name: work.base_scores(name, "validation", spec) for name in spec.evaluation.also_on}
+    base_elsewhere = {str(name): work.base_scores(str(name), "validation", spec) for name in spec.evaluation.also_on}
     for name, scores in [*base_scores.items(), *base_elsewhere.items()]:
         if not math.isfinite(scores.nll.sum()):
             raise ModelError(

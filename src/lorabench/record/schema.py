@@ -115,6 +115,8 @@ class DatasetFacts(Facts):
     """By split: train, validation, test; the whole corpus, before any budget."""
     removed: dict[str, int] = Field(default_factory=dict)
     """Documents removed, by reason: empty, exact_duplicates, near_duplicates, …"""
+    near_duplicates: str = "remove"
+    """`keep` where near copies of another split's documents were asked to stay."""
     content_sha256: str
 
 
