@@ -139,7 +139,7 @@ class AdapterSettings(Frozen):
     """A number, or a multiple of the rank such as `2r`."""
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     target_modules: Modules = "all-linear"
-    """`all-linear`, `attention`, `mlp`, or module names separated by commas."""
+    """`all-linear`, `attention`, `mlp`, or module names or ends of their paths, separated by commas."""
 
     @property
     def alpha_value(self) -> float:

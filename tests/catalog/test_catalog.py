@@ -73,8 +73,6 @@ x:
   bos: false
   layer_path: model.layers
   linear_modules: {mlp.up: [1, 2]}
-  attention_modules: []
-  mlp_modules: [mlp.up]
 """
 
 
@@ -84,7 +82,7 @@ x:
         ("bos: false", "bos: false\n  colour: red", "colour"),
         ("repository: some/model", "repository: ../../etc", "repository"),
         ("repository: some/model\n", "\n", "hub goes with a repository"),
-        ("mlp_modules: [mlp.up]", "mlp_modules: [mlp.down]", "among linear_modules"),
+        ("linear_modules: {mlp.up: [1, 2]}", "linear_modules: {mlp.up: [1, 0]}", "linear_modules"),
         ("num_layers: 1", "num_layers: 0", "num_layers"),
         ("x:", "X/../y:", "name"),
         ("x:", "x: [", "not YAML"),

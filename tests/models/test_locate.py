@@ -14,6 +14,7 @@ from lorabench.catalog import ModelEntry, get_model
 from lorabench.errors import ModelError, UnknownNameError
 from lorabench.models import locate, wheel
 from lorabench.models.locate import expected_model_revision, locate_model, made_folder
+from lorabench.models.linears import is_attention
 from lorabench.models.shape import read_model_shape, shape_of_entry
 
 FAMILIES = ["gpt2", "pythia", "gemma", "smollm2"]
@@ -106,10 +107,8 @@ def test_shapes_are_those_of_the_loaded_model(tiny_model: Callable[[str], Path],
     assert shape.num_parameters == sum(parameter.numel() for parameter in loaded.parameters())
     assert shape.num_layers == loaded.config.num_hidden_layers
     assert shape.vocabulary_size == loaded.config.vocab_size
-    within = {*shape.attention_modules, *shape.mlp_modules}
-    assert {name.split(".", 3)[3] for name in expected} == within
-    assert all("attn" in name or "attention" in name for name in shape.attention_modules)
-    assert all("mlp" in name for name in shape.mlp_modules)
+    assert {name: is_attention(name) for name in expected} == {name: ".mlp." not in name for name in expected}
+    assert not shape.experts
 
 
 def test_a_mini_model_is_built_once_and_again_when_damaged(

@@ -93,16 +93,8 @@ class ModelEntry(Entry):
     """Module path of the list of layers: layer i is `<layer_path>.<i>`."""
     linear_modules: dict[str, tuple[Count, Count]]
     """Path within a layer -> (inputs, outputs)."""
-    attention_modules: tuple[str, ...]
-    mlp_modules: tuple[str, ...]
     weights_note: str | None = None
     """How the weights differ from the published ones, if they do; goes into every record."""
-
-    @model_validator(mode="after")
-    def _modules_are_known(self) -> ModelEntry:
-        if {*self.attention_modules, *self.mlp_modules} - set(self.linear_modules):
-            raise ValueError("attention_modules and mlp_modules should be among linear_modules")
-        return self
 
 
 class DatasetEntry(Entry):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 MANIFEST = "lorabench-model.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
+_SNAPSHOT = re.compile(r"/models--(?P<repository>[^/]+)/snapshots/(?P<commit>[0-9a-f]{40})$")
 _LOG = logging.getLogger(__name__)
 
 
@@ -40,6 +42,14 @@ class ModelInfo:
 
 
 @dataclass(frozen=True)
+class Published:
+    """Where the hub has the same files."""
+
+    repository: str
+    commit: str
+
+
+@dataclass(frozen=True)
 class ModelLocation:
     """A model on this machine: an ordinary Transformers folder with safetensors."""
 
@@ -47,6 +57,7 @@ class ModelLocation:
     folder: Path
     revision: str
     info: ModelInfo
+    published: Published | None = None
 
 
 def is_model_path(name_or_path: str) -> bool:
@@ -105,14 +116,22 @@ def _locate_folder(folder: Path) -> ModelLocation:
     revision = local_model_revision(folder)
     family = str(read_config(folder).get("model_type", "unknown"))
     info = ModelInfo(source="folder", family=family, licence=None, weights_note=None, pinned=True)
-    return ModelLocation(local_model_name(folder, revision), folder.resolve(), revision, info)
+    place = folder.resolve()
+    return ModelLocation(local_model_name(folder, revision), place, revision, info, _snapshot(place))
+
+
+def _snapshot(folder: Path) -> Published | None:
+    """What a folder of the hub's own cache, `models--owner--name/snapshots/commit`, holds."""
+    found = _SNAPSHOT.search(folder.as_posix())
+    return Published(found["repository"].replace("--", "/"), found["commit"]) if found else None
 
 
 def _locate_hub(entry: ModelEntry, progress: Progress | None) -> ModelLocation:
     from lorabench.models.hub import fetch_hub_model
 
     folder, revision = fetch_hub_model(entry, progress=progress)
-    return ModelLocation(entry.name, folder, revision, _info(entry))
+    published = Published(str(entry.repository), revision)
+    return ModelLocation(entry.name, folder, revision, _info(entry), published)
 
 
 def _locate_made(entry: ModelEntry, progress: Progress | None) -> ModelLocation:

@@ -6,14 +6,13 @@ Only headers are read (kilobytes), and neither torch nor Transformers is importe
 from __future__ import annotations
 
 import json
-import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorabench.errors import ModelError
+from lorabench.models.linears import is_embedding, read_stored_linears
 
 if TYPE_CHECKING:
     from lorabench.catalog import ModelEntry
@@ -22,29 +21,22 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 MAX_HEADER_BYTES = 100_000_000
 
-_ATTENTION = re.compile(r"(?:^|\.)(?:self_attn|attention|attn|self_attention|mixer)\.")
-_LAYER = re.compile(r"^(?P<layers>.+?)\.(?P<index>\d+)\.(?P<module>.+)$")
-_OUTPUT_HEADS = {"lm_head", "embed_out"}
-_EMBEDDINGS = re.compile(r"(?:^|\.)(?:embed_tokens|embed_in|wte|wpe|word_embeddings|embed_positions)$")
-
 
 @dataclass(frozen=True)
 class ModelShape:
     """Sizes of a causal language model.
 
-    `linears` maps the path of each linear module inside the layers (the output head is not among them) to (inputs,
-    outputs), also where the module stores its weight transposed. `attention_modules` and `mlp_modules` are paths
-    within a layer, such as `self_attn.q_proj`.
+    `linears` maps the path of each linear layer (the output head is not among them) to (inputs, outputs), also where
+    its weight is stored transposed. `experts` holds the paths of the weights of experts and their routers.
     """
 
     linears: dict[str, tuple[int, int]]
+    experts: frozenset[str]
     num_parameters: int
     num_layers: int
     hidden_size: int
     vocabulary_size: int
     max_context_length: int
-    attention_modules: tuple[str, ...]
-    mlp_modules: tuple[str, ...]
     family: str
     """The configuration's `model_type`: llama, gpt2, gpt_neox, gemma, …"""
 
@@ -57,13 +49,12 @@ def shape_of_entry(entry: ModelEntry) -> ModelShape:
             for layer in range(entry.num_layers)
             for module, size in entry.linear_modules.items()
         },
+        experts=frozenset(),
         num_parameters=entry.num_parameters,
         num_layers=entry.num_layers,
         hidden_size=entry.hidden_size,
         vocabulary_size=entry.vocabulary_size,
         max_context_length=entry.max_context_length,
-        attention_modules=entry.attention_modules,
-        mlp_modules=entry.mlp_modules,
         family=entry.family.replace("-", "_"),
     )
 
@@ -72,31 +63,20 @@ def read_model_shape(folder: Path) -> ModelShape:
     """The shape of the model in `folder`. Raises ModelError for what is missing or not as it should be."""
     config = read_config(folder)
     tensors = _read_tensor_shapes(folder)
-    transposed = config.get("model_type") == "gpt2"
-    prefix = _missing_prefix(tensors, str(config.get("model_type")))
-    linears: dict[str, tuple[int, int]] = {}
-    for name, shape in tensors.items():
-        path = name.removesuffix(".weight")
-        if path == name or len(shape) != 2 or _EMBEDDINGS.search(path) or not _LAYER.match(path):
-            continue
-        inputs, outputs = shape if transposed else shape[::-1]
-        linears[prefix + path] = (inputs, outputs)
-    if not linears:
+    found = read_stored_linears(tensors, config)
+    if not found.linears:
         raise ModelError(f"{folder}: its weights hold no layers with linear modules; it is not a language model")
-    within = dict.fromkeys(match["module"] for match in map(_LAYER.match, linears) if match)
-    attention = tuple(module for module in within if _ATTENTION.search(f".{module}"))
-    embeddings = [shape for name, shape in tensors.items() if _EMBEDDINGS.search(name.removesuffix(".weight"))]
+    embeddings = [shape for name, shape in tensors.items() if is_embedding(name.removesuffix(".weight"))]
     if not embeddings and not config.get("vocab_size"):
         raise ModelError(f"{folder}: config.json has no vocab_size, and its weights hold no embedding of a known name")
     return ModelShape(
-        linears=linears,
-        num_parameters=sum(math.prod(shape) for name, shape in tensors.items() if _is_parameter(name, config)),
-        num_layers=_number(config, folder, "num_hidden_layers", "n_layer", "num_layers"),
+        linears=found.linears,
+        experts=found.experts,
+        num_parameters=found.num_parameters,
+        num_layers=_number(config, folder, "num_hidden_layers", "n_layer", "num_layers", "n_layers"),
         hidden_size=_number(config, folder, "hidden_size", "n_embd", "d_model"),
         vocabulary_size=int(config.get("vocab_size") or embeddings[0][0]),
-        max_context_length=_number(config, folder, "max_position_embeddings", "n_positions", "n_ctx"),
-        attention_modules=attention,
-        mlp_modules=tuple(module for module in within if module not in attention),
+        max_context_length=_number(config, folder, "max_position_embeddings", "n_positions", "n_ctx", "max_seq_len"),
         family=str(config.get("model_type", "unknown")),
     )
 
@@ -169,20 +149,6 @@ def _read_tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
         }
     except (KeyError, TypeError, ValueError):
         raise ModelError(f"{folder}: a safetensors header has no shapes") from None
-
-
-def _missing_prefix(tensors: Mapping[str, Any], model_type: str) -> str:
-    """GPT-2's published weights are named as inside `transformer`; modules of the language model lie under it."""
-    return "transformer." if model_type == "gpt2" and any(name.startswith("h.") for name in tensors) else ""
-
-
-def _is_parameter(name: str, config: Mapping[str, Any]) -> bool:
-    """Whether a stored tensor counts: buffers do not, nor does a head that is the embedding."""
-    path, _, kind = name.rpartition(".")
-    if kind in {"masked_bias", "inv_freq"} or (kind == "bias" and path.endswith((".attn", ".attention"))):
-        return False
-    head = path.rpartition(".")[2] in _OUTPUT_HEADS
-    return not (head and config.get("tie_word_embeddings", config.get("model_type") in {"gpt2", "gemma"}))
 
 
 def _number(config: Mapping[str, Any], folder: Path, *names: str) -> int:

@@ -24,10 +24,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from lorabench.adapters.attach import Adapter
+    from lorabench.adapters.portable import BaseReference
     from lorabench.data.documents import Corpus
     from lorabench.models.locate import ModelLocation
     from lorabench.pipeline.group import GroupWork
     from lorabench.planning import PlannedRun
+
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "model.safetensors")
 
 CLOCK_TOLERANCE_SECONDS = 30.0
 """Ordinary corrections of the wall clock stay below this."""
@@ -83,12 +86,13 @@ class Draft:
 
     def describe_adapter(self, work: GroupWork, alpha: float, adapter: Adapter) -> None:
         """What is trained, and by which computation."""
-        names = sorted({name.rsplit(".", 1)[-1] for name in adapter.module_names})
+        paths = tuple(adapter.module_names)
         self.values["adapter"] = AdapterFacts(
             trainable_parameters=adapter.num_trainable,
             alpha=alpha,
-            target_modules=tuple(names),
-            num_modules=len(adapter.module_names),
+            target_modules=tuple(sorted({path.rsplit(".", 1)[-1] for path in paths})),
+            module_paths=paths,
+            num_modules=len(paths),
             execution_path=work.shared.base.execution.kind,
             execution_reason=work.shared.base.execution.reason,
         )
@@ -98,12 +102,12 @@ class Draft:
         write_table(self.folder / "documents" / f"{name}.parquet", table)
         self.tables.append(f"documents/{name}.parquet")
 
-    def save(self, adapter: Adapter) -> None:
+    def save(self, adapter: Adapter, base: BaseReference) -> None:
         """Write the adapter whole or not at all, and note the hashes of everything that lies beside the record."""
         with new_folder(self.folder / "adapter") as temporary:
-            adapter.save(temporary)
+            adapter.save(temporary, base)
         files = [path for path in (self.folder / "adapter").rglob("*") if path.is_file()]
-        num_bytes = sum(path.stat().st_size for path in files)
+        num_bytes = sum(path.stat().st_size for path in files if path.name in ADAPTER_FILES)
         self.values["adapter"] = self.values["adapter"].model_copy(update={"adapter_bytes": num_bytes})
         files += [self.folder / name for name in [*self.tables, METRICS_NAME]]
         self.values["files"] = {

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lorabench.adapters.attach import Adapter, attach
+from lorabench.adapters.portable import BaseReference
 from lorabench.device import Device, peak_memory, reset_peak_memory
 from lorabench.errors import CancelledError, ModelError, OutOfMemoryRunError
 from lorabench.evaluate.scoring import DocumentScores
@@ -158,14 +159,16 @@ def _attempt(
     base_samples = work.base_samples(spec)
     adapter = attach(work.shared.base, spec.adapter, seed=spec.seed)
     try:
+        adapter.require_as_planned(planned.target_modules, planned.trainable_parameters)
         draft.describe_adapter(work, spec.adapter.alpha_value, adapter)
         validation = _train_and_measure(context, work, planned, draft, adapter, micro_batch_size, started)
-        _score_finished(context, work, planned, draft, validation, base_scores, base_elsewhere)
-        draft.values["samples"] = tuple(
-            ours.model_copy(update={"base_continuation": theirs.continuation})
-            for ours, theirs in zip(work.samples(spec), base_samples, strict=True)
-        )
-        draft.save(adapter)
+        with adapter.as_saved():
+            _score_finished(context, work, planned, draft, validation, base_scores, base_elsewhere)
+            draft.values["samples"] = tuple(
+                ours.model_copy(update={"base_continuation": theirs.continuation})
+                for ours, theirs in zip(work.samples(spec), base_samples, strict=True)
+            )
+            draft.save(adapter, BaseReference.of(work.shared.location))
     finally:
         adapter.detach()
 
@@ -183,7 +186,7 @@ def _train_and_measure(
     spec = planned.spec
     training_text, _ = work.training_text(spec)
     latest: list[DocumentScores] = []
-    hooks = _training_hooks(context, work, planned, draft, latest)
+    hooks = _training_hooks(context, work, planned, draft, adapter, latest)
     setup_seconds = time.perf_counter() - started
     reset_peak_memory(work.shared.base.device)
     context.view.phase("training")
@@ -222,18 +225,27 @@ def _train_and_measure(
             note=note,
         ),
     )
-    return latest[0] if latest else work.score(spec.dataset, "validation", spec)
+    if latest:
+        return latest[0]
+    with adapter.as_saved():
+        return work.score(spec.dataset, "validation", spec)
 
 
 def _training_hooks(
-    context: RunContext, work: GroupWork, planned: PlannedRun, draft: Draft, latest: list[DocumentScores]
+    context: RunContext,
+    work: GroupWork,
+    planned: PlannedRun,
+    draft: Draft,
+    adapter: Adapter,
+    latest: list[DocumentScores],
 ) -> Hooks:
     """What the training loop tells trackers, view and draft; `latest` holds the last validation's scores."""
     spec, steps = planned.spec, draft.values["budget"].steps
 
     def evaluate() -> tuple[dict[str, Any], int]:
         context.view.phase("validation")
-        latest[:] = [work.score(spec.dataset, "validation", spec)]
+        with adapter.as_saved():
+            latest[:] = [work.score(spec.dataset, "validation", spec)]
         context.view.phase("training")
         scores = latest[0].total()
         return scores.model_dump(), scores.num_tokens

@@ -127,9 +127,11 @@ class AdapterFacts(Facts):
     alpha: float
     target_modules: tuple[str, ...]
     """Distinct names of the adapted modules."""
+    module_paths: tuple[str, ...] = ()
+    """Full paths of the adapted modules, read from the model; none for `full`, nor in records of earlier versions."""
     num_modules: int
     adapter_bytes: int | None = None
-    """Size of the saved adapter."""
+    """Size of the saved adapter, the tokenizer beside it apart."""
     execution_path: str
     """`fast`, or `reference`: the plain PEFT computation."""
     execution_reason: str = ""

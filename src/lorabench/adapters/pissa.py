@@ -1,0 +1,72 @@
+"""PiSSA as plain LoRA: what is scored and saved is an adapter on the base as it was published.
+
+PiSSA (Meng et al. 2024) takes a product B0 A0 of the largest singular directions out of each weight W and trains it on:
+y = (W - s B0 A0) x + s B A x. The same function on the unchanged base is a LoRA of at most twice the rank, with the
+product B A - B0 A0. Its factors are made anew from their singular values, in float64: the stacked factors [B, -B0] and
+[A; A0] would each be large and cancel one another, which costs most of bfloat16's digits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass
+class PissaLayer:
+    """One adapted layer: PEFT's module, the base's weight as published, and the factors that were taken out of it."""
+
+    module: Any
+    published: Tensor
+    initial_a: Tensor
+    """[r, inputs]."""
+    initial_b: Tensor
+    """[outputs, r]."""
+
+    @classmethod
+    def of(cls, module: Any, published: Tensor) -> PissaLayer:
+        """Of PEFT's module as it was just initialised, and the base's weight as it was before."""
+        a, b = module.lora_A["default"].weight, module.lora_B["default"].weight
+        return cls(module, published, a.detach().clone(), b.detach().clone())
+
+    @property
+    def factors(self) -> tuple[nn.Parameter, nn.Parameter]:
+        """A and B as they are now."""
+        return self.module.lora_A["default"].weight, self.module.lora_B["default"].weight
+
+    def as_plain(self) -> tuple[nn.Parameter, nn.Parameter]:
+        """A [2r, inputs] and B [outputs, 2r] of the LoRA on the published weight, float32, without gradients."""
+        a, b = self.factors
+        first, second = difference_factors(b.detach(), a.detach(), self.initial_b, self.initial_a)
+        return nn.Parameter(second, requires_grad=False), nn.Parameter(first, requires_grad=False)
+
+    def put(self, a: nn.Parameter, b: nn.Parameter, weight: Tensor) -> Tensor:
+        """Compute with these factors on this weight from now on; returns the weight that was there."""
+        self.module.lora_A["default"].weight, self.module.lora_B["default"].weight = a, b
+        base = self.module.get_base_layer().weight
+        before: Tensor = base.data
+        base.data = weight
+        return before
+
+
+def difference_factors(b: Tensor, a: Tensor, initial_b: Tensor, initial_a: Tensor) -> tuple[Tensor, Tensor]:
+    """Factors [outputs, 2r] and [2r, inputs], float32, whose product is b a - initial_b initial_a.
+
+    Columns beyond the product's rank are zero; factors that are not finite are stacked as they are.
+    """
+    rank, device = 2 * len(a), a.device
+    left, right = torch.cat([b, -initial_b], dim=1), torch.cat([a, initial_a])
+    if not (left.isfinite().all() and right.isfinite().all()):
+        return left, right
+    exact = "cpu" if device.type == "mps" else device  # which has no float64
+    left, right = left.to(exact, torch.float64), right.to(exact, torch.float64)
+    q_left, r_left = torch.linalg.qr(left)
+    q_right, r_right = torch.linalg.qr(right.t())
+    u, sizes, vh = torch.linalg.svd(r_left @ r_right.t(), full_matrices=False)
+    roots = sizes.sqrt()
+    first = nn.functional.pad(q_left @ (u * roots), (0, rank - len(roots)))
+    second = nn.functional.pad((roots[:, None] * vh) @ q_right.t(), (0, 0, 0, rank - len(roots)))
+    return first.float().contiguous().to(device), second.float().contiguous().to(device)

@@ -1,0 +1,173 @@
+"""A model's linear layers by full path: which there are, their sizes, and which belong to attention, which to the MLP.
+
+The plan reads them from the headers of weight files or from the catalogue, attachment from the loaded model; all of
+them are sorted into attention and MLP by `is_attention`. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+_LAYER = re.compile(r"^(?P<layers>.+?)\.(?P<index>\d+)\.(?P<module>.+)$")
+_MLP = re.compile(r"(?:^|_)(?:mlp|ffn?|ffns|feed_forward|feedforward)(?:_|$)")
+_MLP_NAMES = {"up_proj", "gate_proj", "down_proj", "gate_up_proj"}
+_MIXERS = {"mixer", "temporal_block", "mamba", "conv", "short_conv", "mlstm_layer", "ssm"}
+"""What stands in attention's place in recurrent and state-space layers."""
+_EXPERTS = {"experts", "block_sparse_moe"}
+_ROUTERS = {"gate", "router"}
+_HEADS = {"lm_head", "embed_out", "head", "output_projection"}
+_BUFFERS = {"masked_bias", "inv_freq", "e_score_correction_bias", "slope_rate"}
+
+_BODIES = {
+    "transformer": "bloom codegen ctrl dbrx falcon gpt2 gpt_bigcode gpt_neo gptj mpt openai-gpt xlm xlnet",
+    "backbone": "falcon_mamba mamba mamba2 xlstm",
+    "bert": "bert bert-generation big_bird megatron-bert",
+    "roberta": "camembert roberta xlm-roberta xlm-roberta-xl xmod",
+    "": "biogpt cpmant data2vec-text electra ernie gpt_neox gpt_neox_japanese prophetnet reformer rembert "
+    "roberta-prelayernorm roc_bert roformer rwkv",
+}
+"""Name of the module that holds a model's body -> the model types that call it so; "" stands for the type's own name,
+and whatever is not named here says `model`."""
+_TRANSPOSED = {"gpt2", "openai-gpt"}
+"""Model types whose linear layers store [inputs, outputs]."""
+_TIED = """
+    bart bert bert-generation big_bird bigbird_pegasus biogpt blenderbot blenderbot-small bloom camembert cohere cohere2
+    cohere2_moe cohere_compass_text cpmant ctrl data2vec-text electra ernie ernie4_5 ernie4_5_moe falcon falcon_mamba
+    gemma gemma2 gemma3 gemma3_text gemma3n gemma3n_text gemma4 gemma4_text gemma4_unified gemma4_unified_assistant
+    gemma4_unified_text got_ocr2 gpt2 gpt_bigcode gpt_neo gpt_neox_japanese granite_swa jetmoe lara_mini lfm2 lfm2_moe
+    lfm3 mamba marian mbart megatron-bert minicpm3 modernbert-decoder moss_transcribe_diarize mpt mvp openai-gpt opt
+    pegasus plbart prophetnet recurrent_gemma roberta roberta-prelayernorm roc_bert roformer smollm3 starcoder2 trocr
+    vaultgemma whisper xglm xlm xlm-roberta xlm-roberta-xl xlnet xmod youtu zamba zamba2 zaya
+"""
+"""Model types whose output head is the embedding where config.json does not say."""
+
+
+class HasLinears(Protocol):
+    """A model's linear layers, the output head apart.
+
+    `linears` maps the path of each to (inputs, outputs); `experts` holds the paths of the weights of experts and of
+    what routes to them, which Transformers does not hold as linear layers.
+    """
+
+    @property
+    def linears(self) -> Mapping[str, tuple[int, int]]: ...
+    @property
+    def experts(self) -> Collection[str]: ...
+    @property
+    def num_parameters(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class StoredLinears:
+    """The linear layers that weight files hold. `linears` also holds experts that the files keep one by one."""
+
+    linears: dict[str, tuple[int, int]]
+    experts: frozenset[str]
+    num_parameters: int
+
+
+def is_attention(path: str) -> bool:
+    """Whether a linear layer belongs to attention, or to what mixes positions in its place; else it is the MLP's."""
+    parts = path.lower().split(".")
+    if any("attn" in part or "attention" in part for part in parts):
+        return True
+    if parts[-1] in _MLP_NAMES or any(_MLP.search(part) for part in parts):
+        return False
+    return any(part in _MIXERS for part in parts)
+
+
+def is_embedding(path: str) -> bool:
+    """Whether a weight is an embedding's, by its module's name."""
+    name = path.rpartition(".")[2]
+    return name in {"wte", "wpe"} or ("embed" in name and "proj" not in name)
+
+
+def body_name(model_type: str) -> str:
+    """The module of a causal language model that holds everything but its output head."""
+    name = next((name for name, types in _BODIES.items() if model_type in types.split()), "model")
+    return name or model_type.replace("-", "_")
+
+
+def is_tied(config: Mapping[str, Any]) -> bool:
+    """Whether the output head is the embedding: as config.json says, else as the architecture does."""
+    return bool(config.get("tie_word_embeddings", str(config.get("model_type")) in _TIED.split()))
+
+
+def find_experts(shapes: Shapes) -> frozenset[str]:
+    """Paths of the weights of experts, and of what routes to them, among named tensors."""
+    paths = {name.removesuffix(".weight"): shape for name, shape in shapes.items() if len(shape) > 1}
+    experts = {path for path, shape in paths.items() if _is_experts(path, shape)}
+    routers = {path for path in paths if experts and _ROUTERS.intersection(path.split("."))}
+    return frozenset(experts | routers)
+
+
+def read_stored_linears(stored: Shapes, config: Mapping[str, Any]) -> StoredLinears:
+    """The linear layers of a causal language model from its stored tensors' names and shapes, and its config.json."""
+    model_type = str(config.get("model_type"))
+    shapes = _in_the_model(stored, model_type, config)
+    weights = {name.removesuffix(".weight"): shape for name, shape in shapes.items() if name.endswith(".weight")}
+    linears = {
+        path: (shape[0], shape[1]) if model_type in _TRANSPOSED else (shape[1], shape[0])
+        for path, shape in weights.items()
+        if len(shape) == 2 and _is_linear(path, shape, config)
+    }
+    return StoredLinears(
+        linears=dict(sorted(linears.items(), key=lambda item: _layer_index(item[0]))),
+        experts=find_experts(shapes),
+        num_parameters=sum(math.prod(shape) for name, shape in shapes.items() if _is_parameter(name, shape, config)),
+    )
+
+
+def _in_the_model(stored: Shapes, model_type: str, config: Mapping[str, Any]) -> Shapes:
+    """The tensors that are loaded, under the names they have in the model.
+
+    A body saved by itself lacks its own name in front. Layers beyond the configured number are not loaded: they
+    predict further tokens.
+    """
+    body = body_name(model_type)
+    prefix = "" if any(name.startswith(f"{body}.") for name in stored) else f"{body}."
+    number = config.get("num_hidden_layers")
+    limit = number if isinstance(number, int) else math.inf
+    return {
+        name if _is_head(name.rpartition(".")[0]) else prefix + name: shape
+        for name, shape in stored.items()
+        if _layer_index(name) < limit
+    }
+
+
+def _layer_index(path: str) -> int:
+    match = _LAYER.match(path)
+    return int(match["index"]) if match else -1
+
+
+def _is_linear(path: str, shape: tuple[int, ...], config: Mapping[str, Any]) -> bool:
+    """Whether a matrix is a linear layer's: neither an embedding nor the output head."""
+    if is_embedding(path):
+        return False
+    inside = _LAYER.match(path) is not None
+    return inside or not (_is_head(path) or shape[0] == config.get("vocab_size"))
+
+
+def _is_experts(path: str, shape: tuple[int, ...]) -> bool:
+    """Whether a tensor is one expert's, or all experts' at once."""
+    parts = path.split(".")
+    fused = len(shape) == 3 and min(shape) > 1 and parts[-1].endswith(("_proj", "_linear"))
+    return bool(_EXPERTS.intersection(parts)) or fused
+
+
+def _is_head(path: str) -> bool:
+    return path.rpartition(".")[2] in _HEADS or path.endswith("predictions.decoder")
+
+
+def _is_parameter(name: str, shape: tuple[int, ...], config: Mapping[str, Any]) -> bool:
+    """Whether a stored tensor is a parameter of its own: not a buffer, nor a head that is the embedding."""
+    path, _, kind = name.rpartition(".")
+    if kind in _BUFFERS or (kind == "bias" and len(shape) > 2):
+        return False
+    return not (kind == "weight" and _is_head(path) and is_tied(config))

@@ -1,0 +1,31 @@
+"""The linear layers of a loaded model, by the types of its modules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from lorabench.models.linears import find_experts
+
+
+class LoadedLinears:
+    """What `HasLinears` asks for, of a model in memory without an adapter."""
+
+    def __init__(self, model: Any) -> None:
+        from transformers.pytorch_utils import Conv1D
+
+        head = model.get_output_embeddings()
+        self.transposed = False
+        self.linears: dict[str, tuple[int, int]] = {}
+        for path, module in model.named_modules():
+            if module is head:
+                continue
+            if isinstance(module, nn.Linear):
+                self.linears[path] = (module.in_features, module.out_features)
+            elif isinstance(module, Conv1D):
+                self.transposed = True
+                self.linears[path] = (module.weight.shape[0], module.weight.shape[1])
+        weights = {name: tuple(weight.shape) for name, weight in model.named_parameters()}
+        self.experts = find_experts(weights) - self.linears.keys()
+        self.num_parameters: int = sum(parameter.numel() for parameter in model.parameters())
