@@ -13,8 +13,8 @@ from safetensors.numpy import save_file
 from lorabench.catalog import ModelEntry, get_model
 from lorabench.errors import ModelError, UnknownNameError
 from lorabench.models import locate, wheel
-from lorabench.models.locate import expected_model_revision, locate_model, made_folder
 from lorabench.models.linears import is_attention
+from lorabench.models.locate import expected_model_revision, locate_model, made_folder
 from lorabench.models.shape import read_model_shape, shape_of_entry
 
 FAMILIES = ["gpt2", "pythia", "gemma", "smollm2"]
