@@ -199,12 +199,9 @@ def _part(
     seconds = sum(group.estimated_base_seconds for group in groups) + sum(run.estimated_seconds for run in runs)
     gpu_seconds = sum(group.estimated_base_gpu_seconds for group in groups)
     gpu_seconds += sum(run.estimated_gpu_seconds for run in runs)
-    adapters = (
-        sum(ADAPTER_BYTES * count_saved(run.spec.adapter, run.trainable_parameters) for run in runs)
-        if with_adapters
-        else 0
-    )
-    return Part(name, len(runs), seconds / 3600, gpu_seconds / 3600, download_bytes, disk_bytes + adapters)
+    if with_adapters:
+        disk_bytes += sum(ADAPTER_BYTES * count_saved(run.spec.adapter, run.trainable_parameters) for run in runs)
+    return Part(name, len(runs), seconds / 3600, gpu_seconds / 3600, download_bytes, disk_bytes)
 
 
 def make_plan(experiment: Experiment, device: Device | None = None) -> Plan:
