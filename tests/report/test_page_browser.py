@@ -125,9 +125,9 @@ def test_columns_are_chosen(browser: Browser, usual: Path) -> None:
     heads = page.locator("#runs-table thead")
     expect(heads).not_to_contain_text("modules")
     page.get_by_text("Choose columns").click()
-    page.get_by_label("modules", exact=True).check()
+    page.get_by_label("target modules", exact=True).check()
     expect(heads).to_contain_text("modules")
-    assert set(column(page, "modules")) == {"all-linear"}
+    assert set(column(page, "target modules")) == {"all-linear"}
     page.get_by_label("rank", exact=True).uncheck()
     assert "rank" not in page.locator("#runs-table thead th").all_inner_texts()
 
