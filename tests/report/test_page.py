@@ -104,6 +104,8 @@ def test_every_run_is_in_the_table_with_the_figures_of_the_csv(tmp_path: Path) -
             assert figure == pytest.approx(record.validation.bits_per_byte, rel=1e-5)
     assert columns["status"]["shown"], "what differs between runs is shown at first"
     assert not columns["batch_size"]["shown"]
+    assert columns["val_bits_per_byte"]["about"] == "bits/byte; lower is better"
+    assert {"schedule", "warmup_ratio", "weight_decay", "max_grad_norm", "micro_batch_size", "stride"} <= set(columns)
 
 
 def test_curves_are_thinned_to_their_ends(tmp_path: Path) -> None:

@@ -142,6 +142,8 @@ def test_one_run_on_one_screen(make_record: MakeRecord, tmp_path: Path) -> None:
     for expected in (
         "run-a completed",
         "lora: rank 8, alpha 16.0, dropout 0.0, on all-linear",
+        "gradient clipping 1.0, precision fp32",
+        "evaluation validation text in bytes 200000, test text in bytes 200000, validation scorings 4",
         "validation 1.0000 0.9000 −10.0 %",
         "also on stories 1.0000 1.2500 +25.0 %",
         "4.000 █",

@@ -1,15 +1,14 @@
-"""More views of the chosen candidates: what they cost elsewhere, what they take, on which documents they are good."""
+"""The best candidates beyond one figure: what they cost on other corpora, and on which documents they are good."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from lorabench.analysis.candidates import CorpusGroup, labels_of
 from lorabench.analysis.comparisons import verdict_of
-from lorabench.analysis.findings import DriftCell, EfficiencyPoint, LengthBucket, Verdict
+from lorabench.analysis.findings import DriftCell, LengthBucket, Verdict
 from lorabench.analysis.pairing import MISSING_DOCUMENTS, Measured, seed_note
 from lorabench.analysis.statistics import Interval, Uncertain, compare_pair, holm, stack
 from lorabench.analysis.validation import DriftReader
@@ -76,50 +75,6 @@ def _drift_cell(
         verdict=Verdict.NOT_COMPARED,
     )
     return cell, difference
-
-
-def efficiency_points(groups: Sequence[CorpusGroup]) -> tuple[EfficiencyPoint, ...]:
-    """Candidates with what they take; fronts only within one corpus, hardware and precision."""
-    points = []
-    for group in groups:
-        places: dict[tuple[str, str], list[Measured]] = defaultdict(list)
-        for item in group.candidates:
-            places[item.shown.cost.hardware, item.shown.cost.precision].append(item)
-        for (hardware, precision), items in sorted(places.items()):
-            speed = _front(items, lambda item: _negative(item.shown.cost.bytes_per_second))
-            memory = _front(items, lambda item: item.shown.cost.peak_memory_bytes)
-            size = _front(items, lambda item: item.shown.cost.adapter_bytes)
-            points += [
-                EfficiencyPoint(
-                    candidate=item.key,
-                    corpus=group.label,
-                    hardware=hardware,
-                    precision=precision,
-                    bits_per_byte=item.estimate,
-                    cost=item.shown.cost,
-                    on_speed_front=item.key in speed,
-                    on_memory_front=item.key in memory,
-                    on_size_front=item.key in size,
-                )
-                for item in items
-            ]
-    return tuple(points)
-
-
-def _negative(value: float | None) -> float | None:
-    return None if value is None else -value
-
-
-def _front(items: Sequence[Measured], cost_of: Callable[[Measured], float | None]) -> set[str]:
-    """Keys of items that no other beats in quality or cost while being at least as good in the other."""
-    known = [(item.estimate, cost, item.key) for item in items if (cost := cost_of(item)) is not None]
-    front: set[str] = set()
-    cheapest, quality = float("inf"), float("nan")
-    for estimate, cost, key in sorted(known):
-        if cost < cheapest or (cost == cheapest and estimate == quality):
-            front.add(key)
-            cheapest, quality = cost, estimate
-    return front
 
 
 def length_buckets(groups: Sequence[CorpusGroup]) -> tuple[LengthBucket, ...]:
