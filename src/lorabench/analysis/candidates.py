@@ -41,6 +41,10 @@ class CorpusGroup:
         """The model's candidates."""
         return [item for item in self.candidates if item.shown.model == model]
 
+    def best_of_each_model(self) -> list[Measured]:
+        """The candidate with the lowest figure of every model."""
+        return [self.of_model(model)[0] for model in sorted({item.shown.model for item in self.candidates})]
+
 
 def settings_of(spec: RunSpec, model: str) -> dict[str, Setting]:
     """Every axis by its name, the model under the name that tells it apart."""

@@ -16,7 +16,7 @@ EDGES = (256, 1024, 4096, 16_384, 65_536)
 
 
 @dataclass(frozen=True)
-class LengthBucket:
+class LengthRange:
     """Documents of `low_bytes` up to, not including, `high_bytes` (None: no limit). `base` where it was scored too."""
 
     low_bytes: int
@@ -32,7 +32,7 @@ class LengthBucket:
         return f"{self.low_bytes:,} to {self.high_bytes - 1:,} bytes"
 
 
-def by_length(documents: DocumentResults) -> list[LengthBucket]:
+def by_length(documents: DocumentResults) -> list[LengthRange]:
     """The ranges that hold documents with tokens, shortest first."""
     buckets = []
     for low, high in zip((0, *EDGES), (*EDGES, None), strict=True):
@@ -40,7 +40,7 @@ def by_length(documents: DocumentResults) -> list[LengthBucket]:
         if documents.num_tokens[part].sum() == 0:
             continue
         base = None if documents.base_nll is None else _scores(documents, documents.base_nll, part)
-        buckets.append(LengthBucket(low, high, _scores(documents, documents.nll, part), base))
+        buckets.append(LengthRange(low, high, _scores(documents, documents.nll, part), base))
     return buckets
 
 

@@ -1,4 +1,4 @@
-"""The best candidates beyond one figure: what they cost on other corpora, and on which documents they are good."""
+"""What adapters cost on corpora that they were not trained on."""
 
 from __future__ import annotations
 
@@ -8,25 +8,20 @@ import numpy as np
 
 from lorabench.analysis.candidates import CorpusGroup, labels_of
 from lorabench.analysis.comparisons import verdict_of
-from lorabench.analysis.findings import DriftCell, LengthBucket, Verdict
+from lorabench.analysis.findings import DriftCell, Verdict
 from lorabench.analysis.pairing import MISSING_DOCUMENTS, Measured, seed_note
 from lorabench.analysis.statistics import Interval, Uncertain, compare_pair, holm, stack
 from lorabench.analysis.validation import DriftReader
-from lorabench.record.schema import Drift, Scores
+from lorabench.record.schema import Drift
 
 _NUM_BUCKETS = 4
 _LN2 = float(np.log(2.0))
 
 
-def best_of_each_model(group: CorpusGroup) -> list[Measured]:
-    """The candidate with the lowest figure of every model."""
-    return [group.of_model(model)[0] for model in sorted({item.shown.model for item in group.candidates})]
-
-
 def drift_matrix(groups: Sequence[CorpusGroup], read: DriftReader) -> tuple[DriftCell, ...]:
     """Every model's best adapter of each corpus, on the corpora it was also scored on."""
     drafts: list[tuple[DriftCell, Uncertain | None]] = []
-    chosen = [item for group in groups for item in best_of_each_model(group)]
+    chosen = [item for group in groups for item in group.best_of_each_model()]
     elsewhere = {item.key: dict.fromkeys(_text_of(d) for run in item.runs for d in run.drift) for item in chosen}
     labels = labels_of({corpus for corpora in elsewhere.values() for corpus in corpora})
     for item in chosen:
@@ -75,48 +70,3 @@ def _drift_cell(
         verdict=Verdict.NOT_COMPARED,
     )
     return cell, difference
-
-
-def length_buckets(groups: Sequence[CorpusGroup]) -> tuple[LengthBucket, ...]:
-    """Quarters of the documents by length, for every model's best candidate of a corpus."""
-    found: list[LengthBucket] = []
-    for group in groups:
-        for item in best_of_each_model(group):
-            if item.nll is not None and item.num_bytes is not None:
-                found += _buckets(group.label, item)
-    return tuple(found)
-
-
-def _buckets(corpus: str, item: Measured) -> list[LengthBucket]:
-    assert item.nll is not None
-    assert item.num_bytes is not None
-    tokens = item.runs[0].documents
-    assert tokens is not None
-    order = np.argsort(item.num_bytes, kind="stable")
-    parts = [part for part in np.array_split(order, _NUM_BUCKETS) if len(part)]
-    nll = item.nll.mean(axis=0)
-    base = None if item.base_nll is None else item.base_nll.mean(axis=0)
-    buckets = []
-    for part in parts:
-        num_bytes = float(item.num_bytes[part].sum())
-        scores = Scores(
-            negative_log_likelihood=float(nll[part].sum()),
-            num_tokens=int(max(1, tokens.num_tokens[part].sum())),
-            num_bytes=int(num_bytes),
-            num_words=1,
-            num_documents=len(part),
-        )
-        buckets.append(
-            LengthBucket(
-                corpus=corpus,
-                model=item.shown.model,
-                candidate=item.key,
-                low_bytes=int(item.num_bytes[part].min()),
-                high_bytes=int(item.num_bytes[part].max()),
-                num_documents=len(part),
-                bits_per_byte=scores.bits_per_byte,
-                base_bits_per_byte=None if base is None else float(base[part].sum()) / (_LN2 * num_bytes),
-                perplexity=scores.perplexity,
-            )
-        )
-    return buckets

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ from lorabench.errors import DiskError
 from lorabench.record.columns import STEP_FIGURES
 from lorabench.record.schema import RunRecord
 from lorabench.record.store import RecordStore
+from lorabench.report.page_data import short
 from lorabench.report.picture import Kind, Panel, Picture, Point, Series
 
 MAX_POINTS = 200
@@ -91,10 +91,3 @@ def _curve(record: RunRecord, store: RecordStore, max_points: int) -> tuple[dict
     if steps and not store.has_checked_metrics(record):
         curve["note"] = "unfinished, unchecked"
     return curve, problem
-
-
-def short(value: object) -> float | int | None:
-    """Six significant digits: more than any screen shows. None for what is no finite number."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return value if isinstance(value, int) else float(f"{value:.6g}")

@@ -11,8 +11,8 @@ from typing import Any
 
 from lorabench.record.columns import CHANGE, COLUMNS, SETTINGS, Form
 from lorabench.record.schema import RunRecord
-from lorabench.report.curves import short
 from lorabench.report.latex import LATEX_NAME, latex_text
+from lorabench.report.page_data import short
 from lorabench.report.picture import Picture
 from lorabench.report.section import TEMPLATES, PagePart, Report, Section
 
