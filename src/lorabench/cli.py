@@ -44,19 +44,29 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")
 
 @app.command()
 def plan(
-    experiment: ExperimentFile, set_: Overrides = None, device: DeviceName = None, as_json: AsJson = False
+    experiment: ExperimentFile,
+    set_: Overrides = None,
+    output_dir: OutputDir = Path("outputs"),
+    device: DeviceName = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Show every run an experiment would do; nothing is run."""
+    """Show every run an experiment would do, and what of it the output folder already holds; nothing is run."""
     from lorabench.config import load_experiment
     from lorabench.device import choose_device
+    from lorabench.pipeline.remaining import find_remaining, with_recorded_ids
     from lorabench.planning import make_plan
-    from lorabench.planning_view import print_plan
+    from lorabench.planning_view import print_plan, print_remaining
+    from lorabench.record.store import RecordStore
 
+    store = RecordStore(output_dir)
     planned = make_plan(load_experiment(experiment, set_ or []), choose_device(device))
+    planned = with_recorded_ids(planned, store)
+    remaining = find_remaining(planned, store)
     if as_json:
-        _print_json(planned.to_json())
+        _print_json(planned.to_json() | {"remaining": remaining.to_json()})
     else:
         print_plan(planned)
+        print_remaining(remaining, output_dir)
 
 
 @app.command()

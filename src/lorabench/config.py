@@ -22,6 +22,7 @@ from pydantic import (
     PlainValidator,
     ValidationError,
     ValidationInfo,
+    field_validator,
     model_validator,
 )
 
@@ -174,8 +175,8 @@ else:  # as it is given, without pydantic's attempts at a union
     Corpus = Annotated[Any, PlainValidator(_check_corpus)]
 
 
-class EvaluationSettings(Frozen):
-    """What is measured, the same way for every run of the experiment."""
+class ScoringSettings(Frozen):
+    """How validation and test are scored: they make a run's own figures, so they are part of its identity."""
 
     validation_bytes: PositiveInt = 200_000
     """At most so many bytes of validation text, whole documents."""
@@ -184,14 +185,26 @@ class EvaluationSettings(Frozen):
     """Validation scorings along a run, the last at its end."""
     stride: PositiveInt | None = None
     """New tokens per window for documents longer than the window; null: windows do not overlap."""
+
+
+class EvaluationSettings(ScoringSettings):
+    """The `evaluation` section: how runs are scored, and what is measured of finished adapters beside.
+
+    What only measures is no part of a run's identity: it can be asked for later, without training anything again.
+    """
+
     also_on: tuple[Corpus, ...] = Field(default=(), max_length=100)
     """Corpora that each adapter is scored on too, against the base: what does it cost elsewhere?"""
     samples: Annotated[int, Field(ge=0, le=100)] = 2
     """Continuations of validation documents written per run."""
 
+    def scoring(self) -> ScoringSettings:
+        """Without what only measures."""
+        return ScoringSettings(**{name: getattr(self, name) for name in ScoringSettings.model_fields})
+
 
 class RunSpec(Frozen):
-    """One run's scientific configuration: everything that can change a number, nothing about where it runs."""
+    """One run's scientific configuration: everything that can change its own figures, nothing about where it runs."""
 
     model: str
     model_revision: str
@@ -201,10 +214,14 @@ class RunSpec(Frozen):
     adapter: AdapterSettings
     training: TrainingSettings
     """With the precision chosen, never `auto`."""
-    evaluation: EvaluationSettings
-    also_on_revisions: tuple[str, ...] = ()
+    evaluation: ScoringSettings
     quantization: str = "none"
     seed: int
+
+    @field_validator("evaluation", mode="before")
+    @classmethod
+    def _leave_out_what_only_measures(cls, value: Any) -> Any:
+        return value.scoring() if isinstance(value, EvaluationSettings) else value
 
 
 _Settings = TypeVar("_Settings", bound=Frozen)

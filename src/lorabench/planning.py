@@ -19,6 +19,7 @@ from lorabench.errors import ConfigError
 from lorabench.identity import run_id
 from lorabench.models.estimate import START_SECONDS, Workload, estimate_gpu_seconds, estimate_run
 from lorabench.models.planning import ModelPlan, plan_model
+from lorabench.record.measurements import MeasurementRequest
 from lorabench.train.steps import num_steps
 
 ADAPTER_BYTES = 4
@@ -42,6 +43,8 @@ class PlannedRun:
     """On one GPU: this machine's, or else one like an A100."""
     estimated_memory_bytes: int
     workload: Workload
+    measures: MeasurementRequest
+    """Of the finished adapter; no part of the run's identity."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for programs."""
@@ -218,13 +221,7 @@ def make_plan(experiment: Experiment, device: Device | None = None) -> Plan:
     _check_names("datasets", datasets)
     _check_names("evaluation.also_on", also_on, datasets)
     groups = tuple(_make_group(experiment, device, model, dataset, also_on) for model in models for dataset in datasets)
-    seen: dict[str, PlannedRun] = {}
-    for group in groups:
-        for run in group.runs:
-            if run.run_id in seen:
-                raise ConfigError(f"two runs would be the same ({run.run_id}); an axis holds equal values")
-            seen[run.run_id] = run
-    warnings = [*([device.note] if device.note else []), *_warnings(groups)]
+    warnings = [*([device.note] if device.note else []), *_warnings(experiment, groups)]
     return Plan(experiment=experiment, device=device, groups=groups, warnings=tuple(warnings))
 
 
@@ -245,12 +242,13 @@ def _make_group(
     experiment: Experiment, device: Device, model: ModelPlan, dataset: DatasetPlan, also_on: Sequence[DatasetPlan]
 ) -> Group:
     others = tuple(other for other in also_on if other.name != dataset.name)
-    runs = tuple(
-        _plan_run(experiment, device, model, dataset, others, adapter, training, seed)
-        for training in (_choose_precision(training, device) for training in experiment.trainings())
-        for adapter in experiment.adapters()
-        for seed in experiment.seeds
-    )
+    distinct: dict[str, PlannedRun] = {}
+    for training in (_choose_precision(training, device) for training in experiment.trainings()):
+        for adapter in experiment.adapters():
+            for seed in experiment.seeds:
+                run = _plan_run(experiment, device, model, dataset, others, adapter, training, seed)
+                distinct.setdefault(run.run_id, run)
+    runs = tuple(distinct.values())
     contexts = {(run.spec.training.context_length, run.spec.training.precision) for run in runs}
     scoring = [
         Workload.evaluation_only(
@@ -307,8 +305,7 @@ def _plan_run(
         dataset_revision=dataset.revision,
         adapter=adapter,
         training=training,
-        evaluation=experiment.evaluation.model_copy(update={"also_on": tuple(other.name for other in others)}),
-        also_on_revisions=tuple(other.revision for other in others),
+        evaluation=experiment.evaluation.scoring(),
         seed=seed,
     )
     targets = resolve_targets(model.shape, adapter)
@@ -321,6 +318,7 @@ def _plan_run(
         context_length=training.context_length,
         rows_at_once=training.micro_batch_size or device.micro_batch(training.batch_size, training.context_length),
         precision=training.precision,
+        quantization=spec.quantization,
         train_tokens=train_tokens * training.epochs,
         evaluation_tokens=_evaluation_tokens(experiment, model, dataset, others),
         writes_samples=experiment.evaluation.samples > 0,
@@ -339,6 +337,10 @@ def _plan_run(
         estimated_gpu_seconds=estimate_gpu_seconds(model.shape, workload, device),
         estimated_memory_bytes=estimate.memory_bytes,
         workload=workload,
+        measures=MeasurementRequest(
+            also_on={other.name: other.revision if other.pinned else None for other in others},
+            samples=experiment.evaluation.samples,
+        ),
     )
 
 
@@ -368,10 +370,16 @@ def _evaluation_tokens(
     return model.tokens_in(_scored_bytes(experiment, dataset, others) + again)
 
 
-def _warnings(groups: Sequence[Group]) -> list[str]:
+def _warnings(experiment: Experiment, groups: Sequence[Group]) -> list[str]:
     models = {group.model.name: group.model.pinned for group in groups}
     datasets = {plan.name: plan.pinned for group in groups for plan in (group.dataset, *group.also_on)}
     found = []
+    num_same = experiment.num_runs - sum(len(group.runs) for group in groups)
+    if num_same:
+        found.append(
+            f"{num_same} of the {experiment.num_runs} combinations ask for the same run as another, because a setting "
+            "means nothing there (full has no rank) or means the same in two spellings; each run is done once"
+        )
     for what, pinned in (("weights", models), ("text", datasets)):
         names = [name for name, is_pinned in pinned.items() if not is_pinned]
         if names:

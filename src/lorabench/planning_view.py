@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.markup import escape
@@ -12,6 +13,7 @@ from rich.table import Table
 from lorabench.formatting import duration, rough_size
 from lorabench.planning import Group, Part, Plan
 from lorabench.record.columns import COLUMNS
+from lorabench.record.measurements import MeasurementRequest
 
 MOST_LISTED_RUNS = 100
 """Of a larger experiment each group is one line; `lorabench plan --json` has every run."""
@@ -40,6 +42,50 @@ def print_plan(plan: Plan) -> None:
 
 def _here_and_there(plan: Plan) -> str:
     return f" on this machine, {duration(plan.estimated_gpu_seconds)} on one GPU like an A100"
+
+
+class RemainingWork(Protocol):
+    """The part of `pipeline.remaining.Remaining` that is printed."""
+
+    @property
+    def is_untouched(self) -> bool: ...
+    @property
+    def num_finished(self) -> int: ...
+    @property
+    def num_to_do(self) -> int: ...
+    @property
+    def num_to_retry(self) -> int: ...
+    @property
+    def to_measure(self) -> Mapping[str, MeasurementRequest]: ...
+    @property
+    def estimated_seconds(self) -> float: ...
+
+
+def print_remaining(remaining: RemainingWork, output_dir: Path) -> None:
+    """What the output folder holds of the plan, and how long the rest would take; nothing where it holds none of it."""
+    if remaining.is_untouched:
+        return
+    parts = [f"{_runs(remaining.num_finished)} finished"] if remaining.num_finished else []
+    if remaining.to_measure:
+        parts.append(
+            f"{_runs(len(remaining.to_measure))} finished and to be measured{_what(remaining.to_measure)}, "
+            "not trained again"
+        )
+    if remaining.num_to_retry:
+        parts.append(f"{_runs(remaining.num_to_retry)} did not complete (done again with --retry failed)")
+    parts.append(f"{_runs(remaining.num_to_do)} to do")
+    left = f": about {duration(remaining.estimated_seconds)}" if remaining.estimated_seconds else ""
+    wide_console().print(escape(f"in {output_dir}: {', '.join(parts)}{left}"), soft_wrap=True)
+
+
+def _what(to_measure: Mapping[str, MeasurementRequest]) -> str:
+    names = dict.fromkeys(name for request in to_measure.values() for name in request.also_on)
+    samples = ["samples"] if any(request.samples for request in to_measure.values()) else []
+    return f" ({', '.join([*(f'also on {name}' for name in names), *samples])})"
+
+
+def _runs(count: int) -> str:
+    return "1 run" if count == 1 else f"{count} runs"
 
 
 def _print_runs(console: Console, group: Group) -> None:

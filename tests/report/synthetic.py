@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from lorabench.cache import sha256_file
-from lorabench.config import AdapterSettings, EvaluationSettings, RunSpec, TrainingSettings
+from lorabench.config import AdapterSettings, RunSpec, ScoringSettings, TrainingSettings
 from lorabench.identity import run_id
 from lorabench.record.schema import (
     AdapterFacts,
@@ -129,8 +129,7 @@ class SyntheticResults:
                 dataset_revision="2" * 40,
                 adapter=AdapterSettings(**{"rank": rank} | dict(adapter or {})),
                 training=TrainingSettings(**{"learning_rate": rate, "precision": "fp32"} | dict(training or {})),
-                evaluation=EvaluationSettings(**{"also_on": self.also_on} | dict(evaluation or {})),
-                also_on_revisions=("2" * 40,) * len(self.also_on),
+                evaluation=ScoringSettings(**dict(evaluation or {})),
                 seed=seed,
             )
             records.append(self.add(spec, **changes))
@@ -202,6 +201,7 @@ class SyntheticResults:
                     revision="2" * 40,
                     base=_total(tables[f"also_on-{name}"], "base_nll"),
                     adapted=_total(tables[f"also_on-{name}"], "nll"),
+                    documents=f"documents/also_on-{name}.parquet",
                 )
                 for name in elsewhere
             ),

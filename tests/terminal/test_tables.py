@@ -104,6 +104,7 @@ def test_many_runs_are_cut_short(make_record: MakeRecord) -> None:
 class _Outcome:
     records: list[RunRecord]
     num_skipped: int = 0
+    num_unmeasured: int = 0
     cancelled: bool = False
     results_dir: Path = field(default_factory=Path)
     problems: tuple[str, ...] = ()

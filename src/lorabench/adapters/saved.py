@@ -47,6 +47,29 @@ def attach_saved(base: FrozenBase, folder: Path) -> None:
     base.choose_path()
 
 
+@contextmanager
+def saved_adapter(base: FrozenBase, folder: Path) -> Iterator[None]:
+    """Inside, the base has the saved adapter (`attach_saved`); afterwards it is as it was, bit for bit."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    model = base.model
+    weights = [(parameter, parameter.data) for parameter in model.parameters()]
+    attributes = set(vars(model))
+    try:
+        attach_saved(base, folder)
+        yield
+    finally:
+        base.model = model
+        for name, module in list(model.named_modules()):
+            if isinstance(module, BaseTunerLayer):
+                model.set_submodule(name, module.get_base_layer())
+        for name in set(vars(model)) - attributes:  # PEFT's note that the model has an adapter
+            delattr(model, name)
+        for parameter, data in weights:
+            parameter.data = data
+        base.choose_path()
+
+
 def _check_configuration(path: Path) -> None:
     """Refuse what would import modules or fetch other adapters, and what PEFT does not know."""
     from peft import PeftType
@@ -64,7 +87,7 @@ def _check_configuration(path: Path) -> None:
 
 
 def _load_full_weights(base: FrozenBase, folder: Path) -> None:
-    """Replace the base's weights by a model trained as a whole."""
+    """Put a model that was trained as a whole in the place of the base's weights, computed as while it was trained."""
     path = folder / FULL_WEIGHTS
     if not path.is_file():
         raise ModelError(f"{folder}: there is no adapter here; a folder with adapter_config.json is expected")
@@ -76,8 +99,9 @@ def _load_full_weights(base: FrozenBase, folder: Path) -> None:
         raise ModelError(
             f"{folder}: the adapter does not fit the model: {strange[0]} is not in both, or differs in size"
         )
-    base.model.load_state_dict(saved, strict=False)
-    base.choose_path()
+    for name, parameter in own.items():
+        parameter.data = saved[name].to(parameter.device)  # in float32, whatever the base is held in
+    base.use_reference_path("every weight was trained")
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from lorabench.analysis.validation import ValidationRun
 from lorabench.config import RunSpec
 from lorabench.content import short_revision
 from lorabench.formatting import setting
-from lorabench.identity import fingerprint
+from lorabench.identity import configuration_of, fingerprint
 from lorabench.record.columns import AXES, axis_values
 from lorabench.record.schema import Environment, Scores
 
@@ -97,7 +97,7 @@ def gather(runs: Sequence[ValidationRun]) -> tuple[list[CorpusGroup], list[str]]
         ]
         configurations: dict[str, list[ValidationRun]] = defaultdict(list)
         for run in members:
-            configurations[_configuration_key(run)].append(run)
+            configurations[configuration_of(run.spec)].append(run)
         measured = []
         for key, seeds in configurations.items():
             kept, repeated = _one_run_per_seed(seeds)
@@ -105,7 +105,7 @@ def gather(runs: Sequence[ValidationRun]) -> tuple[list[CorpusGroup], list[str]]
                 f"{run.run_id}: the same configuration and seed as {other.run_id}, which is the later and is used"
                 for run, other in repeated
             ]
-            failed = [run for run in unfinished if _configuration_key(run) == key]
+            failed = [run for run in unfinished if configuration_of(run.spec) == key]
             settings = settings_of(kept[0].spec, models[kept[0].spec.model, kept[0].spec.model_revision])
             measured.append(_measure(label, settings, varied, kept, failed))
         measured.sort(key=lambda item: (item.estimate, item.shown.label))
@@ -158,13 +158,6 @@ def _same_corpus(one: RunSpec, two: RunSpec) -> bool:
     )
 
 
-def _configuration_key(run: ValidationRun) -> str:
-    """Everything but the seed and what evaluation does besides."""
-    spec = run.spec
-    values = [spec.model, spec.model_revision, spec.dataset, spec.dataset_revision, spec.quantization]
-    return fingerprint([*values, spec.adapter, spec.training])
-
-
 def _one_run_per_seed(
     runs: Sequence[ValidationRun],
 ) -> tuple[list[ValidationRun], list[tuple[ValidationRun, ValidationRun]]]:
@@ -208,7 +201,7 @@ def _measure(
     best = [min(item.validation.bits_per_byte for item in run.evaluations) for run in runs if run.evaluations]
     losses = [run.last_training_loss for run in runs if run.last_training_loss is not None]
     shown = Candidate(
-        key="c" + fingerprint([corpus, _configuration_key(runs[0])])[:12],
+        key="c" + fingerprint([corpus, configuration_of(runs[0].spec)])[:12],
         corpus=corpus,
         model=str(settings["model"]),
         label=describe(settings, varied),

@@ -128,12 +128,12 @@ def read_validation_runs(records: Sequence[RunRecord], reader: DocumentReader) -
 
 def drift_reader(records: Sequence[RunRecord], reader: DocumentReader) -> DriftReader:
     """Reads what adapters scored on corpora they were not trained on, and nothing else of a run."""
-    known = {(record.run_id, drift.dataset): (record, drift.adapted) for record in records for drift in record.drift}
+    known = {(record.run_id, drift.dataset): (record, drift) for record in records for drift in record.drift}
 
     def read(run_id: str, dataset: str) -> DocumentResults | None:
         if (run_id, dataset) not in known:
             return None
-        record, expected = known[run_id, dataset]
-        return reader.read(record, f"also_on-{dataset}", expected)
+        record, drift = known[run_id, dataset]
+        return None if drift.split is None else reader.read(record, drift.split, drift.adapted)
 
     return read

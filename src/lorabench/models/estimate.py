@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from lorabench.cache import cache_root, recall, remember
 from lorabench.config import AdapterSettings
 from lorabench.device import Device
+from lorabench.identity import loading_name
 from lorabench.machine import memory_bytes, num_cores, processor_name
 
 START_SECONDS = 3.0
@@ -80,6 +81,7 @@ class Workload:
     target_modules: Sequence[str] = ()
     rows_at_once: int = 1
     writes_samples: bool = False
+    quantization: str = "none"
 
     @property
     def is_fast(self) -> bool:
@@ -160,8 +162,9 @@ def _seconds(shape: PlannedShape, workload: Workload, rates: Rates) -> float:
     per_token = forward_multiply_adds(shape, workload.evaluation_window) / rates.evaluation
     per_token += rates.evaluation_layer_seconds * shape.num_layers / EVALUATION_TOKENS
     seconds = workload.evaluation_tokens * per_token
+    seconds += SAMPLE_SECONDS_PER_LAYER * shape.num_layers if workload.writes_samples else 0.0
     if workload.train_tokens:
-        seconds += FIXED_SECONDS + (SAMPLE_SECONDS_PER_LAYER * shape.num_layers if workload.writes_samples else 0.0)
+        seconds += FIXED_SECONDS
         per_token = training_multiply_adds(shape, workload) / rates.training
         per_token += rates.training_layer_seconds * shape.num_layers / (workload.rows_at_once * workload.context_length)
         seconds += workload.train_tokens * per_token
@@ -251,7 +254,8 @@ def remember_speed(
 
 def _key(shape: PlannedShape, workload: Workload) -> str:
     path = "" if workload.is_fast else "-reference"
-    return f"{shape.num_layers}x{shape.hidden_size}-{shape.num_parameters}-{workload.precision}{path}"
+    loading = loading_name(workload.precision, workload.quantization)
+    return f"{shape.num_layers}x{shape.hidden_size}-{shape.num_parameters}-{loading}{path}"
 
 
 def _calibration_path(device: Device) -> Any:

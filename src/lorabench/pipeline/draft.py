@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from lorabench.adapters.attach import Adapter
     from lorabench.adapters.portable import BaseReference
+    from lorabench.config import RunSpec
     from lorabench.data.documents import Corpus
     from lorabench.models.locate import ModelLocation
     from lorabench.pipeline.group import GroupWork
@@ -46,14 +47,15 @@ class Draft:
     notes: list[str] = field(default_factory=list)
     tables: list[str] = field(default_factory=list)
     """Per-document results written so far, by their names within the folder."""
+    record: RunRecord | None = None
+    """Set once the run is completed; nothing that goes wrong afterwards takes that back."""
     _clock: float = field(default_factory=lambda: time.time() - _steady_clock())
 
     def describe(self, work: GroupWork, planned: PlannedRun, micro_batch_size: int) -> None:
         """Model, corpus and budget. Raises InputError where one is not what it was when the run was planned."""
         spec, location, tokeniser = planned.spec, work.shared.location, work.shared.tokeniser
         corpus = work.corpus(spec.dataset)
-        if location.info.source == "folder" and location.revision != spec.model_revision:
-            raise ModelError(f"{location.folder}: the model changed while the experiment ran; start it again")
+        check_model(work, spec)
         self.notes += _reservations(location, corpus)
         training_text, text = work.training_text(spec)
         rows = training_text.num_rows(spec.training.context_length)
@@ -126,6 +128,13 @@ class Draft:
             notes=tuple(map(without_secrets, dict.fromkeys(self.notes))),
             **self.values,
         )
+
+
+def check_model(work: GroupWork, spec: RunSpec) -> None:
+    """Raise ModelError where a model folder is not what it was when the run was planned."""
+    location = work.shared.location
+    if location.info.source == "folder" and location.revision != spec.model_revision:
+        raise ModelError(f"{location.folder}: the model changed while the experiment ran; start it again")
 
 
 def check_finite(loss: float, step: int, what: str) -> None:

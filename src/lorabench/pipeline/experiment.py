@@ -18,13 +18,17 @@ from lorabench.errors import CancelledError, InputError
 from lorabench.execute.lease import SILENCE_SECONDS, Watch, is_free, lease_owner, try_lease
 from lorabench.execute.stopping import stop_in_good_order
 from lorabench.home import user_path
+from lorabench.identity import BaseVariant
 from lorabench.machine import prepare_process
-from lorabench.models.base import Precision
 from lorabench.models.estimate import remember_speed
 from lorabench.models.locate import is_model_path
+from lorabench.pipeline.context import RunContext
 from lorabench.pipeline.group import GroupWork, SharedBase
-from lorabench.pipeline.single_run import RunContext, execute_run
+from lorabench.pipeline.measuring import measure_finished, unmeasured_notes
+from lorabench.pipeline.remaining import RETRIED, measuring_seconds, with_recorded_ids
+from lorabench.pipeline.single_run import execute_run
 from lorabench.planning import Group, Plan, PlannedRun, make_plan
+from lorabench.record.measurements import is_measurable
 from lorabench.record.provenance import command_line, describe_environment
 from lorabench.record.schema import RunRecord, Status
 from lorabench.record.store import DamagedRecordError, RecordProblem, RecordStore
@@ -33,7 +37,6 @@ from lorabench.terminal import ProgressView, make_view
 from lorabench.track.make import make_trackers
 from lorabench.train.checkpoints import remove_checkpoints
 
-_RETRIED = frozenset({Status.FAILED, Status.OUT_OF_MEMORY, Status.DIVERGED})
 _PAGE_SECONDS = 30.0
 _PAGE_SHARE = 0.05
 """Of the time at most this much goes into rebuilding the page, however many runs it shows."""
@@ -49,6 +52,8 @@ class Outcome:
     num_runs: int = 0
     """That the experiment asks for."""
     num_skipped: int = 0
+    num_unmeasured: int = 0
+    """Completed runs that lack something the experiment asks to be measured; their notes say why."""
     cancelled: bool = False
     results_dir: Path = Path()
     problems: Sequence[str] = ()
@@ -56,9 +61,9 @@ class Outcome:
 
     @property
     def exit_code(self) -> int:
-        """0 when every run completed, else 1."""
+        """0 when every run completed and everything was measured, else 1."""
         num_completed = sum(record.status is Status.COMPLETED for record in self.records)
-        return 1 if num_completed < self.num_runs or self.cancelled else 0
+        return 1 if num_completed < self.num_runs or self.num_unmeasured or self.cancelled else 0
 
 
 def run_experiment(
@@ -75,12 +80,13 @@ def run_experiment(
     """Do what is missing of the experiment and rebuild the results.
 
     Finished runs are never done again, failed ones only with `retry_failed`, cancelled ones are taken up where they
-    stopped. Raises InputError before anything is done, EnvironmentProblem where the machine cannot go on.
+    stopped. Finished adapters are measured where the experiment asks for more than their records hold. Raises
+    InputError before anything is done, EnvironmentProblem where the machine cannot go on.
     """
     check_run_options(output_dir, checkpoint_seconds)
     prepare_process()
-    plan = make_plan(experiment, choose_device(device))
     store = RecordStore(Path(output_dir))
+    plan = with_recorded_ids(make_plan(experiment, choose_device(device)), store)
     tracker_group = make_trackers(trackers, store.output_dir, upload_adapters=upload_adapters)
     _make_folders(store)
     with (
@@ -156,16 +162,27 @@ class _Runner:
         wanted = self._missing()
         self._tidy(self.whole)
         num_skipped = len(self.plan.runs) - len(wanted)
-        self.context.view.plan(len(self.plan.runs), num_skipped, {run.run_id: run.estimated_seconds for run in wanted})
+        self.context.view.plan(len(self.plan.runs), num_skipped, self._expected_seconds(wanted))
+        num_measured = sum(run.run_id in self.whole for run in wanted)
+        if num_measured:
+            self.context.view.message(
+                f"{num_measured} of them finished before: their adapters are measured, not trained again"
+            )
         while wanted and not self.cancelled:
             held = [run for group in self.plan.groups for run in self._run_group(group)]
             wanted = self._missing() if held else []
             if wanted and not self.cancelled:
                 self._wait(wanted)
                 wanted = self._missing()
-        ids = {run.run_id for run in self.plan.runs}
-        records = [record for record in self.context.store.read_all()[0] if record.run_id in ids]
-        return Outcome(records=records, num_runs=len(self.plan.runs), num_skipped=num_skipped, cancelled=self.cancelled)
+        planned = {run.run_id: run for run in self.plan.runs}
+        records = [record for record in self.context.store.read_all()[0] if record.run_id in planned]
+        return Outcome(
+            records=records,
+            num_runs=len(self.plan.runs),
+            num_skipped=num_skipped,
+            num_unmeasured=sum(_lacks_measurements(planned[record.run_id], record) for record in records),
+            cancelled=self.cancelled,
+        )
 
     def _wait(self, wanted: Sequence[PlannedRun]) -> None:
         """Until one of the runs that other processes hold is free, or the user has had enough."""
@@ -207,10 +224,23 @@ class _Runner:
                         remove_checkpoints(folder)
 
     def _missing(self) -> list[PlannedRun]:
-        return [run for run in self.plan.runs if self._is_wanted(run.run_id)]
+        return [run for run in self.plan.runs if self._is_wanted(run)]
 
-    def _is_wanted(self, run_id: str) -> bool:
-        """Whether the run is to be done by this process. Nothing is changed: another one may be at it."""
+    def _expected_seconds(self, wanted: Sequence[PlannedRun]) -> dict[str, float]:
+        """About how long each wanted run takes; a finished one is only measured."""
+        expected = {run.run_id: run.estimated_seconds for run in wanted}
+        measured = [run for run in wanted if run.run_id in self.whole]
+        groups = {run.run_id: group for group in self.plan.groups for run in group.runs}
+        for run in measured:
+            record = self.context.store.get(run.run_id)
+            expected[run.run_id] = measuring_seconds(
+                groups[run.run_id], run, run.measures.missing_in(record), self.plan.device
+            )
+        return expected
+
+    def _is_wanted(self, run: PlannedRun) -> bool:
+        """Whether this process is to do or to measure the run. Nothing is changed: another one may be at it."""
+        run_id = run.run_id
         if run_id in self.tried:
             return False
         try:
@@ -219,12 +249,12 @@ class _Runner:
             return True
         if record is None or record.status is Status.CANCELLED:
             return True
-        if record.status in _RETRIED:
+        if record.status in RETRIED:
             return self.retry_failed and record.attempt <= self.attempts[run_id]
         if run_id not in self.whole and self.context.store.damaged_files(record):
             return True
         self.whole.add(run_id)
-        return False
+        return _lacks_measurements(run, record)
 
     def _previous(self, run_id: str) -> RunRecord | None:
         """The earlier record, if there is one to go on from; damage is set aside. Call only with the lease."""
@@ -253,19 +283,23 @@ class _Runner:
     def _run_group(self, group: Group) -> list[PlannedRun]:
         """Do the group's missing runs; returns those that another process holds."""
         held = []
-        works: dict[str, GroupWork] = {}
+        works: dict[BaseVariant, GroupWork] = {}
         for run in group.runs:
             if self.cancelled:
                 break
-            if not self._is_wanted(run.run_id):
+            if not self._is_wanted(run):
                 continue
             with try_lease(self._lease_path(run.run_id)) as mine:
                 if not mine:
                     held.append(run)
                     continue
-                if self._is_wanted(run.run_id):
-                    open_work = partial(self._open, group, run.spec.training.precision, works)
-                    self._do(group, run, self._previous(run.run_id), open_work)
+                if self._is_wanted(run):
+                    open_work = partial(self._open, group, BaseVariant.of(run.spec), works)
+                    previous = self._previous(run.run_id)
+                    if previous is not None and _lacks_measurements(run, previous):
+                        self._measure(group, run, previous, open_work)
+                    else:
+                        self._do(group, run, previous, open_work)
         return held
 
     def _references(self, group: Group) -> dict[str, str]:
@@ -285,13 +319,25 @@ class _Runner:
         self.tried.add(run.run_id)
         self.context.view.start_run(run.run_id, len(self.tried), run.steps)
         record = execute_run(self.context, open_work, run, self._references(group), previous)
-        self.context.view.finish_run(record)
-        self._rebuild_results()
-        self.cancelled = record.status is Status.CANCELLED or self.context.should_stop()
+        self._finish(record)
         speed = record.speed
         if record.status is Status.COMPLETED and speed is not None:
             rates = speed.tokens_per_second, speed.evaluation_tokens_per_second
             remember_speed(group.model.shape, run.workload, *rates, self.plan.device)
+
+    def _measure(self, group: Group, run: PlannedRun, record: RunRecord, open_work: Callable[[], GroupWork]) -> None:
+        """Measure a finished adapter as far as its record lacks something."""
+        self.tried.add(run.run_id)
+        self.context.view.start_run(run.run_id, len(self.tried))
+        references = {key: path for key, path in self._references(group).items() if key.startswith("also_on:")}
+        self._finish(measure_finished(self.context, open_work, run, record, references))
+
+    def _finish(self, record: RunRecord) -> None:
+        for note in unmeasured_notes(record):
+            self.context.view.message(f"{record.run_id}: {note}")
+        self.context.view.finish_run(record)
+        self._rebuild_results()
+        self.cancelled = record.status is Status.CANCELLED or self.context.should_stop()
 
     def _rebuild_results(self) -> None:
         """The table after every run; the page with it where the last one is old enough."""
@@ -303,26 +349,25 @@ class _Runner:
         ended = time.monotonic()
         self.page_due_at = ended + max(_PAGE_SECONDS, (ended - started) / _PAGE_SHARE)
 
-    def _open(self, group: Group, chosen: str, works: dict[str, GroupWork]) -> GroupWork:
-        precision: Precision = "bf16" if chosen == "bf16" else "fp32"
-        if precision not in works:
-            works[precision] = GroupWork(
-                shared=self._base(group, precision),
+    def _open(self, group: Group, variant: BaseVariant, works: dict[BaseVariant, GroupWork]) -> GroupWork:
+        if variant not in works:
+            works[variant] = GroupWork(
+                shared=self._base(group, variant),
                 group=group,
                 text_field=self.plan.experiment.text_field,
                 base_scores_dir=self.context.store.base_scores_dir,
                 progress=self._progress,
             )
-        return works[precision]
+        return works[variant]
 
-    def _base(self, group: Group, precision: Precision) -> SharedBase:
-        if self.shared is not None and self.shared.is_of(group.model.reference, precision):
+    def _base(self, group: Group, variant: BaseVariant) -> SharedBase:
+        if self.shared is not None and self.shared.variant == variant:
             return self.shared
         if self.shared is not None:
             self.shared.free()
             self.shared = None
         self.context.view.phase(f"loading {group.model.name}")
-        self.shared = SharedBase.load(group.model.reference, precision, self.plan.device, self._progress)
+        self.shared = SharedBase.load(group.model.reference, variant, self.plan.device, self._progress)
         return self.shared
 
     def _progress(self, description: str, done: float, total: float | None) -> None:
@@ -330,3 +375,8 @@ class _Runner:
         if self.context.should_stop():
             raise CancelledError(f"stopped while {description}")
         self.context.view.progress(description, done, total)
+
+
+def _lacks_measurements(run: PlannedRun, record: RunRecord) -> bool:
+    """Whether a finished adapter is to be measured."""
+    return is_measurable(record) and bool(run.measures.missing_in(record))

@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lorabench.cache import read_regular, set_aside, write_atomically
-from lorabench.config import EvaluationSettings, RunSpec
+from lorabench.config import RunSpec, ScoringSettings
 from lorabench.data.budget import take_budget
 from lorabench.data.documents import Corpus, Document, load_corpus
 from lorabench.data.packing import Tokens
 from lorabench.data.text_size import TextQuestion, TextSize
 from lorabench.data.tokens import Tokeniser
 from lorabench.device import Device
-from lorabench.errors import DataError
+from lorabench.errors import DataError, InputError
 from lorabench.evaluate.samples import NUM_PROMPT_TOKENS, choose_prompts, continue_documents
 from lorabench.evaluate.scoring import DocumentScores, score_documents
-from lorabench.identity import fingerprint
+from lorabench.identity import BaseVariant, fingerprint
 from lorabench.models.base import FrozenBase, Precision, load_base
 from lorabench.models.locate import ModelLocation, locate_model
 from lorabench.planning import Group
@@ -48,24 +48,22 @@ class Text:
 
 @dataclass
 class SharedBase:
-    """One base model in one precision, loaded once for all groups that use it."""
+    """One base model, loaded once in one way for all groups that use it."""
 
-    reference: str
+    variant: BaseVariant
     location: ModelLocation
     base: FrozenBase
     tokeniser: Tokeniser
-    precision: Precision
 
     @classmethod
-    def load(cls, reference: str, precision: Precision, device: Device, progress: Progress) -> SharedBase:
-        """Fetch the model where needed and load it."""
+    def load(cls, reference: str, variant: BaseVariant, device: Device, progress: Progress) -> SharedBase:
+        """Fetch the model where needed and load it. Raises InputError for what cannot be loaded as `variant` says."""
+        if variant.quantization != "none":
+            raise InputError(f"{variant.model}: quantization {variant.quantization!r} is unknown; accepted: none")
+        precision: Precision = "bf16" if variant.precision == "bf16" else "fp32"
         location = locate_model(reference, progress=progress)
         base = load_base(location.folder, precision=precision, device=str(device))
-        return cls(reference, location, base, Tokeniser(location.folder), precision)
-
-    def is_of(self, reference: str, precision: str) -> bool:
-        """Whether this is the base asked for."""
-        return (self.reference, self.precision) == (reference, precision)
+        return cls(variant, location, base, Tokeniser(location.folder))
 
     def free(self) -> None:
         """Give the memory back before the next base is loaded."""
@@ -85,7 +83,7 @@ class GroupWork:
     _corpora: dict[str, Corpus] = field(default_factory=dict)
     _texts: dict[tuple[str, str, int], Text] = field(default_factory=dict)
     _base_scores: dict[str, DocumentScores] = field(default_factory=dict)
-    _base_samples: dict[tuple[str, int, int, int], list[Sample]] = field(default_factory=dict)
+    _base_samples: dict[tuple[BaseVariant, str, int, int, int], list[Sample]] = field(default_factory=dict)
 
     def corpus(self, name: str) -> Corpus:
         """The group's corpus or one it is also scored on, read once.
@@ -130,7 +128,7 @@ class GroupWork:
         self._remember_size(spec, training_text, text.documents)
         return training_text, text
 
-    def scored_text(self, name: str, split: str, settings: EvaluationSettings) -> Text:
+    def scored_text(self, name: str, split: str, settings: ScoringSettings) -> Text:
         """What is scored on a split."""
         return self.text(name, split, settings.test_bytes if split == "test" else settings.validation_bytes)
 
@@ -156,13 +154,14 @@ class GroupWork:
         Call only while no adapter is attached, or after the first call.
         """
         text = self.scored_text(name, split, spec.evaluation)
+        variant = self.shared.variant
         key = fingerprint(
             {
-                "model": [spec.model, spec.model_revision, self.shared.tokeniser.sha256],
+                "model": [variant.model, variant.revision, self.shared.tokeniser.sha256],
                 "documents": [document.hash for document in text.documents],
                 "context_length": spec.training.context_length,
                 "stride": spec.evaluation.stride,
-                "precision": self.shared.precision,
+                "precision": variant.loading,
                 "device": self.shared.base.device.type,
             }
         )
@@ -175,10 +174,10 @@ class GroupWork:
             self._base_scores[key] = scores
         return self._base_scores[key]
 
-    def samples(self, spec: RunSpec) -> list[Sample]:
-        """What the model, as it is now, writes after the beginnings of a few validation documents."""
+    def samples(self, spec: RunSpec, count: int) -> list[Sample]:
+        """What the model, as it is now, writes after the beginnings of the first `count` long validation documents."""
         text = self.scored_text(spec.dataset, "validation", spec.evaluation)
-        chosen = choose_prompts(text.tokens, spec.evaluation.samples)
+        chosen = choose_prompts(text.tokens, count)
         continuations = continue_documents(self.shared.base, self.shared.tokeniser, text.tokens, chosen, spec.seed)
         return [
             Sample(
@@ -189,11 +188,11 @@ class GroupWork:
             for index, continuation in zip(chosen, continuations, strict=True)
         ]
 
-    def base_samples(self, spec: RunSpec) -> list[Sample]:
+    def base_samples(self, spec: RunSpec, count: int) -> list[Sample]:
         """The base's own continuations, written once per seed. Call only while no adapter is attached."""
-        key = (spec.dataset, spec.evaluation.samples, spec.evaluation.validation_bytes, spec.seed)
+        key = (self.shared.variant, spec.dataset, count, spec.evaluation.validation_bytes, spec.seed)
         if key not in self._base_samples:
-            self._base_samples[key] = self.samples(spec)
+            self._base_samples[key] = self.samples(spec, count)
         return self._base_samples[key]
 
     def _report(self, name: str, split: str, done: int, total: int) -> None:

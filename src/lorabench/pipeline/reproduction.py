@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from lorabench import identity
 from lorabench.cache import write_atomically
 from lorabench.config import Experiment, build_experiment
 from lorabench.data.references import read_reference
@@ -50,7 +51,7 @@ class Reproduction:
 
 
 def experiment_of(record: RunRecord) -> Experiment:
-    """The experiment of exactly this run."""
+    """The experiment of exactly this run: it trains and scores, and measures nothing beside."""
     spec = record.spec
     return build_experiment(
         {
@@ -61,13 +62,7 @@ def experiment_of(record: RunRecord) -> Experiment:
             "text_field": record.references.get("text_field", "text"),
             "adapter": spec.adapter.model_dump(),
             "training": {key: value for key, value in spec.training.model_dump().items() if value is not None},
-            "evaluation": {
-                **spec.evaluation.model_dump(),
-                "also_on": [
-                    read_reference(record.references.get(f"also_on:{name}", str(name)))
-                    for name in spec.evaluation.also_on
-                ],
-            },
+            "evaluation": {**spec.evaluation.model_dump(), "samples": 0},
             "seeds": [spec.seed],
         },
         where=f"{record.run_id}/record.json",
@@ -88,7 +83,7 @@ def reproduce(run_id: str, output_dir: Path) -> Reproduction:
     experiment = experiment_of(recorded)
     device = _device_of(recorded)
     (planned,) = make_plan(experiment, device).runs
-    if planned.run_id != run_id:
+    if planned.run_id != identity.run_id(recorded.spec):
         raise InputError(f"{run_id}: {_changed_inputs(recorded, planned.spec.model_dump())}")
     folder = output_dir / "reproductions" / run_id
     attempt = folder / f"{sum(1 for _ in folder.glob('*')) + 1:03d}"
@@ -97,7 +92,7 @@ def reproduce(run_id: str, output_dir: Path) -> Reproduction:
     command = [sys.executable, "-m", "lorabench", "run", str(file), "--output-dir", str(attempt), "--tracker", "none"]
     command += ["--device", str(device)]
     subprocess.run(command, check=False, stdout=sys.stderr)
-    reproduced = RecordStore(attempt).read(run_id)
+    reproduced = RecordStore(attempt).read(planned.run_id)
     if reproduced is None or reproduced.status is not Status.COMPLETED:
         reason = "no record was written" if reproduced is None else reproduced.status_reason
         raise RunError(f"{run_id}: the second run did not complete: {reason}")

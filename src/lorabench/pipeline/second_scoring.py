@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from lorabench import identity
 from lorabench.adapters.saved import attach_saved
 from lorabench.cache import sha256_file
 from lorabench.device import Device, choose_device
 from lorabench.errors import InputError
 from lorabench.execute.lease import lease_owner, try_lease
+from lorabench.identity import BaseVariant
 from lorabench.machine import prepare_process
-from lorabench.models.base import Precision
 from lorabench.pipeline.group import GroupWork, SharedBase, write_table
 from lorabench.pipeline.reproduction import experiment_of
 from lorabench.planning import make_plan
@@ -56,11 +57,10 @@ def _score(store: RecordStore, record: RunRecord, view: ProgressView, device: De
     run_id, spec = record.run_id, record.spec
     prepare_process()
     (group,) = make_plan(experiment_of(record), device).groups
-    if group.runs[0].run_id != run_id:
+    if group.runs[0].run_id != identity.run_id(spec):
         raise InputError(f"{run_id}: the model or corpus has changed since; lorabench reproduce says how")
-    precision: Precision = "bf16" if spec.training.precision == "bf16" else "fp32"
     work = GroupWork(
-        shared=SharedBase.load(group.model.reference, precision, device, view.progress),
+        shared=SharedBase.load(group.model.reference, BaseVariant.of(spec), device, view.progress),
         group=group,
         text_field=record.references.get("text_field", "text"),
         base_scores_dir=store.base_scores_dir,

@@ -7,42 +7,25 @@ import shutil
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from lorabench.adapters.attach import Adapter, attach
 from lorabench.adapters.portable import BaseReference
-from lorabench.device import Device, peak_memory, reset_peak_memory
+from lorabench.device import peak_memory, reset_peak_memory
 from lorabench.errors import CancelledError, ModelError, OutOfMemoryRunError
 from lorabench.evaluate.scoring import DocumentScores
 from lorabench.execute.memory import is_out_of_memory
+from lorabench.pipeline.context import RunContext
 from lorabench.pipeline.draft import Draft, check_finite, failure
 from lorabench.pipeline.group import GroupWork
+from lorabench.pipeline.measuring import Measurements
 from lorabench.planning import PlannedRun
 from lorabench.record import provenance
-from lorabench.record.schema import Drift, Environment, Evaluation, RunRecord, Scores, Speed, Status
-from lorabench.record.store import RecordStore
+from lorabench.record.schema import Evaluation, RunRecord, Scores, Speed, Status
 from lorabench.redaction import without_secrets
-from lorabench.terminal import ProgressView
 from lorabench.track.base import TrackedRun, evaluation_values
-from lorabench.track.make import TrackerGroup
 from lorabench.train.checkpoints import Position, remove_checkpoints
 from lorabench.train.loop import Hooks, tokens_per_second, train
-
-
-@dataclass
-class RunContext:
-    """What every run of an experiment is given."""
-
-    experiment: str
-    question: str
-    store: RecordStore
-    trackers: TrackerGroup
-    view: ProgressView
-    device: Device
-    environment: Environment
-    should_stop: Callable[[], bool]
-    checkpoint_seconds: float
 
 
 def execute_run(
@@ -77,9 +60,11 @@ def execute_run(
         status, reason = Status.CANCELLED, str(error) or "stopped at once by the user"
     except Exception as error:
         status, reason = failure(error)
-    record = draft.finish(status, reason)
+    if draft.record is not None and reason is not None and status is not Status.CANCELLED:
+        context.view.message(f"{planned.run_id}: completed, but then {without_secrets(reason)}")
+    record = draft.finish(status, reason) if draft.record is None else draft.record
     context.store.write(record)
-    if status is Status.COMPLETED:
+    if record.status is Status.COMPLETED:
         remove_checkpoints(context.store.checkpoints_dir(planned.run_id))
     context.trackers.log_samples(record.samples)
     context.trackers.finish(record)
@@ -117,7 +102,7 @@ def _attempt_with_retry(
     try:
         _attempt(context, work, planned, draft, micro_batch_size, started)
     except Exception as error:
-        if not is_out_of_memory(error):
+        if draft.record is not None or not is_out_of_memory(error):
             raise
         if micro_batch_size == 1:
             raise OutOfMemoryRunError("memory ran out at a micro-batch of one row") from None
@@ -148,27 +133,26 @@ def _attempt(
     spec = planned.spec
     draft.describe(work, planned, micro_batch_size)
     base_scores = {split: work.base_scores(spec.dataset, split, spec) for split in ("validation", "test")}
-    base_elsewhere = {str(name): work.base_scores(str(name), "validation", spec) for name in spec.evaluation.also_on}
-    for name, scores in [*base_scores.items(), *base_elsewhere.items()]:
+    for name, scores in base_scores.items():
         if not math.isfinite(scores.nll.sum()):
             raise ModelError(
                 f"{spec.model}: its own loss on {spec.dataset} ({name}) is not finite in {spec.training.precision}, "
                 "before any training; its weights are damaged, or need another precision"
             )
     draft.values.update(base_validation=base_scores["validation"].total(), base_test=base_scores["test"].total())
-    base_samples = work.base_samples(spec)
+    measurements = Measurements(work, planned, planned.measures, context.view)
+    measurements.measure_base()
     adapter = attach(work.shared.base, spec.adapter, seed=spec.seed)
     try:
         adapter.require_as_planned(planned.target_modules, planned.trainable_parameters)
         draft.describe_adapter(work, spec.adapter.alpha_value, adapter)
         validation = _train_and_measure(context, work, planned, draft, adapter, micro_batch_size, started)
         with adapter.as_saved():
-            _score_finished(context, work, planned, draft, validation, base_scores, base_elsewhere)
-            draft.values["samples"] = tuple(
-                ours.model_copy(update={"base_continuation": theirs.continuation})
-                for ours, theirs in zip(work.samples(spec), base_samples, strict=True)
-            )
+            _score_finished(context, work, planned, draft, validation, base_scores)
             draft.save(adapter, BaseReference.of(work.shared.location))
+            draft.record = draft.finish(Status.COMPLETED, None)
+            context.store.write(draft.record)  # a kill while more is measured takes nothing from the run
+            draft.record = measurements.add_to(draft.record, context.store, context.environment)
     finally:
         adapter.detach()
 
@@ -280,9 +264,8 @@ def _score_finished(
     draft: Draft,
     validation: DocumentScores,
     base_scores: Mapping[str, DocumentScores],
-    base_elsewhere: Mapping[str, DocumentScores],
 ) -> None:
-    """The final scorings: validation per document, test for the first and only time, other corpora."""
+    """The final scorings: validation per document, test for the first and only time."""
     spec = planned.spec
     context.view.phase("test")
     steps = draft.values["budget"].steps
@@ -292,13 +275,3 @@ def _score_finished(
         draft.keep(split, scores.table(base_scores[split]))
         draft.values[split] = scores.total()
     draft.values["num_test_scorings"] += 1
-    drift = []
-    for name, base in base_elsewhere.items():
-        context.view.phase(f"drift on {name}")
-        scores = work.score(name, "validation", spec)
-        check_finite(scores.nll.sum(), steps, f"the loss on {name}")
-        draft.keep(f"also_on-{name}", scores.table(base))
-        drift.append(
-            Drift(dataset=name, revision=work.corpus(name).revision, base=base.total(), adapted=scores.total())
-        )
-    draft.values["drift"] = tuple(drift)

@@ -22,6 +22,26 @@ from lorabench.redaction import without_secrets
 _PACKAGES = ("torch", "transformers", "peft", "datasets", "tokenizers", "safetensors", "accelerate", "numpy", "wandb")
 _PACKAGE_DIR = Path(__file__).resolve().parent.parent
 
+NUMBER_ROOMS = (
+    "adapters",
+    "catalog",
+    "config.py",
+    "data",
+    "device.py",
+    "evaluate",
+    "identity.py",
+    "machine.py",
+    "models",
+    "pipeline",
+    "train",
+)
+"""Folders and files whose code makes numbers: text, tokens, models and their C++, adapters, training, scoring.
+
+`code_sha256` is of them alone, and checkpoints are tied to it: a change of the report, the terminal or a tracker leaves
+checkpoints usable, a change of a kernel does not.
+"""
+_CODE_SUFFIXES = frozenset({".py", ".yaml", ".cpp", ".h", ".hpp"})
+
 
 def now() -> str:
     """The time in UTC, ISO 8601 with seconds."""
@@ -63,10 +83,21 @@ def _package_versions() -> dict[str, str]:
 
 @cache
 def _code_sha256() -> str:
+    return code_sha256(_PACKAGE_DIR)
+
+
+def number_files(package: Path) -> list[Path]:
+    """The files of the code that makes numbers, sorted by path."""
+    places = [package / room for room in NUMBER_ROOMS]
+    files = [path for place in places for path in (place.rglob("*") if place.is_dir() else [place])]
+    return sorted(path for path in files if path.suffix in _CODE_SUFFIXES)
+
+
+def code_sha256(package: Path) -> str:
+    """SHA-256 (hex) over the paths and contents of `number_files`."""
     digest = hashlib.sha256()
-    for path in sorted(_PACKAGE_DIR.rglob("*")):
-        if path.suffix in {".py", ".yaml"}:
-            digest.update(path.relative_to(_PACKAGE_DIR).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    for path in number_files(package):
+        digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
 
 

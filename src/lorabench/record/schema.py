@@ -14,7 +14,7 @@ from pydantic import ConfigDict, Field
 
 from lorabench.config import Frozen, RunSpec
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _LN2 = math.log(2.0)
 
 
@@ -161,6 +161,23 @@ class Evaluation(Facts):
     validation: Scores
 
 
+class Measurement(Facts):
+    """With what settings, when and by what a finished adapter was measured: it may be long after its run."""
+
+    validation_bytes: int
+    """At most so many bytes of the corpus' validation text."""
+    context_length: int
+    stride: int | None
+    precision: str
+    quantization: str = "none"
+    device: str
+    device_name: str
+    lorabench_version: str
+    code_sha256: str
+    measured_at: str
+    """ISO 8601, UTC."""
+
+
 class Drift(Facts):
     """A corpus the adapter was not trained on: what it scored before and after."""
 
@@ -168,6 +185,22 @@ class Drift(Facts):
     revision: str
     base: Scores
     adapted: Scores
+    documents: str | None = None
+    """The file of per-document results, within the run's folder; its hash is in the record's `files`."""
+    measurement: Measurement | None = None
+
+    @property
+    def split(self) -> str | None:
+        """What the record store calls its per-document results."""
+        return None if self.documents is None else self.documents.removeprefix("documents/").removesuffix(".parquet")
+
+
+class Sampling(Facts):
+    """How the samples were written."""
+
+    num_asked: int
+    """There are fewer where the validation text has fewer documents that are long enough."""
+    measurement: Measurement
 
 
 class Sample(Facts):
@@ -212,6 +245,7 @@ class Environment(Facts):
     packages: dict[str, str]
     lorabench_version: str
     code_sha256: str
+    """Of the code that makes numbers, C++ included (`provenance.NUMBER_ROOMS`); until schema 1 of all Python files."""
     git_commit: str | None
     git_dirty: bool | None
     command: str
@@ -249,6 +283,8 @@ class RunRecord(Facts):
     """The step whose validation bits per byte was lowest; the adapter kept is the last one."""
     drift: tuple[Drift, ...] = ()
     samples: tuple[Sample, ...] = ()
+    sampling: Sampling | None = None
+    """Null where no samples were written."""
     speed: Speed | None = None
     environment: Environment
     notes: tuple[str, ...] = ()
@@ -265,10 +301,13 @@ class RunRecord(Facts):
         return min(self.evaluations, key=lambda evaluation: evaluation.validation.bits_per_byte, default=None)
 
 
+SCORED = ("base_validation", "base_test", "validation", "test")
+
+
 def record_to_json(record: RunRecord) -> dict[str, Any]:
     """Plain values, with the derived figures beside each sum for readers of other programs."""
     values: dict[str, Any] = record.model_dump(mode="json")
-    for key in ("base_validation", "base_test", "validation", "test"):
+    for key in SCORED:
         scores = getattr(record, key)
         if scores is not None:
             values[key]["derived"] = derived_figures(scores)

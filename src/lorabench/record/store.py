@@ -30,6 +30,7 @@ from lorabench.errors import DataError, DiskError, UnknownNameError, near_matche
 from lorabench.record.documents import DocumentResults, parse_documents
 from lorabench.record.reading import DamagedFileError, kind_of, parse_json, reason_of
 from lorabench.record.schema import SCHEMA_VERSION, RunRecord, Scores, Status, record_to_json
+from lorabench.record.versions import record_from_json
 
 Content = TypeVar("Content")
 
@@ -126,10 +127,7 @@ class RecordStore:
                 raise DamagedRecordError(path, f"it is the record of {values['run_id']}")
             if values["schema_version"] > SCHEMA_VERSION:
                 raise RecordProblem(path, "the record was written by a newer lorabench; use that one for this folder")
-            for key in ("base_validation", "base_test", "validation", "test"):
-                if values.get(key):
-                    values[key].pop("derived", None)
-            record = RunRecord.model_validate(values)
+            record = record_from_json(values)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, ValidationError):
             raise DamagedRecordError(path, "it is not a whole record") from None
         if not all(map(_is_inside, record.files)):

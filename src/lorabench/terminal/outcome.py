@@ -29,6 +29,10 @@ class FinishedExperiment(Protocol):
         """Runs that were done before."""
 
     @property
+    def num_unmeasured(self) -> int:
+        """Completed runs that lack a measurement."""
+
+    @property
     def cancelled(self) -> bool:
         """The user stopped it."""
 
@@ -63,6 +67,12 @@ def print_outcome(outcome: FinishedExperiment, ties: Ties | None = None, console
         )
     if len(failed) > MAX_FAILURES:
         console.print(Text(f"… and {len(failed) - MAX_FAILURES} more; the table lists them all"))
+    if outcome.num_unmeasured:
+        runs = "1 completed run lacks"
+        if outcome.num_unmeasured > 1:
+            runs = f"{outcome.num_unmeasured} completed runs lack"
+        sentence = f"{runs} a measurement; the notes of the record say why, and the same command tries again"
+        console.print(Text(sentence, "yellow"))
     for problem in first_of(outcome.problems):
         console.print(Text.assemble(("note: ", "yellow"), styled(problem)), soft_wrap=True)
     if outcome.cancelled:
