@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+import json
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,12 @@ from transformers.pytorch_utils import Conv1D
 
 from lorabench.adapters.attach import attach
 from lorabench.adapters.targets import count_trainable, resolve_targets
+from lorabench.catalog import get_model, list_models
 from lorabench.config import AdapterSettings
 from lorabench.errors import ConfigError, ModelError
 from lorabench.models.base import FrozenBase, freeze
 from lorabench.models.linears import StoredLinears, body_name, is_tied, read_stored_linears
-from lorabench.models.shape import read_config, read_model_shape
+from lorabench.models.shape import read_config, shape_of_entry
 from tests.adapters.families import DENSE, WITH_EXPERTS, save_tiny
 
 METHODS = ("lora", "rslora", "dora", "pissa", "full")
@@ -246,6 +247,16 @@ def test_a_body_saved_by_itself_is_planned_by_the_names_it_is_loaded_under(archi
     assert {path for path in linear_modules(model) if not path.startswith("cls.")} == body
 
 
+def test_layers_that_are_not_loaded_are_not_planned(tmp_path: Path) -> None:
+    """Some folders hold a layer more, which predicts further tokens."""
+    save_tiny("llama", tmp_path, num_hidden_layers=3)
+    config = read_config(tmp_path) | {"num_hidden_layers": 2}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert stored(tmp_path).linears == linear_modules(loaded)
+    assert stored(tmp_path).num_parameters == sum(weight.numel() for weight in loaded.parameters())
+
+
 def test_what_is_known_of_architectures_is_what_transformers_does() -> None:
     for model_type, names in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.items():
         name = names if isinstance(names, str) else names[0]
@@ -257,9 +268,34 @@ def test_what_is_known_of_architectures_is_what_transformers_does() -> None:
             assert is_tied({"model_type": model_type}) == bool(tied), model_type
 
 
-@pytest.mark.parametrize("architecture", ["gpt2", "gemma", "llama"])
-def test_a_catalogue_entry_says_the_same_as_its_folder(architecture: str, tiny_model: Callable[[str], Path]) -> None:
-    folder = tiny_model({"llama": "smollm2"}.get(architecture, architecture))
-    shape = read_model_shape(folder)
-    model = AutoModelForCausalLM.from_pretrained(folder)
+@pytest.mark.parametrize("name", [entry.name for entry in list_models()])
+def test_a_catalogue_entry_says_what_the_loaded_model_has(name: str) -> None:
+    """The catalogue's paths and sizes are those of Transformers' own model of that configuration."""
+    entry = get_model(name)
+    shape = shape_of_entry(entry)
+    sizes = {
+        "vocab_size": entry.vocabulary_size,
+        "num_hidden_layers": entry.num_layers,
+        "hidden_size": entry.hidden_size,
+        "max_position_embeddings": entry.max_context_length,
+    }
+    if entry.family == "gpt2":
+        inner = entry.linear_modules["mlp.c_fc"][1]
+        own = {"n_inner": inner, "n_head": 4, "n_embd": entry.hidden_size, "n_layer": entry.num_layers}
+        own["n_positions"] = entry.max_context_length
+        config = CONFIG_MAPPING["gpt2"](vocab_size=entry.vocabulary_size, **own)
+    elif entry.family == "gpt-neox":
+        inner = entry.linear_modules["mlp.dense_h_to_4h"][1]
+        config = CONFIG_MAPPING["gpt_neox"](intermediate_size=inner, num_attention_heads=4, **sizes)
+    else:
+        modules = entry.linear_modules
+        width = 64 if entry.family == "llama" else modules["self_attn.k_proj"][1]
+        heads = modules["self_attn.q_proj"][1] // width, modules["self_attn.k_proj"][1] // width
+        own = {"num_attention_heads": heads[0], "num_key_value_heads": heads[1], "head_dim": width}
+        inner = modules["mlp.up_proj"][1]
+        tied = entry.family == "gemma" or entry.name.startswith("smollm2")
+        config = CONFIG_MAPPING[entry.family](intermediate_size=inner, tie_word_embeddings=tied, **own, **sizes)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
     assert shape.linears == linear_modules(model)
+    assert shape.num_parameters == sum(weight.numel() for weight in model.parameters())

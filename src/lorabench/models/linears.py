@@ -133,7 +133,7 @@ def _in_the_model(stored: Shapes, model_type: str, config: Mapping[str, Any]) ->
     body = body_name(model_type)
     prefix = "" if any(name.startswith(f"{body}.") for name in stored) else f"{body}."
     number = config.get("num_hidden_layers")
-    limit = number if isinstance(number, int) else math.inf
+    limit = number if isinstance(number, int) and number > 0 else math.inf
     return {
         name if _is_head(name.rpartition(".")[0]) else prefix + name: shape
         for name, shape in stored.items()
