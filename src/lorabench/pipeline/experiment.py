@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -14,10 +15,11 @@ from lorabench.cache import disk_error
 from lorabench.config import Experiment
 from lorabench.data.references import write_reference
 from lorabench.device import choose_device
-from lorabench.errors import CancelledError, InputError
-from lorabench.execute.lease import SILENCE_SECONDS, Watch, is_free, lease_owner, try_lease
+from lorabench.errors import BusyError, CancelledError, DiskError, InputError
+from lorabench.execute.lease import SILENCE_SECONDS, Watch, try_lease
 from lorabench.execute.stopping import stop_in_good_order
 from lorabench.home import user_path
+from lorabench.locks import is_free, lock_owner
 from lorabench.machine import prepare_process
 from lorabench.models.base import Precision
 from lorabench.models.estimate import remember_speed
@@ -28,8 +30,8 @@ from lorabench.planning import Group, Plan, PlannedRun, make_plan
 from lorabench.record.provenance import command_line, describe_environment
 from lorabench.record.schema import RunRecord, Status
 from lorabench.record.store import DamagedRecordError, RecordProblem, RecordStore
-from lorabench.report.build import build_report, rebuild_table
-from lorabench.terminal import ProgressView, make_view
+from lorabench.report.build import ReportPaths, build_report, rebuild_table
+from lorabench.terminal import Counts, ProgressView, make_view
 from lorabench.track.make import make_trackers
 from lorabench.train.checkpoints import remove_checkpoints
 
@@ -49,6 +51,8 @@ class Outcome:
     num_runs: int = 0
     """That the experiment asks for."""
     num_skipped: int = 0
+    """That were done before, or failed before and were not to be tried again."""
+    counts: Counts = field(default_factory=Counts)
     cancelled: bool = False
     results_dir: Path = Path()
     problems: Sequence[str] = ()
@@ -105,9 +109,20 @@ def run_experiment(
             shown.message(warning)
         outcome = _Runner(context, plan, retry_failed).run()
     if outcome.records:
-        report = build_report(store)
+        report = _final_report(store)
         outcome.results_dir, outcome.problems = report.results_dir, report.problems
     return outcome
+
+
+def _final_report(store: RecordStore) -> ReportPaths:
+    """Rebuild every view, after any other process that is at it."""
+    try:
+        return build_report(store)
+    except KeyboardInterrupt:
+        again = shlex.join(["lorabench", "report", str(store.output_dir)])
+        raise CancelledError(
+            f"stopped before the results were rebuilt; every run is kept, and {again} does it"
+        ) from None
 
 
 def check_run_options(output_dir: Path | str, checkpoint_seconds: float) -> None:
@@ -146,6 +161,8 @@ class _Runner:
         self.cancelled = False
         self.shared: SharedBase | None = None
         self.page_due_at = time.monotonic() + _PAGE_SECONDS
+        self.complaint = ""
+        """Why table and page could not be rebuilt the last time."""
 
     def run(self) -> Outcome:
         """Do every missing run once, then wait for those that others are doing."""
@@ -155,17 +172,27 @@ class _Runner:
         self.attempts = {run.run_id: self._num_attempts(run.run_id) for run in self.plan.runs}
         wanted = self._missing()
         self._tidy(self.whole)
-        num_skipped = len(self.plan.runs) - len(wanted)
-        self.context.view.plan(len(self.plan.runs), num_skipped, {run.run_id: run.estimated_seconds for run in wanted})
+        expected = {run.run_id: run.estimated_seconds for run in wanted}
+        skipped = [run.run_id for run in self.plan.runs if run.run_id not in expected]
+        num_left_alone = len(self.tried)
+        num_failed = len(set(skipped) - self.whole - self.tried)
+        num_runs, num_skipped = len(self.plan.runs) - num_left_alone, len(skipped) - num_left_alone
+        self.context.view.plan(num_runs, num_skipped, expected, num_failed)
         while wanted and not self.cancelled:
             held = [run for group in self.plan.groups for run in self._run_group(group)]
             wanted = self._missing() if held else []
             if wanted and not self.cancelled:
                 self._wait(wanted)
                 wanted = self._missing()
-        ids = {run.run_id for run in self.plan.runs}
-        records = [record for record in self.context.store.read_all()[0] if record.run_id in ids]
-        return Outcome(records=records, num_runs=len(self.plan.runs), num_skipped=num_skipped, cancelled=self.cancelled)
+        ids = [run.run_id for run in self.plan.runs]
+        records = {record.run_id: record for record in self.context.store.read_all()[0]}
+        return Outcome(
+            records=[records[run_id] for run_id in sorted(records.keys() & set(ids))],
+            num_runs=len(ids),
+            num_skipped=len(skipped),
+            counts=Counts.of(ids, records, tried=self.tried, skipped=set(skipped)),
+            cancelled=self.cancelled,
+        )
 
     def _wait(self, wanted: Sequence[PlannedRun]) -> None:
         """Until one of the runs that other processes hold is free, or the user has had enough."""
@@ -173,13 +200,13 @@ class _Runner:
         path = paths[0]
         watch, told = Watch(path), False
         runs = "a run" if len(wanted) == 1 else f"{len(wanted)} runs"
-        self.context.view.phase(f"waiting for {runs} that {lease_owner(path)} is doing")
+        self.context.view.phase(f"waiting for {runs} that {lock_owner(path)} is doing")
         while not self.context.should_stop():
             if any(is_free(path) for path in paths):
                 return
             if not told and watch.silent_seconds() > SILENCE_SECONDS:
                 self.context.view.message(
-                    f"{lease_owner(path)} holds {wanted[0].run_id} and gives no sign of life; if it was stopped, let "
+                    f"{lock_owner(path)} holds {wanted[0].run_id} and gives no sign of life; if it was stopped, let "
                     "it go on or end it, and the run is taken over"
                 )
                 told = True
@@ -217,7 +244,7 @@ class _Runner:
             record = self.context.store.read(run_id)
         except DamagedRecordError:
             return True
-        if record is None or record.status is Status.CANCELLED:
+        if record is None or record.goes_on:
             return True
         if record.status in _RETRIED:
             return self.retry_failed and record.attempt <= self.attempts[run_id]
@@ -294,12 +321,20 @@ class _Runner:
             remember_speed(group.model.shape, run.workload, *rates, self.plan.device)
 
     def _rebuild_results(self) -> None:
-        """The table after every run; the page with it where the last one is old enough."""
+        """The table after every run; the page with it where the last one is old enough.
+
+        No run waits for them: what cannot be rebuilt now, another process being at it, is rebuilt after a later run.
+        """
         started = time.monotonic()
-        if started < self.page_due_at:
-            rebuild_table(self.context.store)
-            return
-        build_report(self.context.store, figures=False)
+        try:
+            if started < self.page_due_at:
+                rebuild_table(self.context.store, wait=False)
+                return
+            build_report(self.context.store, figures=False, wait=False)
+        except (BusyError, DiskError) as error:
+            if str(error) != self.complaint:
+                self.context.view.message(f"table and page are rebuilt later: {error}")
+            self.complaint = str(error)
         ended = time.monotonic()
         self.page_due_at = ended + max(_PAGE_SECONDS, (ended - started) / _PAGE_SHARE)
 
