@@ -23,6 +23,7 @@ FOUNDATION = {
     "machine",
     "device",
     "home",
+    "locks",
     "hub",
     "redaction",
     "formatting",

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import glob
 import hashlib
 import io
@@ -25,9 +24,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lorabench.errors import DiskError, LorabenchError
+from lorabench.errors import DiskError, LorabenchError, system_error
 from lorabench.home import is_temporary_home, temporary_home, user_path
 
+_REMEDIES = {
+    errno.ENOSPC: "free some space and give the same command again",
+    errno.EDQUOT: "free some space and give the same command again",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f) and give the same command again",
+    errno.ENOENT: "the folder vanished; give the same command again",
+}
 ENVIRONMENT_VARIABLE = "LORABENCH_CACHE"
 
 _LOG = logging.getLogger(__name__)
@@ -120,13 +125,11 @@ def new_folder(target: Path) -> Iterator[Path]:
                 sync_folder(path)
         sync_folder(temporary)
         _put_in_place(temporary, target)
-    except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise disk_error(target, error) from None
     except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        if os.strerror(errno.ENOSPC) in str(error):  # safetensors has an error of its own for a full disk
-            raise disk_error(target, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))) from None
+        found = None if isinstance(error, LorabenchError) else system_error(error)
+        if found is not None:  # safetensors has an error of its own for a full disk
+            raise disk_error(target, found) from None
         raise
 
 
@@ -139,36 +142,6 @@ def _put_in_place(temporary: Path, target: Path) -> None:
     temporary.rename(target)
     sync_folder(target.parent)
     shutil.rmtree(earlier, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def exclusively(target: Path) -> Iterator[None]:
-    """Hold the lock on `target` (a file `.lock-<name>` beside it); waits for other processes and threads."""
-    lock = target.with_name(f".lock-{target.name}"[:250])
-    try:
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        file = lock.open("wb")
-    except OSError as error:
-        raise disk_error(lock, error) from None
-    with file:
-        if not lock_file(file.fileno(), lock):
-            _LOG.warning("waiting for another process that is working on %s", target)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def lock_file(handle: int, path: Path) -> bool:
-    """Take the kernel's lock on an open file; False where another holds it. Raises DiskError where there are none."""
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        raise DiskError(
-            f"{path}: this file system has no locks ({error.strerror}), so two processes could spoil each other's "
-            "work; choose a folder on another file system"
-        ) from None
-    return True
 
 
 def sync_folder(folder: Path) -> None:
@@ -258,6 +231,9 @@ def disk_error(path: Path, error: OSError) -> DiskError:
     where = f"{path} cannot be written: {error.strerror or error}"
     if _is_cached(path):
         return DiskError(f"{where}; free or mend the disk, or set {ENVIRONMENT_VARIABLE} to a folder on another")
-    if error.errno == errno.ENOSPC:
-        return DiskError(f"{where}; free some space and give the same command again")
-    return DiskError(f"{where}; choose a folder that can be written to")
+    return DiskError(f"{where}; {remedy(error, 'choose a folder that can be written to')}")
+
+
+def remedy(error: OSError, otherwise: str) -> str:
+    """What a user can do about an error of the system."""
+    return _REMEDIES.get(error.errno or 0, otherwise)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from lorabench import __version__
 from lorabench.errors import InputError, LorabenchError
 from lorabench.redaction import without_secrets
 
@@ -40,6 +40,21 @@ DeviceName = Annotated[
     typer.Option("--device", help="cpu, cuda, cuda:1, mps; default: an NVIDIA GPU where torch can use one."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"lorabench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def lorabench(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and end.")
+    ] = False,
+) -> None:
+    """Choose a base model and a LoRA configuration for your own text, with evidence."""
 
 
 @app.command()
@@ -372,18 +387,20 @@ def _print_rows(rows: list[dict[str, Any]], columns: Sequence[str], as_json: boo
 
 def main() -> None:
     """Run the command line; a user's mistake is one sentence and an exit code, never a traceback."""
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="backslashreplace")
+    from lorabench.terminal.streams import open_streams, output_problem
+
+    open_streams()
+    if sys.flags.optimize > 1:
+        _end("Python leaves docstrings out (PYTHONOPTIMIZE=2 or -OO), which Transformers needs; use at most 1 or -O", 2)
     try:
         code = app(standalone_mode=False)
-        sys.stdout.flush()
+        problem = output_problem()
+        if problem is not None:
+            _end(f"standard output cannot be written: {problem.strerror or problem}", 1)
     except LorabenchError as error:
         _end(str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         _end("stopped", 1)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads: nothing more can be said
-        raise SystemExit(0) from None
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         _end(f"{where}{error.strerror or error}", 1)

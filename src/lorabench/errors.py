@@ -9,6 +9,7 @@ LorabenchError
 ├── EnvironmentProblem   exit 1: the request is fine, this machine could not do it
 │   ├── DownloadError        network, hub or registry
 │   ├── DiskError            full, unwritable or damaged storage
+│   ├── BusyError            another process holds what is needed, and waiting was not asked for
 │   └── MissingExtraError    an optional dependency is not installed
 └── RunError             exit 1: one run did not finish; it is recorded with its state
     ├── OutOfMemoryRunError
@@ -19,7 +20,14 @@ LorabenchError
 from __future__ import annotations
 
 import difflib
+import errno
+import os
+import re
 from collections.abc import Iterable
+
+_QUOTED_CODE = re.compile(r"\(os error (\d+)\)")
+"""How libraries written in Rust, safetensors and tokenizers among them, end their sentences."""
+_DISK_CODES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 
 class LorabenchError(Exception):
@@ -62,6 +70,10 @@ class DiskError(EnvironmentProblem):
     """Storage is full, unwritable or damaged."""
 
 
+class BusyError(EnvironmentProblem):
+    """Another process holds what is needed."""
+
+
 class MissingExtraError(EnvironmentProblem):
     """An optional dependency is not installed."""
 
@@ -87,6 +99,26 @@ class DivergedError(RunError):
 
 class CancelledError(RunError):
     """The user stopped the run."""
+
+
+def system_error(error: BaseException) -> OSError | None:
+    """The system's own error that `error` is or quotes; None where it is something else."""
+    if isinstance(error, OSError):
+        return error
+    quoted = _QUOTED_CODE.search(str(error))
+    codes = [int(quoted[1])] if quoted else [code for code in _DISK_CODES if os.strerror(code) in str(error)]
+    return OSError(codes[0], os.strerror(codes[0])) if codes else None
+
+
+def is_environment_problem(error: BaseException | None) -> bool:
+    """Whether the same request may succeed once disk, folders or network are in order, with nothing of it changed."""
+    while error is not None:
+        if isinstance(error, LorabenchError):
+            return isinstance(error, EnvironmentProblem)
+        if system_error(error) is not None:
+            return True
+        error = error.__cause__
+    return False
 
 
 def near_matches(word: str, accepted: Iterable[str]) -> str:

@@ -6,7 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from lorabench.execute.lease import lease_owner, try_lease
+from lorabench.execute.lease import try_lease
+from lorabench.locks import lock_owner
 
 HOLD = """
 import sys, time, pathlib
@@ -30,7 +31,7 @@ def test_a_lease_is_held_by_one_and_freed_by_death(tmp_path: Path) -> None:
     try:
         with try_lease(path) as mine:
             assert not mine
-        assert lease_owner(path) == f"process {process.pid}"
+        assert lock_owner(path) == f"process {process.pid}"
     finally:
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()

@@ -13,7 +13,7 @@ from lorabench.cache import sha256_file
 from lorabench.formatting import duration, number
 from lorabench.record.schema import RunRecord, Scores, Status
 from lorabench.record.store import RecordStore
-from lorabench.terminal import print_outcome, results_table, show_run
+from lorabench.terminal import Counts, print_outcome, results_table, show_run
 from lorabench.terminal.text import clean, percent, sparkline
 
 from .conftest import MakeRecord
@@ -103,7 +103,7 @@ def test_many_runs_are_cut_short(make_record: MakeRecord) -> None:
 @dataclass
 class _Outcome:
     records: list[RunRecord]
-    num_skipped: int = 0
+    counts: Counts = field(default_factory=Counts)
     num_unmeasured: int = 0
     cancelled: bool = False
     results_dir: Path = field(default_factory=Path)
@@ -118,10 +118,17 @@ def test_the_outcome_names_failures_and_files(make_record: MakeRecord, tmp_path:
     ]
     console, stream = _console()
     print_outcome(
-        _Outcome(records, 1, True, tmp_path, tuple(f"file {i} is damaged" for i in range(300))), console=console
+        _Outcome(
+            records,
+            Counts(completed_before=1, failed_now=1),
+            cancelled=True,
+            results_dir=tmp_path,
+            problems=tuple(f"file {i} is damaged" for i in range(300)),
+        ),
+        console=console,
     )
     text = stream.getvalue()
-    assert "1 of 2 runs completed, 1 of them before" in text
+    assert "1 of 2 runs completed, 1 of them before; 1 failed" in text
     assert "[bold]bad  failed: the \\x1b[31mdisk is full" in text
     assert "goes on where it stopped" in text
     assert text.count("is damaged") == 8

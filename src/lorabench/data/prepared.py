@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
 
-from lorabench.cache import cache_root, exclusively, new_folder, read_regular, set_aside, sha256_file
+from lorabench.cache import cache_root, new_folder, read_regular, set_aside, sha256_file
 from lorabench.catalog import get_dataset, list_datasets
 from lorabench.content import content_name, file_revision
 from lorabench.data.documents import SPLITS, Corpus, CorpusInfo, Document, Progress
@@ -25,6 +25,7 @@ from lorabench.data.references import SUFFIXES, parts_of
 from lorabench.data.sources import SourceTexts, expected_revision, read_source
 from lorabench.errors import DataError, DiskError
 from lorabench.home import user_path
+from lorabench.locks import exclusively
 
 if TYPE_CHECKING:
     from lorabench.catalog import DatasetEntry

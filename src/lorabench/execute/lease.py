@@ -8,16 +8,14 @@ cannot make two owners. The file's content and its heartbeat only tell people wh
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lorabench.cache import disk_error, lock_file
+from lorabench.locks import try_lock
 
 HEARTBEAT_SECONDS = 10.0
 SILENCE_SECONDS = 60.0
@@ -27,55 +25,19 @@ SILENCE_SECONDS = 60.0
 @contextmanager
 def try_lease(path: Path) -> Iterator[bool]:
     """Hold the lease while inside; yields False, at once, where another process holds it. Raises DiskError."""
+    handle = try_lock(path)
+    if handle is None:
+        yield False
+        return
+    stop = threading.Event()
+    heart = threading.Thread(target=_beat, args=(handle, stop), name="lease-heartbeat", daemon=True)
+    heart.start()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        raise disk_error(path, error) from None
-    try:
-        if not lock_file(handle, path):
-            yield False
-            return
-        owner = json.dumps({"process": os.getpid(), "machine": socket.gethostname()}).encode()
-        try:
-            os.ftruncate(handle, 0)
-            os.pwrite(handle, owner, 0)
-        except OSError as error:
-            raise disk_error(path, error) from None
-        stop = threading.Event()
-        heart = threading.Thread(target=_beat, args=(handle, stop), name="lease-heartbeat", daemon=True)
-        heart.start()
-        try:
-            yield True
-        finally:
-            stop.set()
-            heart.join()
+        yield True
     finally:
+        stop.set()
+        heart.join()
         os.close(handle)
-
-
-def is_free(path: Path) -> bool:
-    """Whether nobody holds the lease at this moment. Raises DiskError."""
-    try:
-        handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return True
-    except OSError as error:
-        raise disk_error(path, error) from None
-    try:
-        return lock_file(handle, path)
-    finally:
-        os.close(handle)
-
-
-def lease_owner(path: Path) -> str:
-    """Who wrote the lease last, for messages."""
-    try:
-        owner = json.loads(path.read_bytes())
-        machine = "" if owner["machine"] == socket.gethostname() else f" on {str(owner['machine'])[:60]}"
-        return f"process {int(owner['process'])}{machine}"
-    except (OSError, ValueError, KeyError, TypeError):
-        return "another process"
 
 
 class Watch:

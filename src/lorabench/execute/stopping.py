@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from lorabench.locks import waits_end_when
+
 
 @contextmanager
 def stop_in_good_order(on_first: Callable[[], None]) -> Iterator[Callable[[], bool]]:
@@ -25,7 +27,8 @@ def stop_in_good_order(on_first: Callable[[], None]) -> Iterator[Callable[[], bo
 
     previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield asked.is_set
+        with waits_end_when(asked.is_set):
+            yield asked.is_set
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

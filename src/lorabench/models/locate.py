@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lorabench.cache import cache_root, exclusively, new_folder, set_aside, sha256_file
+from lorabench.cache import cache_root, new_folder, set_aside, sha256_file
 from lorabench.catalog import get_model, list_models
 from lorabench.content import content_name, file_revision, folder_revision
 from lorabench.data.documents import Progress
 from lorabench.errors import DataError, ModelError
 from lorabench.home import user_path
+from lorabench.locks import exclusively
 from lorabench.models.shape import read_config, read_header, weight_files
 
 if TYPE_CHECKING:

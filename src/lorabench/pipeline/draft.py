@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lorabench.cache import new_folder, sha256_file
+from lorabench.cache import new_folder, remedy, sha256_file
 from lorabench.content import given_name
-from lorabench.errors import DivergedError, LorabenchError, ModelError, OutOfMemoryRunError
+from lorabench.errors import DivergedError, LorabenchError, ModelError, OutOfMemoryRunError, system_error
 from lorabench.execute.memory import is_out_of_memory
 from lorabench.identity import fingerprint
 from lorabench.pipeline.group import write_table
@@ -154,8 +154,13 @@ def failure(error: Exception) -> tuple[Status, str]:
         return Status.OUT_OF_MEMORY, f"memory ran out: {message or type(error).__name__}"
     if isinstance(error, LorabenchError):
         return Status.FAILED, str(error)
-    where = traceback.extract_tb(error.__traceback__)[-1]
-    return Status.FAILED, f"{type(error).__name__}: {message} ({Path(where.filename).name}, line {where.lineno})"
+    system = system_error(error)
+    if system is not None:
+        where = f"{system.filename}: " if system.filename else ""
+        what = remedy(system, "give the same command again once that is mended")
+        return Status.FAILED, f"{where}{system.strerror or message}; {what}"
+    line = traceback.extract_tb(error.__traceback__)[-1]
+    return Status.FAILED, f"{type(error).__name__}: {message} ({Path(line.filename).name}, line {line.lineno})"
 
 
 def _steady_clock() -> float:

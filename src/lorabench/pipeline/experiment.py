@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -14,11 +15,12 @@ from lorabench.cache import disk_error
 from lorabench.config import Experiment
 from lorabench.data.references import write_reference
 from lorabench.device import choose_device
-from lorabench.errors import CancelledError, InputError
-from lorabench.execute.lease import SILENCE_SECONDS, Watch, is_free, lease_owner, try_lease
+from lorabench.errors import BusyError, CancelledError, DiskError, InputError
+from lorabench.execute.lease import SILENCE_SECONDS, Watch, try_lease
 from lorabench.execute.stopping import stop_in_good_order
 from lorabench.home import user_path
 from lorabench.identity import BaseVariant
+from lorabench.locks import is_free, lock_owner
 from lorabench.machine import prepare_process
 from lorabench.models.estimate import remember_speed
 from lorabench.models.locate import is_model_path
@@ -32,8 +34,8 @@ from lorabench.record.measurements import is_measurable
 from lorabench.record.provenance import command_line, describe_environment
 from lorabench.record.schema import RunRecord, Status
 from lorabench.record.store import DamagedRecordError, RecordProblem, RecordStore
-from lorabench.report.build import build_report, rebuild_table
-from lorabench.terminal import ProgressView, make_view
+from lorabench.report.build import ReportPaths, build_report, rebuild_table
+from lorabench.terminal import Counts, ProgressView, make_view
 from lorabench.track.make import make_trackers
 from lorabench.train.checkpoints import remove_checkpoints
 
@@ -52,6 +54,8 @@ class Outcome:
     num_runs: int = 0
     """That the experiment asks for."""
     num_skipped: int = 0
+    """That were done before, or failed before and were not to be tried again."""
+    counts: Counts = field(default_factory=Counts)
     num_unmeasured: int = 0
     """Completed runs that lack something the experiment asks to be measured; their notes say why."""
     cancelled: bool = False
@@ -111,9 +115,20 @@ def run_experiment(
             shown.message(warning)
         outcome = _Runner(context, plan, retry_failed).run()
     if outcome.records:
-        report = build_report(store)
+        report = _final_report(store)
         outcome.results_dir, outcome.problems = report.results_dir, report.problems
     return outcome
+
+
+def _final_report(store: RecordStore) -> ReportPaths:
+    """Rebuild every view, after any other process that is at it."""
+    try:
+        return build_report(store)
+    except KeyboardInterrupt:
+        again = shlex.join(["lorabench", "report", str(store.output_dir)])
+        raise CancelledError(
+            f"stopped before the results were rebuilt; every run is kept, and {again} does it"
+        ) from None
 
 
 def check_run_options(output_dir: Path | str, checkpoint_seconds: float) -> None:
@@ -152,6 +167,8 @@ class _Runner:
         self.cancelled = False
         self.shared: SharedBase | None = None
         self.page_due_at = time.monotonic() + _PAGE_SECONDS
+        self.complaint = ""
+        """Why table and page could not be rebuilt the last time."""
 
     def run(self) -> Outcome:
         """Do every missing run once, then wait for those that others are doing."""
@@ -161,12 +178,16 @@ class _Runner:
         self.attempts = {run.run_id: self._num_attempts(run.run_id) for run in self.plan.runs}
         wanted = self._missing()
         self._tidy(self.whole)
-        num_skipped = len(self.plan.runs) - len(wanted)
-        self.context.view.plan(len(self.plan.runs), num_skipped, self._expected_seconds(wanted))
-        num_measured = sum(run.run_id in self.whole for run in wanted)
-        if num_measured:
+        expected = self._expected_seconds(wanted)
+        skipped = {run.run_id for run in self.plan.runs} - {run.run_id for run in wanted}
+        num_left_alone = len(self.tried)
+        num_failed = len(skipped - self.whole - self.tried)
+        num_runs, num_skipped = len(self.plan.runs) - num_left_alone, len(skipped) - num_left_alone
+        self.context.view.plan(num_runs, num_skipped, expected, num_failed)
+        finished_before = {run.run_id for run in wanted} & self.whole
+        if finished_before:
             self.context.view.message(
-                f"{num_measured} of them finished before: their adapters are measured, not trained again"
+                f"{len(finished_before)} of them finished before: their adapters are measured, not trained again"
             )
         while wanted and not self.cancelled:
             held = [run for group in self.plan.groups for run in self._run_group(group)]
@@ -175,12 +196,15 @@ class _Runner:
                 self._wait(wanted)
                 wanted = self._missing()
         planned = {run.run_id: run for run in self.plan.runs}
-        records = [record for record in self.context.store.read_all()[0] if record.run_id in planned]
+        records = {record.run_id: record for record in self.context.store.read_all()[0] if record.run_id in planned}
         return Outcome(
-            records=records,
-            num_runs=len(self.plan.runs),
-            num_skipped=num_skipped,
-            num_unmeasured=sum(_lacks_measurements(planned[record.run_id], record) for record in records),
+            records=[records[run_id] for run_id in sorted(records)],
+            num_runs=len(planned),
+            num_skipped=len(skipped),
+            num_unmeasured=sum(_lacks_measurements(planned[run_id], record) for run_id, record in records.items()),
+            counts=Counts.of(
+                list(planned), records, tried=self.tried - finished_before, skipped=skipped | finished_before
+            ),
             cancelled=self.cancelled,
         )
 
@@ -190,13 +214,13 @@ class _Runner:
         path = paths[0]
         watch, told = Watch(path), False
         runs = "a run" if len(wanted) == 1 else f"{len(wanted)} runs"
-        self.context.view.phase(f"waiting for {runs} that {lease_owner(path)} is doing")
+        self.context.view.phase(f"waiting for {runs} that {lock_owner(path)} is doing")
         while not self.context.should_stop():
             if any(is_free(path) for path in paths):
                 return
             if not told and watch.silent_seconds() > SILENCE_SECONDS:
                 self.context.view.message(
-                    f"{lease_owner(path)} holds {wanted[0].run_id} and gives no sign of life; if it was stopped, let "
+                    f"{lock_owner(path)} holds {wanted[0].run_id} and gives no sign of life; if it was stopped, let "
                     "it go on or end it, and the run is taken over"
                 )
                 told = True
@@ -247,7 +271,7 @@ class _Runner:
             record = self.context.store.read(run_id)
         except DamagedRecordError:
             return True
-        if record is None or record.status is Status.CANCELLED:
+        if record is None or record.goes_on:
             return True
         if record.status in RETRIED:
             return self.retry_failed and record.attempt <= self.attempts[run_id]
@@ -340,12 +364,20 @@ class _Runner:
         self.cancelled = record.status is Status.CANCELLED or self.context.should_stop()
 
     def _rebuild_results(self) -> None:
-        """The table after every run; the page with it where the last one is old enough."""
+        """The table after every run; the page with it where the last one is old enough.
+
+        No run waits for them: what cannot be rebuilt now, another process being at it, is rebuilt after a later run.
+        """
         started = time.monotonic()
-        if started < self.page_due_at:
-            rebuild_table(self.context.store)
-            return
-        build_report(self.context.store, figures=False)
+        try:
+            if started < self.page_due_at:
+                rebuild_table(self.context.store, wait=False)
+                return
+            build_report(self.context.store, figures=False, wait=False)
+        except (BusyError, DiskError) as error:
+            if str(error) != self.complaint:
+                self.context.view.message(f"table and page are rebuilt later: {error}")
+            self.complaint = str(error)
         ended = time.monotonic()
         self.page_due_at = ended + max(_PAGE_SECONDS, (ended - started) / _PAGE_SHARE)
 

@@ -9,8 +9,9 @@ from lorabench.adapters.saved import attach_saved
 from lorabench.cache import sha256_file
 from lorabench.device import Device, choose_device
 from lorabench.errors import InputError
-from lorabench.execute.lease import lease_owner, try_lease
+from lorabench.execute.lease import try_lease
 from lorabench.identity import BaseVariant
+from lorabench.locks import lock_owner
 from lorabench.machine import prepare_process
 from lorabench.pipeline.group import GroupWork, SharedBase, write_table
 from lorabench.pipeline.reproduction import experiment_of
@@ -40,7 +41,7 @@ def score_test_again(
     with try_lease(store.run_dir(run_id) / "lease") as mine:
         if not mine:
             raise InputError(
-                f"{run_id}: {lease_owner(store.run_dir(run_id) / 'lease')} is working on it; try again later"
+                f"{run_id}: {lock_owner(store.run_dir(run_id) / 'lease')} is working on it; try again later"
             )
         damaged = store.damaged_files(record)
         if damaged:

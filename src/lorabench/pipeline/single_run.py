@@ -12,7 +12,7 @@ from typing import Any
 from lorabench.adapters.attach import Adapter, attach
 from lorabench.adapters.portable import BaseReference
 from lorabench.device import peak_memory, reset_peak_memory
-from lorabench.errors import CancelledError, ModelError, OutOfMemoryRunError
+from lorabench.errors import CancelledError, ModelError, OutOfMemoryRunError, is_environment_problem
 from lorabench.evaluate.scoring import DocumentScores
 from lorabench.execute.memory import is_out_of_memory
 from lorabench.pipeline.context import RunContext
@@ -43,7 +43,7 @@ def execute_run(
     started = time.perf_counter()
     draft.values.update(
         run_id=planned.run_id,
-        attempt=1 if previous is None else previous.attempt + (previous.status is not Status.CANCELLED),
+        attempt=1 if previous is None else previous.attempt + (not previous.goes_on),
         experiment=context.experiment,
         question=without_secrets(context.question),
         spec=planned.spec,
@@ -60,6 +60,7 @@ def execute_run(
         status, reason = Status.CANCELLED, str(error) or "stopped at once by the user"
     except Exception as error:
         status, reason = failure(error)
+        draft.values["environment_failed"] = status is Status.FAILED and is_environment_problem(error)
     if draft.record is not None and reason is not None and status is not Status.CANCELLED:
         context.view.message(f"{planned.run_id}: completed, but then {without_secrets(reason)}")
     record = draft.finish(status, reason) if draft.record is None else draft.record

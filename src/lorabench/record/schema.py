@@ -258,6 +258,8 @@ class RunRecord(Facts):
     run_id: str
     status: Status
     status_reason: str | None = None
+    environment_failed: bool = False
+    """It failed for lack of disk, network or its folder: the same command goes on with it, as if it was cancelled."""
     attempt: int = 1
     num_resumed: int = 0
     """How often it was taken up again from a checkpoint."""
@@ -294,6 +296,11 @@ class RunRecord(Facts):
     """ISO 8601, UTC."""
     files: dict[str, str] = Field(default_factory=dict)
     """SHA-256 of the run folder's other files, by relative path."""
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the same command takes the run up where it stopped."""
+        return self.status is Status.CANCELLED or self.environment_failed
 
     @property
     def best_validation(self) -> Evaluation | None:

@@ -24,9 +24,10 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from lorabench.cache import exclusively, read_regular, set_aside, sha256_file, write_atomically
+from lorabench.cache import read_regular, set_aside, sha256_file, write_atomically
 from lorabench.content import file_revision
 from lorabench.errors import DataError, DiskError, UnknownNameError, near_matches
+from lorabench.locks import exclusively
 from lorabench.record.documents import DocumentResults, parse_documents
 from lorabench.record.reading import DamagedFileError, kind_of, parse_json, reason_of
 from lorabench.record.schema import SCHEMA_VERSION, RunRecord, Scores, Status, record_to_json

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lorabench.cache import exclusively, write_atomically
+from lorabench.cache import write_atomically
+from lorabench.locks import exclusively
 from lorabench.report.table import CSV_NAME, write_csv
 
 if TYPE_CHECKING:
@@ -28,16 +29,18 @@ class ReportPaths:
     findings: Findings | None = None
 
 
-def rebuild_table(store: RecordStore) -> None:
-    """Only the table: cheap enough to be done after every run."""
-    with exclusively(store.results_dir / CSV_NAME):
+def rebuild_table(store: RecordStore, *, wait: bool = True) -> None:
+    """Only the table: cheap enough to be done after every run. `wait` as for `exclusively`."""
+    with exclusively(store.results_dir / CSV_NAME, wait=wait):
         write_csv(store.read_all()[0], store.results_dir / CSV_NAME)
 
 
-def build_report(store: RecordStore, *, figures: bool = True, sections: Sequence[Section] | None = None) -> ReportPaths:
+def build_report(
+    store: RecordStore, *, figures: bool = True, wait: bool = True, sections: Sequence[Section] | None = None
+) -> ReportPaths:
     """Table, summary, page and LaTeX table; with `figures` their files too. `sections`: other than all there are.
 
-    Raises DiskError.
+    Raises DiskError, and without `wait` BusyError where another process is at it.
     """
     from dataclasses import replace
 
@@ -49,12 +52,12 @@ def build_report(store: RecordStore, *, figures: bool = True, sections: Sequence
     from lorabench.report.summary import SUMMARY_NAME, render_summary
 
     results = store.results_dir
-    with exclusively(results / CSV_NAME):
+    with exclusively(results / CSV_NAME, wait=wait):
         records, damaged = store.read_all()
         paths = ReportPaths(results, problems=[str(problem) for problem in damaged])
         write_csv(records, results / CSV_NAME)
         paths.written.append(results / CSV_NAME)
-    with exclusively(results / SUMMARY_NAME):
+    with exclusively(results / SUMMARY_NAME, wait=wait):
         findings = analyse(records, store)
         findings = replace(findings, problems=(*paths.problems, *findings.problems))
         chosen = all_sections() if sections is None else sections

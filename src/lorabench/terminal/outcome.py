@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -17,6 +18,78 @@ from lorabench.terminal.text import clean, make_console, styled
 MAX_FAILURES = 10
 
 
+@dataclass(frozen=True)
+class Counts:
+    """The runs of an experiment, each counted once, by what became of it."""
+
+    completed_now: int = 0
+    completed_before: int = 0
+    completed_elsewhere: int = 0
+    """By another process, meanwhile."""
+    failed_now: int = 0
+    """Failed, out of memory or diverged."""
+    failed_before: int = 0
+    """And not tried again."""
+    failed_elsewhere: int = 0
+    stopped_early: int = 0
+    """A strategy had seen enough of them."""
+    cancelled: int = 0
+    not_reached: int = 0
+    """The command ended before their turn."""
+
+    @classmethod
+    def of(
+        cls,
+        run_ids: Sequence[str],
+        records: Mapping[str, RunRecord],
+        *,
+        tried: Collection[str],
+        skipped: Collection[str],
+    ) -> Counts:
+        """From the records that there are at the end, the runs that this command tried and those it never wanted."""
+        counts = dict.fromkeys(vars(cls()), 0)
+        for run_id in run_ids:
+            counts[_fate(records.get(run_id), run_id in tried, run_id in skipped)] += 1
+        return cls(**counts)
+
+    @property
+    def total(self) -> int:
+        """All runs that the experiment asks for."""
+        return sum(vars(self).values())
+
+    @property
+    def completed(self) -> int:
+        """By whomever and whenever."""
+        return self.completed_now + self.completed_before + self.completed_elsewhere
+
+    def sentence(self) -> str:
+        """How many completed, and what became of the others; the numbers add up."""
+        words = f"{self.completed} of {self.total} runs completed"
+        words += f", {self.completed_before} of them before" if self.completed_before else ""
+        words += f", {self.completed_elsewhere} of them by another process" if self.completed_elsewhere else ""
+        others = {
+            "failed": self.failed_now,
+            "failed before and not tried again": self.failed_before,
+            "failed in another process": self.failed_elsewhere,
+            "stopped early": self.stopped_early,
+            "cancelled": self.cancelled,
+            "not reached": self.not_reached,
+        }
+        return "; ".join([words, *(f"{count} {what}" for what, count in others.items() if count)])
+
+
+def _fate(record: RunRecord | None, tried: bool, skipped: bool) -> str:
+    """The field of `Counts` that a run belongs to."""
+    if record is None or (record.goes_on and not tried):
+        return "not_reached"
+    when = "now" if tried else "before" if skipped else "elsewhere"
+    if record.status is Status.COMPLETED:
+        return f"completed_{when}"
+    if record.status in (Status.CANCELLED, Status.STOPPED_EARLY):
+        return record.status.value
+    return f"failed_{when}"
+
+
 class FinishedExperiment(Protocol):
     """The part of the pipeline's outcome that is printed."""
 
@@ -25,8 +98,8 @@ class FinishedExperiment(Protocol):
         """Of every run of the experiment that has one."""
 
     @property
-    def num_skipped(self) -> int:
-        """Runs that were done before."""
+    def counts(self) -> Counts:
+        """What became of each run that was asked for."""
 
     @property
     def num_unmeasured(self) -> int:
@@ -53,11 +126,7 @@ def print_outcome(outcome: FinishedExperiment, ties: Ties | None = None, console
         console.print()
         console.print(results_table(records, ties, width=console.width))
         console.print()
-    num_completed = sum(record.status is Status.COMPLETED for record in records)
-    line = Text(f"{num_completed} of {len(records)} runs completed")
-    if outcome.num_skipped:
-        line.append(f", {outcome.num_skipped} of them before")
-    console.print(line)
+    console.print(Text(outcome.counts.sentence()), soft_wrap=True)
     failed = [record for record in records if record.status not in {Status.COMPLETED, Status.STOPPED_EARLY}]
     for record in failed[:MAX_FAILURES]:
         reason = f": {clean(record.status_reason, 300)}" if record.status_reason else ""
@@ -75,6 +144,12 @@ def print_outcome(outcome: FinishedExperiment, ties: Ties | None = None, console
         console.print(Text(sentence, "yellow"))
     for problem in first_of(outcome.problems):
         console.print(Text.assemble(("note: ", "yellow"), styled(problem)), soft_wrap=True)
+    if any(record.environment_failed for record in failed):
+        console.print(
+            Text("The same command takes up what disk, network or a vanished folder stopped.", style="yellow")
+        )
+    if any(not record.goes_on for record in failed):
+        console.print(Text("The same command with --retry failed tries the failed runs again.", style="yellow"))
     if outcome.cancelled:
         console.print(Text("Stopped; the same command goes on where it stopped.", style="yellow"))
     if records:

@@ -14,13 +14,19 @@ from lorabench import formatting
 _BARS = "▁▂▃▄▅▆▇█"
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Nobody reads any more: the rest is said to nobody. Rich's own console would end the process."""
+        self.quiet = True
+
+
 def make_console(stream: TextIO | None = None) -> Console:
     """A console for `stream` (default: standard output) that never fails on a character its encoding lacks."""
     stream = sys.stdout if stream is None else stream
     reconfigure = getattr(stream, "reconfigure", None)
     if reconfigure is not None:
         reconfigure(errors="backslashreplace")
-    return Console(file=stream, highlight=False, markup=False, emoji=False)
+    return _Console(file=stream, highlight=False, markup=False, emoji=False)
 
 
 def clean(value: object, max_length: int | None = None) -> str:

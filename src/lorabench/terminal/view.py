@@ -80,15 +80,24 @@ class ProgressView:
     ) -> None:
         return None
 
-    def plan(self, total_runs: int, skipped: int, expected_seconds: Mapping[str, float] | None = None) -> None:
-        """`total_runs` runs were asked for, `skipped` of them are done already.
+    def plan(
+        self,
+        total_runs: int,
+        skipped: int,
+        expected_seconds: Mapping[str, float] | None = None,
+        failed_before: int = 0,
+    ) -> None:
+        """`total_runs` runs were asked for; `skipped` of them are not done now: done before, but for `failed_before`.
 
         `expected_seconds` of those to do now, by run id, make the first estimates of the remaining time better.
         """
         with self._lock:
             self.state.num_runs, self.state.num_skipped = total_runs - skipped, skipped
             self.state.clock.plan(self.state.num_runs, expected_seconds)
-        skipping = f", {skipped} done before and skipped" if skipped else ""
+        done_before = skipped - failed_before
+        skipping = f", {done_before} done before and skipped" if done_before else ""
+        if failed_before:
+            skipping += f", {failed_before} failed before and skipped (--retry failed tries them again)"
         runs = "1 run" if total_runs == 1 else f"{total_runs} runs"
         self.message(f"{runs}{skipping}, {total_runs - skipped} to do")
 
@@ -155,7 +164,7 @@ class ProgressView:
 
     def _print(self, line: Text) -> None:
         """Never under the lock: a live console draws in a thread of its own, which asks for that lock."""
-        with contextlib.suppress(BrokenPipeError):
+        with contextlib.suppress(OSError, ValueError):
             self.console.print(line, soft_wrap=True)
 
     def _phase_changed(self) -> None:

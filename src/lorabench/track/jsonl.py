@@ -49,9 +49,14 @@ class MetricsFile:
         return self._last_step
 
     def sync(self) -> None:
-        """Make what was written survive a power cut: a checkpoint must never be ahead of this file."""
-        if self._file is None:
+        """Make what was written survive a power cut: a checkpoint must never be ahead of this file.
+
+        Raises DiskError too where the file, or its folder, was removed or replaced while the run wrote to it.
+        """
+        if self._file is None or self._path is None:
             return
+        if not _is_at(self._file, self._path):
+            raise DiskError(f"{self._path} vanished while the run wrote to it; give the same command again")
         try:
             os.fsync(self._file.fileno())
         except OSError as error:
@@ -118,6 +123,13 @@ class MetricsFile:
             with contextlib.suppress(OSError):  # what could not be written was told when it was tried
                 self._file.close()
             self._file = None
+
+
+def _is_at(file: BinaryIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except OSError:
+        return False
 
 
 def _whole_lines(file: BinaryIO) -> Iterator[tuple[bytes, dict[str, Any]]]:

@@ -12,9 +12,10 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lorabench.cache import cache_root, exclusively, new_folder, set_aside
+from lorabench.cache import cache_root, new_folder, set_aside
 from lorabench.data.documents import Progress
 from lorabench.errors import DiskError, DownloadError
+from lorabench.locks import exclusively
 
 if TYPE_CHECKING:
     from lorabench.catalog.schema import WheelMember
