@@ -40,8 +40,14 @@ def test_run_from_the_hub(hub_with_models: LocalHub, tmp_path: Path) -> None:
     records = [json.loads(path.read_text()) for path in (tmp_path / "outputs").rglob("record.json")]
     assert len(records) == 6
     commits = {repository.commit("main") for repository in hub_with_models.repositories.values()}
+    for path in (tmp_path / "outputs").rglob("adapter_config.json"):
+        base = json.loads(path.read_text())
+        assert base["revision"] in commits
+        assert base["base_model_name_or_path"] in {"openai-community/gpt2", "EleutherAI/pythia-410m", "google/gemma-2b"}
+        assert (path.parent / "tokenizer.json").is_file()
     for record in records:
         assert record["status"] == "completed"
+        assert any("the hub's files are not what the catalogue says" in note for note in record["notes"])
         text = json.dumps(record)
         assert sum(commit in text for commit in commits) >= 2, "the commits that were read are not in the record"
         for kind in ("model", "dataset"):

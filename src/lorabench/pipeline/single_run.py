@@ -11,10 +11,12 @@ from typing import Any
 
 from lorabench.adapters.attach import Adapter, attach
 from lorabench.adapters.portable import BaseReference
+from lorabench.adapters.targets import count_trainable, resolve_targets
 from lorabench.device import peak_memory, reset_peak_memory
 from lorabench.errors import CancelledError, ModelError, OutOfMemoryRunError, is_environment_problem
 from lorabench.evaluate.scoring import DocumentScores
 from lorabench.execute.memory import is_out_of_memory
+from lorabench.models.shape import read_model_shape
 from lorabench.pipeline.context import RunContext
 from lorabench.pipeline.draft import Draft, check_finite, failure
 from lorabench.pipeline.group import GroupWork
@@ -145,7 +147,7 @@ def _attempt(
     measurements.measure_base()
     adapter = attach(work.shared.base, spec.adapter, seed=spec.seed)
     try:
-        adapter.require_as_planned(planned.target_modules, planned.trainable_parameters)
+        _require_as_planned(work, planned, draft, adapter)
         draft.describe_adapter(work, spec.adapter.alpha_value, adapter)
         validation = _train_and_measure(context, work, planned, draft, adapter, micro_batch_size, started)
         with adapter.as_saved():
@@ -156,6 +158,26 @@ def _attempt(
             draft.record = measurements.add_to(draft.record, context.store, context.environment)
     finally:
         adapter.detach()
+
+
+def _require_as_planned(work: GroupWork, planned: PlannedRun, draft: Draft, adapter: Adapter) -> None:
+    """Raise ModelError where the adapter is not on the planned modules.
+
+    What was not here yet was planned from the catalogue. Where the hub's files are of another shape, what they hold
+    counts, and the record says so.
+    """
+    targets, trainable, settings = planned.target_modules, planned.trainable_parameters, planned.spec.adapter
+    if work.shared.location.info.source == "hub":
+        shape = read_model_shape(work.shared.location.folder)
+        targets = tuple(resolve_targets(shape, settings))
+        trainable = count_trainable(shape, settings, targets)
+        if trainable != planned.trainable_parameters or {*targets} != {*planned.target_modules}:
+            draft.notes.append(
+                f"the hub's files are not what the catalogue says of {planned.spec.model}: {trainable:,} trainable "
+                f"parameters in {len(targets)} modules, planned {planned.trainable_parameters:,} in "
+                f"{len(planned.target_modules)}"
+            )
+    adapter.require_as_planned(targets, trainable)
 
 
 def _train_and_measure(
