@@ -76,7 +76,7 @@ def evaluate(
         if progress is not None:
             progress(f"scoring {data}", done, total)
 
-    scores = score_documents(
+    documents = score_documents(
         base,
         text.documents,
         tokens,
@@ -84,9 +84,10 @@ def evaluate(
         context_length=window,
         stride=stride,
         progress=report,
-    ).total()
-    if not math.isfinite(scores.negative_log_likelihood):
+    )
+    if not math.isfinite(documents.nll.sum()):
         raise ModelError(f"{who}: the loss on {data} is not finite in {precision}; weights are damaged")
+    scores = documents.total()
     derived = derived_figures(scores)
     return {
         "model": location.name,
