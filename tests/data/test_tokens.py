@@ -139,6 +139,26 @@ def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path, cache: Path) ->
         Tokeniser(folder).encode(documents(["zzz"]))
 
 
+@pytest.mark.parametrize("first", ["larger", "smaller"])
+def test_kept_tokens_are_checked_against_each_model(tmp_path: Path, cache: Path, first: str) -> None:
+    folders = {}
+    for name, config in {
+        "larger": {"vocab_size": 257},
+        "smaller": {"vocab_size": 256},
+        "of more than text": {"vocab_size": 300, "text_config": {"vocab_size": 256}},
+    }.items():
+        folders[name] = byte_level_folder(tmp_path / name)
+        (folders[name] / "config.json").write_text(json.dumps({"eos_token_id": 3, **config}))
+    texts = documents(["with <s> inside", ""])
+    for name in (first, "larger", "smaller", "larger", "of more than text", "smaller"):
+        if name == "larger":
+            assert Tokeniser(folders[name]).encode(texts)[0].max() == 256
+        else:
+            with pytest.raises(ModelError, match="gives token 256, but the model knows 256 tokens"):
+                Tokeniser(folders[name]).encode(texts)
+    assert len(list(cache.rglob("*.tokens"))) == 1
+
+
 def test_folders_without_a_usable_tokenizer(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no tokenizer"):
         Tokeniser(tmp_path)

@@ -9,6 +9,7 @@ import torch
 import transformers
 
 from lorabench.adapters.attach import attach
+from lorabench.errors import ModelError
 from lorabench.models.base import FrozenBase, freeze
 from lorabench.models.fast.kernels import PlainKernels
 from lorabench.models.fast.native import kernels_for
@@ -277,3 +278,17 @@ def test_freeze_takes_a_model_as_it_is() -> None:
     base = freeze(transformers.GPT2LMHeadModel(config), torch.device("cpu"), "fp32")
     assert base.execution.kind == "fast"
     assert not any(parameter.requires_grad for parameter in base.model.parameters())
+
+
+@pytest.mark.parametrize("where", ["input_ids", "targets"])
+@pytest.mark.parametrize("model_class", [transformers.GPT2LMHeadModel, transformers.Qwen2ForCausalLM])
+def test_a_token_without_an_embedding_or_a_logit_is_refused(model_class: Any, where: str) -> None:
+    sizes = {"vocab_size": 200, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    more = {} if model_class is transformers.GPT2LMHeadModel else {"num_key_value_heads": 2, "intermediate_size": 48}
+    base = random_base(model_class, model_class.config_class(**sizes, **more))
+    batch = packed([(9, 20), (30,)], 200)
+    base.token_nll(batch)
+    getattr(batch, where)[5] = 200
+    for score in (base.token_nll, base.loss):
+        with pytest.raises(ModelError, match="holds token 200, but the model knows 200 tokens"):
+            score(batch)

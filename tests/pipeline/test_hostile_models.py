@@ -161,7 +161,8 @@ def test_code_beside_a_known_model_is_never_run(model: Path, text: Path) -> None
 
 @pytest.fixture
 def adapter(finished: RunRecord, tmp_path: Path) -> Path:
-    return tmp_path / "out" / "runs" / finished.run_id / "adapter"
+    """A run's adapter, carried away from the record that would show at once that it was changed."""
+    return Path(shutil.copytree(tmp_path / "out" / "runs" / finished.run_id / "adapter", tmp_path / "adapter"))
 
 
 def pickled_adapter(folder: Path) -> None:

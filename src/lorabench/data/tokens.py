@@ -54,7 +54,8 @@ class Tokeniser:
     def encode(self, documents: Sequence[Document], progress: Callable[[int, int], None] | None = None) -> list[Tokens]:
         """Token ids of each document, int32. Told progress: (bytes done, bytes in all).
 
-        Raises ModelError where the tokenizer gives nothing for a document, loses text, or does not fit the model.
+        Raises ModelError where the tokenizer gives nothing for a document, loses text, or does not fit the model. That
+        nothing is lost is true of the tokenizer, and is checked once; that its tokens fit is true of this model alone.
         """
         path = self._cache_path(documents)
         tokens = _read(path, len(documents))
@@ -62,6 +63,7 @@ class Tokeniser:
             tokens = list(self._encode(documents, progress))
             self._check(documents, tokens)
             _write(path, tokens)
+        self._check_fit(int(np.concatenate([*tokens, np.zeros(1, dtype=np.int32)]).max()))
         return tokens
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -98,7 +100,6 @@ class Tokeniser:
                     f"{self.folder}: its tokenizer gives no token for document {document.hash[:12]} "
                     f"({document.text[:40]!r})"
                 )
-        self._check_fit(max((int(ids.max()) for ids in tokens if len(ids)), default=0))
         short = [index for index, ids in enumerate(tokens) if len(ids) <= MAX_CHECKED_TOKENS]
         checked = short[:: max(1, len(short) // NUM_CHECKED)][:NUM_CHECKED]
         lost = [i for i in checked if _essence(self.decode(tokens[i].tolist())) != _essence(documents[i].text)]
@@ -109,7 +110,9 @@ class Tokeniser:
             )
 
     def _check_fit(self, largest: int) -> None:
-        size = self._config.get("vocab_size")
+        text_config = self._config.get("text_config")  # of models that take more than text
+        configs = [text_config, self._config] if isinstance(text_config, dict) else [self._config]
+        size = next((config["vocab_size"] for config in configs if "vocab_size" in config), None)
         if isinstance(size, int) and largest >= size:
             raise ModelError(
                 f"{self.folder}: its tokenizer gives token {largest}, but the model knows {size} tokens; "

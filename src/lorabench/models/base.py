@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,8 +18,10 @@ from torch.utils.checkpoint import checkpoint
 from lorabench.data.packing import IGNORED, PackedBatch
 from lorabench.device import release_memory, synchronize
 from lorabench.errors import ModelError
-from lorabench.models.fast.families import NotFast, covers, read_decoder
+from lorabench.models.causality import find_lookahead
+from lorabench.models.fast.families import read_decoder
 from lorabench.models.fast.forward import Decoder
+from lorabench.models.fast.known import NotFast, can_pack, inner_model
 from lorabench.models.fast.native import kernels_for
 from lorabench.models.shape import read_config
 
@@ -37,17 +40,22 @@ class ExecutionPath:
 
 
 class FrozenBase:
-    """A causal language model on a device, in a precision, with no parameter that requires a gradient."""
+    """A causal language model on a device, in a precision, with no parameter that requires a gradient.
+
+    `model` is Transformers' model, or PEFT's around it while a saved adapter is scored. `vocabulary_size` is the number
+    of tokens that it has embeddings and logits for.
+    """
 
     def __init__(self, model: Any, device: torch.device, precision: Precision) -> None:
         self.model = model
         self.device = device
         self.precision = precision
         self.num_parameters: int = sum(parameter.numel() for parameter in model.parameters())
+        self.vocabulary_size = _vocabulary_size(model)
         self.dropout_modules: list[torch.nn.Module] = []
         """The adapter's dropout. It is on in `loss` only; the base's own dropout is always off."""
         self.execution = ExecutionPath("reference")
-        self._packs = covers(model)
+        self._packs = False
         """Whether documents can share a pass; where we do not know how a model attends or makes its logits, none do."""
         self.compile_seconds = 0.0
         """What compiling the kernels took in this process: 0 where they were kept from before."""
@@ -57,6 +65,7 @@ class FrozenBase:
     def choose_path(self) -> None:
         """Read the model anew, after an adapter was attached or taken off, and take the fast path where it applies."""
         kernels = kernels_for(self.device.type)
+        self._packs = can_pack(self.model)
         try:
             self._decoder = read_decoder(self.model, kernels)
             self.compile_seconds = max(self.compile_seconds, kernels.compile_seconds)
@@ -71,8 +80,27 @@ class FrozenBase:
         self._decoder = None
         self.execution = ExecutionPath("reference", reason)
 
+    def lookahead(self) -> float:
+        """Nats by which later tokens, or other documents in a pass, change a token's score; 0.0 for a causal model.
+
+        Random states stay as they were.
+        """
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            return find_lookahead(
+                self.token_nll,
+                vocabulary_size=self.vocabulary_size,
+                longest=_longest_document(self.model),
+                num_parameters=self.num_parameters,
+                packs=self._packs,
+                dtype=DTYPES[self.precision],
+            )
+
     def token_nll(self, batch: PackedBatch) -> Tensor:
-        """Nats of each target, float32 [T]; 0 where nothing is scored. No gradient, no dropout."""
+        """Nats of each target, float32 [T]; 0 where nothing is scored. No gradient, no dropout.
+
+        Raises ModelError for a token that the model does not know.
+        """
+        self._check_tokens(batch)
         if self._decoder is not None:
             return self._decoder.token_nll(batch)
         with torch.inference_mode():
@@ -86,7 +114,9 @@ class FrozenBase:
         """Nats summed over the scored targets, float32 scalar; differentiable in the adapter's parameters.
 
         Logits are held for a chunk of tokens at a time; of a model that we do not know, for the whole batch.
+        Raises ModelError for a token that the model does not know.
         """
+        self._check_tokens(batch)
         if self._decoder is not None:
             return self._decoder.loss(batch)
         with self._dropout():
@@ -126,13 +156,21 @@ class FrozenBase:
         del self.model
         self.release_memory()
 
+    def _check_tokens(self, batch: PackedBatch) -> None:
+        largest = max(int(batch.input_ids.max()), int(batch.targets.max()))
+        if largest >= self.vocabulary_size:
+            raise ModelError(
+                f"the text holds token {largest}, but the model knows {self.vocabulary_size} tokens; the tokenizer "
+                "belongs to another model"
+            )
+
     def _hidden(self, batch: PackedBatch) -> Tensor:
         starts = torch.from_numpy(batch.segment_starts).to(self.device)
         index = torch.arange(len(batch.input_ids), device=self.device)
         segment = torch.bucketize(index, starts[1:], right=True)
         allowed = (segment[:, None] == segment[None, :]) & (index[:, None] >= index[None, :])
         with self._mixed():
-            output = self.model.base_model(
+            output = inner_model(self.model).base_model(
                 input_ids=torch.from_numpy(batch.input_ids).to(self.device)[None],
                 position_ids=torch.from_numpy(batch.position_ids).to(self.device)[None],
                 attention_mask=allowed[None, None],
@@ -154,10 +192,12 @@ class FrozenBase:
 
     def _segment_nll(self, batch: PackedBatch) -> Iterator[Tensor]:
         """Nats of each segment's targets, one segment at a time through the model's own forward pass."""
+        options = {} if _has_virtual_tokens(self.model) else {"use_cache": False}
         ids, targets = (torch.from_numpy(array).to(self.device) for array in (batch.input_ids, batch.targets))
         for start, end in itertools.pairwise(batch.segment_starts.tolist()):
-            with self._mixed():
-                logits = self.model(input_ids=ids[None, start:end], use_cache=False).logits[0]
+            with self._mixed(), _without_deprecations():
+                output = self.model(input_ids=ids[None, start:end], **options)
+            logits = output.logits[0, start - end :]  # of virtual tokens, which come first, nothing is scored
             yield functional.cross_entropy(logits.float(), targets[start:end], ignore_index=IGNORED, reduction="none")
 
     def _mixed(self) -> torch.autocast:
@@ -167,7 +207,7 @@ class FrozenBase:
 
     def _chunk_nll(self, hidden: Tensor, targets: Tensor) -> Tensor:
         with self._mixed():
-            logits = self.model.get_output_embeddings()(hidden)
+            logits = inner_model(self.model).get_output_embeddings()(hidden)
         logits = logits.float()
         return functional.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="none")
 
@@ -184,7 +224,10 @@ def import_architecture(folder: Path) -> None:
 
 
 def load_base(folder: Path, *, precision: Precision, device: str) -> FrozenBase:
-    """Load a model folder's safetensors, all of them. Raises ModelError where they do not make the whole model."""
+    """Load a model folder's safetensors, all of them.
+
+    Raises ModelError where they do not make the whole model, or not a causal one.
+    """
     from transformers import CONFIG_MAPPING, AutoModelForCausalLM
     from transformers.utils import logging
 
@@ -192,6 +235,11 @@ def load_base(folder: Path, *, precision: Precision, device: str) -> FrozenBase:
     if config.get("model_type") not in CONFIG_MAPPING:
         code = ", and code of its own, which the folder brings, is never run" if "auto_map" in config else ""
         raise ModelError(f"{folder}: Transformers knows no model_type {str(config.get('model_type'))[:80]!r}{code}")
+    if config.get("is_encoder_decoder"):
+        raise ModelError(
+            f"{folder}: it is an encoder-decoder model (is_encoder_decoder in config.json), which writes a text given "
+            "another one; accepted are causal language models (GPT-2, Llama)"
+        )
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     try:
@@ -213,7 +261,26 @@ def load_base(folder: Path, *, precision: Precision, device: str) -> FrozenBase:
         raise ModelError(
             f"{folder}: its weights lack {missing[0]}" + (f" and {len(missing) - 1} more" * bool(missing[1:]))
         )
-    return freeze(model.to(device), torch.device(device), precision)
+    base = freeze(model.to(device), torch.device(device), precision)
+    require_causal(base, str(folder))
+    return base
+
+
+def require_causal(base: FrozenBase, name: str) -> None:
+    """Raise ModelError where the model cannot score a text, or tokens see what comes after them."""
+    try:
+        nats = base.lookahead()
+    except (ModelError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # whatever a model that is no causal language model, or a strange adapter, meets
+        message = " ".join(str(error).split())[:300]
+        raise ModelError(f"{name}: it cannot score a text: {message or type(error).__name__}") from None
+    if nats:
+        raise ModelError(
+            f"{name}: the scores of tokens change by up to {nats:.2g} nats with the tokens after them, so they are not "
+            "those of a causal language model; accepted are decoders (GPT-2, Llama), not encoders or masked language "
+            "models (BERT), and adapters that do not look ahead either"
+        )
 
 
 def freeze(model: Any, device: torch.device, precision: Precision) -> FrozenBase:
@@ -229,3 +296,32 @@ def freeze(model: Any, device: torch.device, precision: Precision) -> FrozenBase
         if isinstance(getattr(module, "attention_dropout", None), float):
             module.attention_dropout = 0.0
     return FrozenBase(model, device, precision)
+
+
+def _vocabulary_size(model: Any) -> int:
+    """Tokens with an embedding and a logit, by the loaded layers; where these are not found, by the configuration."""
+    tables = (model.get_input_embeddings(), model.get_output_embeddings())
+    sizes = [getattr(table, "num_embeddings", getattr(table, "out_features", None)) for table in tables]
+    found = [size for size in sizes if isinstance(size, int)]
+    return min(found) if found else int(model.config.get_text_config().vocab_size)
+
+
+def _longest_document(model: Any) -> int:
+    """Tokens that the model has positions for beside an adapter's virtual tokens; very many where it has no limit."""
+    config = model.config.get_text_config()
+    limits = [getattr(config, name, None) for name in ("max_position_embeddings", "n_positions", "max_seq_len")]
+    virtual: int = model.active_peft_config.num_virtual_tokens if _has_virtual_tokens(model) else 0
+    return min((limit for limit in limits if isinstance(limit, int) and limit > 0), default=1 << 20) - virtual
+
+
+@contextmanager
+def _without_deprecations() -> Iterator[None]:
+    """PEFT gives virtual tokens' keys and values by a name that Transformers has changed."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="`past_key_values` is deprecated")
+        yield
+
+
+def _has_virtual_tokens(model: Any) -> bool:
+    """Whether PEFT puts virtual tokens, or keys and values of such, before every text."""
+    return hasattr(model, "peft_type") and bool(model.active_peft_config.is_prompt_learning)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lorabench.adapters.saved import attach_saved
+from lorabench.adapters.saved import attach_saved, num_virtual_tokens
 from lorabench.data.scored import read_scored_text
 from lorabench.data.tokens import Tokeniser
 from lorabench.device import choose_device
@@ -62,7 +62,10 @@ def evaluate(
     prepare_process()
     text = read_scored_text(data, split=split, max_bytes=max_bytes, text_field=text_field, progress=progress)
     location = locate_model(model, progress=progress)
-    window = _choose_window(context_length, read_model_shape(location.folder).max_context_length, location.name)
+    limit = read_model_shape(location.folder).max_context_length
+    who = location.name if adapter is None else f"{location.name} with {adapter}"
+    taken = 0 if adapter is None else num_virtual_tokens(Path(adapter))
+    window = _choose_window(context_length, limit - taken, who if taken else location.name)
     tokeniser = Tokeniser(location.folder)
     tokens = tokeniser.encode(text.documents)
     base = load_base(location.folder, precision=_PRECISIONS[precision], device=str(where))
@@ -73,7 +76,7 @@ def evaluate(
         if progress is not None:
             progress(f"scoring {data}", done, total)
 
-    scores = score_documents(
+    documents = score_documents(
         base,
         text.documents,
         tokens,
@@ -81,10 +84,10 @@ def evaluate(
         context_length=window,
         stride=stride,
         progress=report,
-    ).total()
-    if not math.isfinite(scores.negative_log_likelihood):
-        who = location.name if adapter is None else f"{location.name} with {adapter}"
+    )
+    if not math.isfinite(documents.nll.sum()):
         raise ModelError(f"{who}: the loss on {data} is not finite in {precision}; weights are damaged")
+    scores = documents.total()
     derived = derived_figures(scores)
     return {
         "model": location.name,
@@ -112,6 +115,8 @@ def _check_settings(precision: str, stride: int | None) -> None:
 
 
 def _choose_window(asked: int | None, limit: int, model: str) -> int:
+    if limit < 1:
+        raise InputError(f"{model}: virtual tokens fill the whole context, so that no text can be read")
     if asked is None:
         return min(limit, MAX_DEFAULT_CONTEXT_LENGTH)
     if not 1 <= asked <= limit:

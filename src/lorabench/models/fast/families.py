@@ -14,50 +14,37 @@ from torch import Tensor, nn
 from lorabench.models.fast.attention import Heads, Layout
 from lorabench.models.fast.forward import Decoder, Layer
 from lorabench.models.fast.kernels import ActivationKind, Kernels, Norm
+from lorabench.models.fast.known import NotFast, activations, inner_model, require_known
 from lorabench.models.fast.linear import Projection, Projections
-
-_ACTIVATIONS: dict[str, ActivationKind] = {
-    "silu": "silu",
-    "gelu": "gelu_erf",
-    "gelu_new": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-}
-
-
-class NotFast(Exception):
-    """The fast path does not cover this model or adapter; the message says which part."""
-
-
-def covers(model: Any) -> bool:
-    """Whether the model is of a class whose forward pass is known here, whatever its adapters and settings."""
-    return type(model).__name__ in _READERS
 
 
 def read_decoder(model: Any, kernels: Kernels) -> Decoder:
-    """Plan of a loaded model as it is now, with the adapters that are attached. Raises NotFast."""
-    reader = _READERS.get(type(model).__name__)
-    if reader is None:
-        raise NotFast(f"{type(model).__name__} has no fast path")
+    """Plan of a loaded model as it is now, with the adapters that are attached. Raises NotFast.
+
+    `require_known` has looked at every module's exact type, so that the readers may tell their parts by class names.
+    """
+    model = inner_model(model)
+    require_known(model)
     head: Any = model.get_output_embeddings()
     if type(head) is not nn.Linear or head.bias is not None:
         raise NotFast("the output head is adapted or has a bias")
     if any(parameter.requires_grad and "lora_" not in name for name, parameter in model.named_parameters()):
         raise NotFast("weights of the base are trained")
-    return reader(model, head.weight, kernels)
+    return _READERS[type(model).__name__](model, head.weight, kernels)
 
 
 def _read_llama(model: Any, head: Tensor, kernels: Kernels) -> Decoder:
     config, body = model.config, model.model
     gemma = type(model).__name__ == "GemmaForCausalLM"
-    _require(type(body.embed_tokens).__name__ in ("Embedding", "GemmaTextScaledWordEmbedding"), "the embedding")
+    table = _table(body.embed_tokens, "GemmaTextScaledWordEmbedding" if gemma else "Embedding")
     scale = float(body.embed_tokens.embed_scale) if gemma else 1.0
-    table: Tensor = body.embed_tokens.weight
 
     def embed(ids: Tensor, positions: Tensor) -> Tensor:
         del positions
         return table[ids].float().mul_(scale) if gemma else table[ids].float()
 
     def norm(module: Any) -> Norm:
+        _require(type(module).__name__ == ("GemmaRMSNorm" if gemma else "LlamaRMSNorm"), "a norm")
         weight = module.weight.detach().float()
         epsilon = module.eps if gemma else module.variance_epsilon
         return Norm(weight + 1.0 if gemma else weight, None, epsilon, centred=False)
@@ -74,7 +61,7 @@ def _read_llama(model: Any, head: Tensor, kernels: Kernels) -> Decoder:
                 attention_out=_projections(attention.o_proj),
                 mlp_norm=norm(layer.post_attention_layernorm),
                 up=_projections(mlp.gate_proj, mlp.up_proj),
-                activation=_activation(config.hidden_act),
+                activation=_activation(mlp.act_fn),
                 down=_projections(mlp.down_proj),
             )
         )
@@ -86,8 +73,7 @@ def _read_gpt2(model: Any, head: Tensor, kernels: Kernels) -> Decoder:
     config, body = model.config, model.transformer
     _require(not config.add_cross_attention, "cross-attention")
     _require(not config.reorder_and_upcast_attn, "reordered attention")
-    tokens: Tensor = body.wte.weight
-    places: Tensor = body.wpe.weight
+    tokens, places = _table(body.wte), _table(body.wpe)
 
     def embed(ids: Tensor, positions: Tensor) -> Tensor:
         return tokens[ids].float() + places[positions].float()
@@ -104,7 +90,7 @@ def _read_gpt2(model: Any, head: Tensor, kernels: Kernels) -> Decoder:
                 attention_out=_projections(attention.c_proj),
                 mlp_norm=_layer_norm(layer.ln_2),
                 up=_projections(mlp.c_fc),
-                activation=_activation(config.activation_function),
+                activation=_activation(mlp.act),
                 down=_projections(mlp.c_proj),
             )
         )
@@ -113,7 +99,7 @@ def _read_gpt2(model: Any, head: Tensor, kernels: Kernels) -> Decoder:
 
 def _read_neox(model: Any, head: Tensor, kernels: Kernels) -> Decoder:
     config, body = model.config, model.gpt_neox
-    table: Tensor = body.embed_in.weight
+    table = _table(body.embed_in)
 
     def embed(ids: Tensor, positions: Tensor) -> Tensor:
         del positions
@@ -131,7 +117,7 @@ def _read_neox(model: Any, head: Tensor, kernels: Kernels) -> Decoder:
                 attention_out=_projections(attention.dense),
                 mlp_norm=_layer_norm(layer.post_attention_layernorm),
                 up=_projections(mlp.dense_h_to_4h),
-                activation=_activation(config.hidden_act),
+                activation=_activation(mlp.act),
                 down=_projections(mlp.dense_4h_to_h),
             )
         )
@@ -155,9 +141,15 @@ def _require(condition: bool, what: str) -> None:
         raise NotFast(f"{what} is not covered by the fast path")
 
 
-def _activation(name: str) -> ActivationKind:
-    _require(name in _ACTIVATIONS, f"the activation {name}")
-    return _ACTIVATIONS[name]
+def _activation(module: Any) -> ActivationKind:
+    _require(type(module) in activations(), f"the activation {type(module).__name__}")
+    return activations()[type(module)]
+
+
+def _table(module: Any, kind: str = "Embedding") -> Tensor:
+    _require(type(module).__name__ == kind and module.max_norm is None, "the embedding")
+    table: Tensor = module.weight
+    return table
 
 
 def _heads(queries: int, keys: int, width: int, factor: float, layout: Layout = "separate") -> Heads:
@@ -184,7 +176,7 @@ def _projection(module: Any) -> Projection:
     from peft.tuners.lora import Linear as LoraLinear
     from transformers.pytorch_utils import Conv1D
 
-    base, adapter = (module.base_layer, module) if isinstance(module, LoraLinear) else (module, None)
+    base, adapter = (module.base_layer, module) if type(module) is LoraLinear else (module, None)
     if type(base) is nn.Linear:
         weight = base.weight.detach().t()
     elif type(base) is Conv1D:
