@@ -7,6 +7,7 @@ prompt, a licence header, a footer. That two documents share it says nothing abo
 
 from __future__ import annotations
 
+import heapq
 import math
 import re
 from collections import defaultdict
@@ -96,9 +97,9 @@ def _sample(documents: Iterable[Document]) -> list[Document]:
     """Enough documents to know what many share, drawn by the end of their hash: its beginning decides the split."""
     chosen: list[Document] = []
     characters = 0
-    for document in sorted(documents, key=lambda document: document.hash[::-1]):
+    for document in heapq.nsmallest(_SAMPLE_DOCUMENTS, documents, key=lambda document: document.hash[::-1]):
         characters += len(document.text)
-        if len(chosen) == _SAMPLE_DOCUMENTS or (chosen and characters > _SAMPLE_CHARACTERS):
+        if chosen and characters > _SAMPLE_CHARACTERS:
             break
         chosen.append(document)
     return chosen
