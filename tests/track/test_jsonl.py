@@ -64,6 +64,50 @@ def test_a_resumed_run_repeats_no_step(tracked_run: TrackedRun) -> None:
     assert [line["loss"] for line in lines if line["step"] in {5, 6} and line["kind"] == "step"] == [9.0, 9.0]
 
 
+@pytest.mark.parametrize("damage", ["flipped", "cut", "gone", "a cut last line"])
+def test_a_file_damaged_while_its_run_is_unfinished_is_set_aside(
+    tracked_run: TrackedRun, caplog: pytest.LogCaptureFixture, damage: str
+) -> None:
+    file, path = MetricsFile(), tracked_run.folder / "metrics.jsonl"
+    file.start(tracked_run)
+    for step in range(1, 9):
+        file.log_step(step_values(step))
+        if step == 5:
+            file.sync()
+    file.truncate_after(4)  # behind the mark, as after a checkpoint that could not be taken up
+    for step in range(5, 8):
+        file.log_step(step_values(step))
+    file.finish(None, "cancelled")
+    again = MetricsFile()
+    again.start(tracked_run)
+    assert again.last_step == 7
+    again.sync()
+    again.finish(None, "cancelled")
+    content = path.read_bytes()
+    place = content.index(b'"loss": ') + 8
+    changed = {
+        "flipped": content[:place] + b"9" + content[place + 1 :],
+        "cut": content[:-40],
+        "a cut last line": content + b'{"kind": "st',
+    }
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(changed[damage])
+    last = MetricsFile()
+    last.start(tracked_run)
+    assert last.last_step == (7 if damage == "a cut last line" else 0)
+    set_aside = list(path.parent.glob("metrics.jsonl.damaged-*"))
+    assert len(set_aside) == (damage in {"flipped", "cut"})
+    assert ("metrics.jsonl is damaged: set aside as" in caplog.text) == bool(set_aside)
+    last.log_step(step_values(last.last_step + 1))
+    last.finish(None, "cancelled")
+    once_more = MetricsFile()
+    once_more.start(tracked_run)
+    once_more.finish(None, "cancelled")
+    assert once_more.last_step == last.last_step
+
+
 def test_a_run_begun_anew_forgets_the_failed_attempt(tracked_run: TrackedRun) -> None:
     for attempt in (1, 2):
         file = MetricsFile()

@@ -95,9 +95,12 @@ def load_checkpoint(
 
 def remove_checkpoints(folder: Path) -> None:
     """A finished run needs none; damaged ones that were set aside stay."""
-    for path in [*_finished(folder), *folder.glob(".writing-*"), *folder.glob(".replaced-*")]:
-        shutil.rmtree(path, ignore_errors=True)
-    if folder.is_dir() and not any(folder.iterdir()):
+    if not folder.is_dir():
+        return
+    for path in folder.iterdir():
+        if ".damaged-" not in path.name:
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+    if not any(folder.iterdir()):
         folder.rmdir()
 
 
