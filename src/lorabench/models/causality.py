@@ -15,13 +15,13 @@ from torch import Tensor
 
 from lorabench.data.packing import IGNORED, PackedBatch
 
-NUM_TOKENS = 16
-CUTS = (7, 8)
+NUM_TOKENS = 10
+CUTS = (4, 5)
 NUM_LONG_TOKENS = 160
 """Length of a second text, for models that are small enough for it to cost next to nothing."""
-MAX_LONG_WORK = 1e11
+MAX_LONG_WORK = 2e9
 """Parameters times tokens."""
-NUM_NEIGHBOUR_TOKENS = 3
+NUM_NEIGHBOUR_TOKENS = 2
 """Length of the documents before and behind, where documents share a pass."""
 TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 0.02}
 """Nats by which rounding may change a score: experts round otherwise when other tokens come to them."""
