@@ -91,8 +91,8 @@ class RecordStore:
         """What lies in `runs/`, sorted, apart from hidden names and what was set aside."""
         try:
             names = os.listdir(self.runs_dir)
-        except FileNotFoundError:
-            return []
+        except (FileNotFoundError, NotADirectoryError):
+            return []  # whoever wants to write there says what is in the way
         except OSError as error:
             raise DiskError(f"{self.runs_dir}: the runs cannot be listed: {error.strerror}") from None
         return sorted(name for name in names if not name.startswith(".") and not _SET_ASIDE.search(name))
