@@ -217,7 +217,7 @@ def test_the_plan_says_what_is_left(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(900)
 def test_kills_during_a_later_measurement_leave_the_record_whole(
     finished: RunRecord, corpus: Path, tiny_model: Callable[[str], Path], elsewhere: list[str], tmp_path: Path
 ) -> None:
@@ -236,7 +236,7 @@ from pathlib import Path
 from tests.pipeline.killing import attempt
 from lorabench.record.store import RecordStore
 out, store, seen = Path({str(out)!r}), RecordStore(Path({str(out)!r})), []
-for change in range(2, 100, 2):
+for change in range(2, 122, 5):
     shutil.rmtree(out)
     shutil.copytree({str(pristine)!r}, out)
     assert attempt(Path({str(path)!r}), out, change=change)
@@ -246,7 +246,7 @@ for change in range(2, 100, 2):
     seen.append(len(record.drift))
     if record.drift:
         break
-    if change == 12:
+    if len(seen) == 3:
         assert not attempt(Path({str(path)!r}), out)
         record = store.read({finished.run_id!r})
         assert len(record.drift) == 2 and len(record.samples) == 2 and record.attempt == 1
@@ -256,7 +256,7 @@ print(len(seen), seen[-1])
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     num_kills, drifts = map(int, done.stdout.split()[-2:])
-    assert num_kills >= 7
+    assert num_kills >= 4
     assert drifts == 2
 
 
