@@ -248,22 +248,25 @@ def _training_hooks(
 ) -> Hooks:
     """What the training loop tells trackers, view and draft; `latest` holds the last validation's scores."""
     spec, steps = planned.spec, draft.values["budget"].steps
+    last_step = 0
 
     def evaluate() -> tuple[dict[str, Any], int]:
         context.view.phase("validation")
         with adapter.as_saved():
             latest[:] = [work.score(spec.dataset, "validation", spec)]
         context.view.phase("training")
+        check_finite(latest[0].nll.sum(), last_step, "the validation loss")
         scores = latest[0].total()
         return scores.model_dump(), scores.num_tokens
 
     def on_step(values: Mapping[str, Any]) -> None:
+        nonlocal last_step
+        last_step = values["step"]
         context.trackers.log_step(values)
         context.view.step(values["step"], steps, values["smoothed_loss"], values["tokens_per_second"])
 
     def on_evaluation(evaluation: Mapping[str, Any]) -> None:
         scores = Scores(**evaluation["validation"])
-        check_finite(scores.negative_log_likelihood, evaluation["step"], "the validation loss")
         values = evaluation_values(evaluation["step"], evaluation["train_tokens_seen"], scores)
         context.trackers.log_evaluation(values)
 

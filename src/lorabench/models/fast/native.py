@@ -36,6 +36,8 @@ _FLAGS = (
     *("-std=c++17", "-O3", "-march=native", "-fopenmp", "-fPIC"),
     *("-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"),
 )
+_LIBRARIES = ("-lstdc++",)
+"""Named, since a C compiler that was chosen through CXX does not add it by itself."""
 _SUFFIX = {torch.float32: "fp32", torch.bfloat16: "bf16"}
 _ACTIVATIONS = {"silu": 0, "gelu_tanh": 1, "gelu_erf": 2}
 _LONG, _INT, _FLOAT, _POINTER = ctypes.c_int64, ctypes.c_int, ctypes.c_float, ctypes.c_void_p
@@ -258,6 +260,7 @@ def _build() -> tuple[Path, float]:
         [
             *(source.read_text(encoding="utf-8") for source in _SOURCES),
             *_FLAGS,
+            *_LIBRARIES,
             state,
             processor_name(),
             _flags_of_this_cpu(),
@@ -285,7 +288,9 @@ def _build() -> tuple[Path, float]:
 def _compile(compiler: str, how: str, *files: Path) -> None:
     """Make the last file of the others."""
     *sources, made = map(str, files)
-    subprocess.run([compiler, *_FLAGS, how, *sources, "-o", made], capture_output=True, timeout=300, check=True)
+    libraries = _LIBRARIES if how == "-shared" else ()
+    command = [compiler, *_FLAGS, how, *sources, *libraries, "-o", made]
+    subprocess.run(command, capture_output=True, timeout=300, check=True)
 
 
 def _flags_of_this_cpu() -> str:
