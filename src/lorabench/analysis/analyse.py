@@ -8,6 +8,7 @@ from dataclasses import replace
 from lorabench.analysis.axes import judge_axes, pair_values
 from lorabench.analysis.candidates import CorpusGroup, describe, gather, model_labels, settings_of, varied_axes
 from lorabench.analysis.comparisons import best_sets
+from lorabench.analysis.drift import drift_matrix
 from lorabench.analysis.efficiency import efficiency_points
 from lorabench.analysis.findings import AxisFindings, BestSet, CorpusFindings, Findings, UnfinishedRun
 from lorabench.analysis.hierarchy import contamination, model_hierarchy
@@ -16,7 +17,6 @@ from lorabench.analysis.overview import overview_of
 from lorabench.analysis.recommendations import next_steps, recommend, recommend_overall, unanswered
 from lorabench.analysis.test_reading import read_test
 from lorabench.analysis.validation import DocumentReader, DriftReader, ValidationRun, drift_reader, read_validation_runs
-from lorabench.analysis.views import drift_matrix
 from lorabench.record.schema import RunRecord
 from lorabench.record.store import RecordStore
 

@@ -14,9 +14,6 @@ from lorabench.analysis.statistics import Interval, Uncertain, compare_pair, hol
 from lorabench.analysis.validation import DriftReader
 from lorabench.record.schema import Drift
 
-_NUM_BUCKETS = 4
-_LN2 = float(np.log(2.0))
-
 
 def drift_matrix(groups: Sequence[CorpusGroup], read: DriftReader) -> tuple[DriftCell, ...]:
     """Every model's best adapter of each corpus, on the corpora it was also scored on."""
