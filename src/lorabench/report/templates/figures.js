@@ -36,7 +36,8 @@ function themed(layout, isNarrow) {
     legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", itemwidth: 30 },
     hoverlabel: { bgcolor: "--paper", bordercolor: "--muted", font: { color: "--ink" }, align: "left" },
     dragmode: matchMedia("(pointer: fine)").matches ? "zoom" : false,
-    ...layout, xaxis: own(layout.xaxis), yaxis: own(layout.yaxis),
+    // Few ticks where there is little room: else their number, and with it the margins, can change back and forth.
+    ...layout, xaxis: own(layout.xaxis), yaxis: own(isNarrow ? { nticks: 6, ...layout.yaxis } : layout.yaxis),
   };
 }
 
