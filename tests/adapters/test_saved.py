@@ -90,7 +90,7 @@ def _save_adapter(model_folder: Path, config: Any, folder: Path, options: dict[s
 def assert_scored_as_in_peft(model_folder: Path, wrapped: Any, folder: Path) -> FrozenBase:
     base = load_base(model_folder, precision="fp32", device="cpu")
     plain, wanted = our_nats(base), plain_nats(wrapped)
-    assert np.abs(wanted / plain - 1).max() > 1e-3, "the adapter has to matter"
+    assert np.abs(wanted / plain - 1).max() > 1e-4, "the adapter has to matter"
     attach_saved(base, folder)
     assert our_nats(base) == pytest.approx(wanted, rel=1e-5)
     return base
@@ -108,10 +108,12 @@ def test_every_kind_is_scored_as_in_peft_or_refused(models: Models, family: str,
     try:
         wrapped = save_adapter(models(family), config, tmp_path / "adapter")
         plain_nats(wrapped)
-    except (ValueError, TypeError, AttributeError, NotImplementedError) as error:
+    except (ValueError, TypeError, AttributeError, NotImplementedError, RuntimeError) as error:
         pytest.skip(f"PEFT itself cannot: {' '.join(str(error).split())[:100]}")
-    if kind in REFUSED:
-        with pytest.raises(ModelError, match=REFUSED[kind]):
+    adapted = any(parameter.requires_grad for parameter in wrapped.parameters())
+    refusal = REFUSED.get(kind) if adapted else "holds no weights"
+    if refusal is not None:
+        with pytest.raises(ModelError, match=refusal):
             attach_saved(load_base(models(family), precision="fp32", device="cpu"), tmp_path / "adapter")
         return
     assert_scored_as_in_peft(models(family), wrapped, tmp_path / "adapter")

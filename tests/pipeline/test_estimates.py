@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from lorabench.data.stories import write_stories
+from lorabench.device import choose_device
 from lorabench.models import estimate
 from lorabench.models.fast.native import kernels_for
 
@@ -98,7 +99,7 @@ def test_estimates_hold(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     path = tmp_path / "experiment.yaml"
     path.write_text(yaml.safe_dump(experiment), encoding="utf-8")
     kernels_for("cpu")  # compiled once per machine: not part of an estimate
-    estimate._calibration_path().unlink(missing_ok=True)
+    estimate._calibration_path(choose_device("cpu")).unlink(missing_ok=True)
     first, second = plan_and_run(path, 0), plan_and_run(path, 1)
     assert ratio(first.seconds) < FIRST_FACTOR, first
     assert ratio(second.seconds) < FACTOR, second

@@ -59,6 +59,8 @@ def attach_saved(base: FrozenBase, folder: Path) -> None:
 
     try:
         saved = load_file(path)
+        if not saved:
+            raise ModelError(f"{path} holds no weights: the model would score as it does without an adapter")
         _require_same_vocabulary(base, saved, folder)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what may not have been loaded is checked here, and nothing is merged
