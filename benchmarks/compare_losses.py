@@ -20,15 +20,15 @@ import torch
 from compare_with_peer import save_random
 from torch import Tensor, nn
 
-from lorabench.adapters.attach import attach
-from lorabench.config import AdapterSettings
-from lorabench.data.documents import make_document
-from lorabench.data.packing import Segment, Tokens, make_batch
-from lorabench.data.stories import write_stories
-from lorabench.data.tokens import Tokeniser
-from lorabench.machine import prepare_process
+from lorabench.core.machine import prepare_process
+from lorabench.corpora.documents import make_document
+from lorabench.experiment.schema import AdapterSettings
+from lorabench.methods.attach import attach
 from lorabench.models.base import load_base
 from lorabench.models.locate import locate_model
+from lorabench.samplepack.stories import write_stories
+from lorabench.tokens.packing import Segment, Tokens, make_batch
+from lorabench.tokens.tokenizer import Tokeniser
 
 LEARNING_RATE = 3e-4
 NUM_AVERAGED = 10

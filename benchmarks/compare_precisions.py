@@ -19,15 +19,15 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-from lorabench.data.budget import take_budget
-from lorabench.data.documents import load_corpus
-from lorabench.data.tokens import Tokeniser
-from lorabench.device import choose_device
-from lorabench.evaluate.scoring import score_documents
-from lorabench.machine import prepare_process
+from lorabench.core.device import choose_device
+from lorabench.core.machine import prepare_process
+from lorabench.corpora.documents import load_corpus
 from lorabench.models.base import Precision, load_base
 from lorabench.models.locate import locate_model
-from lorabench.models.mini import CORPORA
+from lorabench.samplepack.mini import CORPORA
+from lorabench.scoring.documents import score_documents
+from lorabench.tokens.budget import take_budget
+from lorabench.tokens.tokenizer import Tokeniser
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 

@@ -22,10 +22,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from lorabench.data.budget import take_budget
-from lorabench.data.documents import load_corpus
-from lorabench.data.tokens import Tokeniser
+from lorabench.corpora.documents import load_corpus
 from lorabench.models.locate import locate_model
+from lorabench.tokens.budget import take_budget
+from lorabench.tokens.tokenizer import Tokeniser
 
 HERE = Path(__file__)
 
@@ -113,11 +113,11 @@ class Server:
 
 def serve() -> None:
     """Our side of the comparison, one line of JSON for each request, as run_harness.py."""
-    from lorabench.data.local import read_local_documents
-    from lorabench.device import choose_device
-    from lorabench.evaluate.scoring import score_documents
-    from lorabench.machine import prepare_process
+    from lorabench.core.device import choose_device
+    from lorabench.core.machine import prepare_process
+    from lorabench.corpora.sources.local import read_local_documents
     from lorabench.models.base import load_base
+    from lorabench.scoring.documents import score_documents
 
     prepare_process()
     base, folder, tokeniser = None, None, None

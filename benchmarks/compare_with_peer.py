@@ -21,8 +21,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from lorabench.data.stories import write_stories
 from lorabench.models.locate import locate_model
+from lorabench.samplepack.stories import write_stories
 
 WIDTHS = ("10.1f", "10.1f", "11.2f", "7.0f", "7.0f", "12.2f")
 PEER = Path(__file__).with_name("run_peer.py")
@@ -112,10 +112,10 @@ def median(runs: list[dict[str, Any]], key: str) -> float:
 
 def save_random(name: str, folder: Path) -> Path:
     """A folder with the catalogue model's real size, seeded random weights, and a small tokenizer of its family."""
-    from lorabench.catalog import get_model
-    from lorabench.models.mini_tokenizers import save_tokenizer, train_tokenizer
+    from lorabench.experiment.catalog import get_model
     from lorabench.models.planning import plan_model
     from lorabench.models.random_weights import load_random
+    from lorabench.samplepack.mini_tokenizers import save_tokenizer, train_tokenizer
 
     entry = get_model(name)
     base = load_random(plan_model(name), precision="fp32", device="cpu")

@@ -36,7 +36,7 @@ esac
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 bash "$here/scripts/setup.sh"
 if [ -z "$profile" ]; then
-  profile="$("$here/.venv/bin/python" -m lorabench.profile)"
+  profile="$("$here/.venv/bin/python" -m lorabench.cli.profile)"
 else
   echo "Profile: $profile (asked for)"
 fi

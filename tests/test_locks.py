@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from lorabench.errors import BusyError, CancelledError
-from lorabench.locks import exclusively, is_free, lock_owner, try_lock, waits_end_when
+from lorabench.core.errors import BusyError, CancelledError
+from lorabench.core.locks import exclusively, is_free, lock_owner, try_lock, waits_end_when
 
 HOLD = """
 import sys, time, pathlib
-from lorabench.locks import exclusively
+from lorabench.core.locks import exclusively
 with exclusively(pathlib.Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(120)

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 import lorabench
-from lorabench.errors import ConfigError, InputError
-from lorabench.terminal import make_view
-from tests.pipeline.conftest import corpus, experiment  # noqa: F401 - fixtures
+from lorabench.cli.views import make_view
+from lorabench.core.errors import ConfigError, InputError
+from tests.runs.conftest import corpus, experiment  # noqa: F401 - fixtures
 
 ExperimentWriter = Callable[..., Path]
 
@@ -32,8 +32,8 @@ def test_the_front_is_complete() -> None:
 
 def test_rooms_imported_later_do_not_take_the_names() -> None:
     code = (
-        "import lorabench, lorabench.evaluate.scoring, lorabench.pipeline.evaluation, lorabench.planning\n"
-        "from lorabench.evaluate.scoring import score_documents\n"
+        "import lorabench, lorabench.scoring.documents, lorabench.runs.evaluation, lorabench.experiment.plan\n"
+        "from lorabench.scoring.documents import score_documents\n"
         "print(all(callable(getattr(lorabench, name)) for name in ('plan', 'run', 'evaluate', 'load_records')))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "True\n"

@@ -22,8 +22,8 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lorabench.models.locate import locate_model
-from tests.pipeline.conftest import write_corpus
-from tests.track.reading import inspect, merged, of_kind, offline_folders
+from tests.runs.conftest import write_corpus
+from tests.trackers.reading import inspect, merged, of_kind, offline_folders
 
 COLUMNS = (  # noqa: SIM905
     "run_id, status, status_reason, experiment, model, model_revision, model_parameters, dataset, dataset_revision, "

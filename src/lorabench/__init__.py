@@ -7,29 +7,27 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from lorabench.core.home import ensure_home
+from lorabench.core.version import VERSION as __version__
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import pandas as pd
 
-    from lorabench.pipeline.experiment import Outcome
-    from lorabench.planning import Plan
+    from lorabench.experiment.plan import Plan
+    from lorabench.runs.scheduler import Outcome
 
 # How long a thread of the OpenMP runtime spins before it sleeps, some 50 µs, read when torch is imported. Sleeping at
 # once makes a step a quarter longer; the runtime's default, milliseconds, makes it up to 35 times as long where another
 # program wants the same cores (docs/log.md).
 os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
-import_module("lorabench.home").ensure_home()  # before a library looks for it
-import_module("lorabench.evaluate")
-# The room and the function below share a name. An import binds a room to its package only the first time, so that
-# the function, defined after it, keeps the name whatever is imported later.
+ensure_home()  # before a library looks for it
 
-__version__ = "0.1.0"
 __all__ = ["__version__", "evaluate", "load_records", "plan", "run"]
 
 
@@ -38,9 +36,9 @@ def plan(experiment: Path | str, overrides: Sequence[str] = (), *, device: str |
 
     `overrides` are `key=value`, as for `--set`; `device` as for `--device`. Raises InputError.
     """
-    from lorabench.config import load_experiment
-    from lorabench.device import choose_device
-    from lorabench.planning import make_plan
+    from lorabench.core.device import choose_device
+    from lorabench.experiment.plan import make_plan
+    from lorabench.experiment.schema import load_experiment
 
     return make_plan(load_experiment(experiment, overrides), choose_device(device))
 
@@ -48,16 +46,16 @@ def plan(experiment: Path | str, overrides: Sequence[str] = (), *, device: str |
 def run(
     experiment: Path | str, output_dir: Path | str = "outputs", *, overrides: Sequence[str] = (), **options: Any
 ) -> Outcome:
-    """Do what is missing of the experiment file's runs; `options` as for pipeline.experiment.run_experiment."""
-    from lorabench.config import load_experiment
-    from lorabench.pipeline.experiment import run_experiment
+    """Do what is missing of the experiment file's runs; `options` as for runs.scheduler.run_experiment."""
+    from lorabench.experiment.schema import load_experiment
+    from lorabench.runs.scheduler import run_experiment
 
     return run_experiment(load_experiment(experiment, overrides), output_dir, **options)
 
 
 def evaluate(model: str, data: Path | str | Mapping[str, Any], **options: Any) -> dict[str, Any]:
-    """Score one model on a file or a catalogue corpus; `options` as for pipeline.evaluation.evaluate."""
-    from lorabench.pipeline.evaluation import evaluate as evaluate_text
+    """Score one model on a file or a catalogue corpus; `options` as for runs.evaluation.evaluate."""
+    from lorabench.runs.evaluation import evaluate as evaluate_text
 
     return evaluate_text(model, data, **options)
 
@@ -69,8 +67,8 @@ def load_records(output_dir: Path | str = "outputs") -> pd.DataFrame:
     """
     import pandas as pd
 
-    from lorabench.errors import InputError
-    from lorabench.record.store import load_records as read
+    from lorabench.core.errors import InputError
+    from lorabench.records.store import load_records as read
     from lorabench.report.table import csv_rows
 
     if not (Path(output_dir) / "runs").is_dir():

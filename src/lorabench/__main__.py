@@ -1,6 +1,6 @@
 """`python -m lorabench` is the command line."""
 
-from lorabench.cli import main
+from lorabench.cli.main import main
 
 if __name__ == "__main__":
     main()

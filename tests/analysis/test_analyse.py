@@ -13,10 +13,10 @@ import pytest
 from lorabench.analysis.analyse import analyse, choose
 from lorabench.analysis.findings import Findings, Verdict
 from lorabench.analysis.validation import DocumentReader, ValidationRun, read_validation_runs, validation_run
-from lorabench.config import AdapterSettings, EvaluationSettings, RunSpec, TrainingSettings
-from lorabench.record.documents import DocumentResults
-from lorabench.record.schema import RunRecord, Scores, Status
-from lorabench.record.store import RecordStore
+from lorabench.experiment.schema import AdapterSettings, EvaluationSettings, RunSpec, TrainingSettings
+from lorabench.records.documents import DocumentResults
+from lorabench.records.schema import RunRecord, Scores, Status
+from lorabench.records.store import RecordStore
 from tests.report.synthetic import ENVIRONMENT, LN2, SyntheticResults, Truth
 
 RATES = (1e-4, 1e-3, 3e-3)

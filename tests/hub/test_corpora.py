@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lorabench.catalog import get_dataset
+from lorabench.experiment.catalog import get_dataset
 from tests.hub import corpora
 from tests.hub.conftest import Worker
 from tests.hub.server import Fault, HubRepository, LocalHub

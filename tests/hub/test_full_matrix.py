@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from lorabench.catalog import get_dataset, get_model
-from lorabench.config import load_experiment
-from lorabench.planning import make_plan
+from lorabench.experiment.catalog import get_dataset, get_model
+from lorabench.experiment.plan import make_plan
+from lorabench.experiment.schema import load_experiment
 from tests.hub.conftest import ROOT
 from tests.hub.server import LocalHub
 from tests.hub.test_corpora import NAMES

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lorabench.catalog import get_model
+from lorabench.experiment.catalog import get_model
 from tests.hub.conftest import GOOD_TOKEN, OTHER_TOKEN, Worker
 from tests.hub.server import Fault, HubRepository, LocalHub
 

@@ -13,13 +13,13 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from lorabench.errors import LorabenchError
+from lorabench.core.errors import LorabenchError
 
 
 def read_hub(entry: dict[str, Any], max_bytes: int | None) -> dict[str, Any]:
     """`load_hub_documents` on an entry given in full."""
-    from lorabench.catalog import DatasetEntry
-    from lorabench.data.hub import load_hub_documents
+    from lorabench.corpora.sources.hub import load_hub_documents
+    from lorabench.experiment.catalog import DatasetEntry
 
     told: list[tuple[str, int, int | None]] = []
     documents = load_hub_documents(
@@ -37,7 +37,7 @@ def read_hub(entry: dict[str, Any], max_bytes: int | None) -> dict[str, Any]:
 
 def fetch(entry: dict[str, Any]) -> dict[str, Any]:
     """`fetch_hub_model` on an entry given in full."""
-    from lorabench.catalog import ModelEntry
+    from lorabench.experiment.catalog import ModelEntry
     from lorabench.models.hub import fetch_hub_model
 
     told: list[tuple[str, int, int | None]] = []
@@ -48,7 +48,7 @@ def fetch(entry: dict[str, Any]) -> dict[str, Any]:
 
 def corpus(name: str, max_train_bytes: int | None) -> dict[str, Any]:
     """`load_corpus` on a name of the catalogue."""
-    from lorabench.data.documents import load_corpus
+    from lorabench.corpora.documents import load_corpus
 
     loaded = load_corpus(name, max_train_bytes=max_train_bytes)
     return {

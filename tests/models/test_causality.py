@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
 
-from lorabench.data.packing import PackedBatch
-from lorabench.errors import ModelError
+from lorabench.core.errors import ModelError
 from lorabench.models import base as base_module
 from lorabench.models.base import FrozenBase, load_base
 from lorabench.models.causality import find_lookahead
+from lorabench.tokens.packing import PackedBatch
 
 SIZES: dict[str, Any] = {
     "vocab_size": 160,

@@ -12,10 +12,10 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from transformers.models.llama import modeling_llama as llama
 
-from lorabench.adapters.attach import attach
+from lorabench.fast.known import can_pack
+from lorabench.methods.attach import attach
 from lorabench.models.base import FrozenBase
-from lorabench.models.fast.known import can_pack
-from tests.models.fast_cases import FAMILIES, alone_nll, batches, packed, randomise, settings, tiny_base
+from tests.fast.fast_cases import FAMILIES, alone_nll, batches, packed, randomise, settings, tiny_base
 
 TinyModel = Callable[[str], Path]
 EMBEDDINGS = {

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from lorabench.catalog import ModelEntry, get_model
-from lorabench.errors import ModelError, UnknownNameError
-from lorabench.models import locate, wheel
+from lorabench.core.errors import ModelError, UnknownNameError
+from lorabench.experiment.catalog import ModelEntry, get_model
+from lorabench.models import locate
 from lorabench.models.linears import is_attention
 from lorabench.models.locate import expected_model_revision, locate_model, made_folder
 from lorabench.models.shape import read_model_shape, shape_of_entry
+from lorabench.samplepack import wheel_model as wheel
 
 FAMILIES = ["gpt2", "pythia", "gemma", "smollm2"]
 
@@ -148,8 +149,8 @@ def test_the_real_model_of_the_sample_pack() -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from lorabench.data.documents import load_corpus
-    from lorabench.data.tokens import Tokeniser
+    from lorabench.corpora.documents import load_corpus
+    from lorabench.tokens.tokenizer import Tokeniser
 
     location = locate_model("smollm2-135m-instruct")
     assert location.info.weights_note == "Q4_1 weights dequantised to float32"

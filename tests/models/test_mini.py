@@ -15,13 +15,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lorabench.catalog import get_model
-from lorabench.data.documents import SPLITS, make_document
-from lorabench.data.stories import write_stories
-from lorabench.data.tokens import Tokeniser
-from lorabench.models import mini, mini_training
-from lorabench.models.mini_tokenizers import train_tokenizer
-from lorabench.models.mini_training import Muon, Schedule, _FusedHead, orthogonalise, pretrain
+from lorabench.corpora.documents import SPLITS, make_document
+from lorabench.experiment.catalog import get_model
+from lorabench.samplepack import mini, mini_training
+from lorabench.samplepack.mini_tokenizers import train_tokenizer
+from lorabench.samplepack.mini_training import Muon, Schedule, _FusedHead, orthogonalise, pretrain
+from lorabench.samplepack.stories import write_stories
+from lorabench.tokens.tokenizer import Tokeniser
 
 NAMES = ("gpt2-mini", "pythia-mini", "gemma-mini")
 CLASSES = {"gpt2-mini": "GPT2LMHeadModel", "pythia-mini": "GPTNeoXForCausalLM", "gemma-mini": "GemmaForCausalLM"}
@@ -53,7 +53,7 @@ def build(monkeypatch: pytest.MonkeyPatch, stories: list[str], tmp_path: Path) -
         folder = tmp_path / into
         folder.mkdir()
         tokenizer = train_tokenizer(get_model(name).family, stories, get_model(name).vocabulary_size)
-        monkeypatch.setattr("lorabench.models.mini_tokenizers.train_tokenizer", lambda *_: tokenizer)
+        monkeypatch.setattr("lorabench.samplepack.mini_tokenizers.train_tokenizer", lambda *_: tokenizer)
         mini.build_mini(get_model(name), folder)
         return folder
 
@@ -96,7 +96,7 @@ def test_the_same_seed_gives_the_same_file(build: Callable[..., Path]) -> None:
 
 BUILD = """
 import sys
-from lorabench.models import mini, mini_training
+from lorabench.samplepack import mini, mini_training
 from lorabench.models.locate import locate_model
 quick = mini_training.Schedule(num_steps=int(sys.argv[1]), tokens_per_step=256, short_row_length=32, warmup_steps=2)
 mini_training.Schedule, mini.CORPORA, mini.PRETRAINING_CORPORA = lambda: quick, ("stories",), ("stories",)
@@ -237,7 +237,7 @@ def _bits_per_byte(model: Any, tokenizer: Any, text: str, *, bos: bool) -> float
 
 @pytest.mark.slow
 def test_gemma_needs_its_bos() -> None:
-    from lorabench.data.documents import load_corpus
+    from lorabench.corpora.documents import load_corpus
     from lorabench.models.locate import locate_model
 
     folder = locate_model("gemma-mini").folder
@@ -256,11 +256,11 @@ def test_gemma_needs_its_bos() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_mini_models_know_more_than_token_frequencies(name: str) -> None:
     """Their bits per byte on held-out text against those of the same tokens' frequencies in the training text."""
-    from lorabench.data.budget import take_budget
-    from lorabench.data.documents import load_corpus
-    from lorabench.evaluate.scoring import score_documents
+    from lorabench.corpora.documents import load_corpus
     from lorabench.models.base import load_base
     from lorabench.models.locate import locate_model
+    from lorabench.scoring.documents import score_documents
+    from lorabench.tokens.budget import take_budget
 
     folder = locate_model(name).folder
     tokens = Tokeniser(folder)

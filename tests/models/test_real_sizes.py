@@ -13,9 +13,9 @@ import pytest
 import torch
 import transformers
 
-from lorabench.adapters.targets import count_trainable, resolve_targets
-from lorabench.catalog import get_model
-from lorabench.config import AdapterSettings
+from lorabench.experiment.catalog import get_model
+from lorabench.experiment.schema import AdapterSettings
+from lorabench.methods.targets import count_trainable, resolve_targets
 from lorabench.models.shape import shape_of_entry
 
 REAL: dict[str, Callable[[], Any]] = {

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from playwright.sync_api import Browser
 
-from lorabench.record.schema import Sample, Status
-from lorabench.record.store import RecordStore
+from lorabench.records.schema import Sample, Status
+from lorabench.records.store import RecordStore
 from lorabench.report.build import build_report
 from lorabench.report.page import PAGE_NAME
 from tests.report.browser import chromium, draw_everything, open_page

@@ -19,10 +19,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from lorabench.cache import sha256_file
-from lorabench.config import AdapterSettings, RunSpec, ScoringSettings, TrainingSettings
-from lorabench.identity import run_id
-from lorabench.record.schema import (
+from lorabench.core.storage import sha256_file
+from lorabench.experiment.identity import run_id
+from lorabench.experiment.schema import AdapterSettings, RunSpec, ScoringSettings, TrainingSettings
+from lorabench.records.schema import (
     AdapterFacts,
     Budget,
     DatasetFacts,
@@ -36,7 +36,7 @@ from lorabench.record.schema import (
     Speed,
     Status,
 )
-from lorabench.record.store import RecordStore
+from lorabench.records.store import RecordStore
 
 Floats = npt.NDArray[np.float64]
 LN2 = math.log(2.0)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lorabench.record.store import RecordStore
+from lorabench.records.store import RecordStore
 from lorabench.report.build import build_report
 from lorabench.report.figures import _drawing, draw
 from lorabench.report.picture import Kind, Matrix, Panel, Picture, Point, Series

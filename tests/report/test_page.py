@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lorabench.record.schema import Status
-from lorabench.record.store import RecordStore
+from lorabench.records.schema import Status
+from lorabench.records.store import RecordStore
 from lorabench.report.build import build_report
 from lorabench.report.page import PAGE_NAME
 from lorabench.report.page_data import script_json

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from lorabench.record.schema import Sample, Status
-from lorabench.record.store import RecordStore
+from lorabench.records.schema import Sample, Status
+from lorabench.records.store import RecordStore
 from lorabench.report.build import build_report
 from lorabench.report.page import PAGE_NAME
 from tests.report.browser import Opened, chromium, draw_everything, open_page

@@ -14,8 +14,8 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from lorabench.analysis.analyse import analyse
-from lorabench.record.schema import Status
-from lorabench.record.store import RecordStore
+from lorabench.records.schema import Status
+from lorabench.records.store import RecordStore
 from lorabench.report.build import build_report, ties_of
 from lorabench.report.markdown import code_block, escape, table
 from lorabench.report.section import Report

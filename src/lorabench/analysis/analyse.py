@@ -17,8 +17,8 @@ from lorabench.analysis.overview import overview_of
 from lorabench.analysis.recommendations import next_steps, recommend, recommend_overall, unanswered
 from lorabench.analysis.test_reading import read_test
 from lorabench.analysis.validation import DocumentReader, DriftReader, ValidationRun, drift_reader, read_validation_runs
-from lorabench.record.schema import RunRecord
-from lorabench.record.store import RecordStore
+from lorabench.records.schema import RunRecord
+from lorabench.records.store import RecordStore
 
 _SEPARATE_AXES = {"model", "rank", "learning_rate", "micro_batch_size"}
 

@@ -12,8 +12,8 @@ from lorabench.analysis.findings import AxisFindings, Comparison, Level, Setting
 from lorabench.analysis.pairing import Measured, Pairing
 from lorabench.analysis.statistics import holm
 from lorabench.analysis.validation import ValidationRun
-from lorabench.formatting import bits, setting
-from lorabench.record.columns import AXES
+from lorabench.core.formatting import bits, setting
+from lorabench.records.columns import AXES
 
 _CHANGES_YARDSTICK = {"context_length", "precision"}
 _TUNED_WITH = {"method": frozenset({"rank", "alpha", "dropout", "target_modules"})}

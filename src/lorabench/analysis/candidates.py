@@ -14,12 +14,12 @@ from lorabench.analysis.findings import Candidate, Cost, Setting, Verdict
 from lorabench.analysis.pairing import MISSING_DOCUMENTS, Measured, Pairs, seed_note
 from lorabench.analysis.statistics import Interval, compare_pair, estimate_figure, holm, stack
 from lorabench.analysis.validation import ValidationRun
-from lorabench.config import RunSpec
-from lorabench.content import short_revision
-from lorabench.formatting import setting
-from lorabench.identity import configuration_of, fingerprint
-from lorabench.record.columns import AXES, axis_values
-from lorabench.record.schema import Environment, Scores
+from lorabench.core.formatting import setting
+from lorabench.core.revisions import short_revision
+from lorabench.experiment.identity import configuration_of, fingerprint
+from lorabench.experiment.schema import RunSpec
+from lorabench.records.columns import AXES, axis_values
+from lorabench.records.schema import Environment, Scores
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from lorabench.analysis.candidates import CorpusGroup
 from lorabench.analysis.findings import BestSet, Comparison, Verdict
 from lorabench.analysis.pairing import Measured, Pairing
 from lorabench.analysis.statistics import Floats, Interval, stack
-from lorabench.formatting import bits, signed_bits
+from lorabench.core.formatting import bits, signed_bits
 
 SIGNIFICANCE = 0.05
 

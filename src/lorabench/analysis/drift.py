@@ -12,7 +12,7 @@ from lorabench.analysis.findings import DriftCell, Verdict
 from lorabench.analysis.pairing import MISSING_DOCUMENTS, Measured, seed_note
 from lorabench.analysis.statistics import Interval, Uncertain, compare_pair, holm, stack
 from lorabench.analysis.validation import DriftReader
-from lorabench.record.schema import Drift
+from lorabench.records.schema import Drift
 
 
 def drift_matrix(groups: Sequence[CorpusGroup], read: DriftReader) -> tuple[DriftCell, ...]:

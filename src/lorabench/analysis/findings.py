@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from lorabench.analysis.statistics import Interval
-from lorabench.record.schema import Status
+from lorabench.records.schema import Status
 
 Setting = str | int | float | None
 """The value of one axis."""

@@ -13,8 +13,8 @@ from lorabench.analysis.comparisons import compared, oriented, show_difference
 from lorabench.analysis.findings import AxisFindings, Comparison, ModelHierarchy, ModelRank, Verdict
 from lorabench.analysis.pairing import MISSING_DOCUMENTS, Measured, Pairing, seed_note
 from lorabench.analysis.statistics import Interval, holm, mean_of, stack
-from lorabench.content import given_name
-from lorabench.formatting import bits
+from lorabench.core.formatting import bits
+from lorabench.core.revisions import given_name
 
 
 def model_hierarchy(groups: Sequence[CorpusGroup]) -> ModelHierarchy:

@@ -10,7 +10,7 @@ import numpy as np
 from lorabench.analysis.candidates import CorpusGroup
 from lorabench.analysis.findings import LengthBucket
 from lorabench.analysis.pairing import Measured
-from lorabench.record.schema import Scores
+from lorabench.records.schema import Scores
 
 _NUM_BUCKETS = 4
 _LN2 = math.log(2.0)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from lorabench.record.documents import DocumentResults, Floats
-from lorabench.record.schema import Scores
+from lorabench.records.documents import DocumentResults, Floats
+from lorabench.records.schema import Scores
 
 EDGES = (256, 1024, 4096, 16_384, 65_536)
 """Bytes at which one range of lengths ends and the next begins."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from lorabench.analysis.candidates import hardware_of, model_labels
 from lorabench.analysis.findings import ExperimentFacts, ModelFactsShown, Overview
 from lorabench.analysis.validation import ValidationRun
-from lorabench.record.schema import Status
+from lorabench.records.schema import Status
 
 
 def overview_of(runs: Sequence[ValidationRun], corpora: tuple[str, ...], varied: tuple[str, ...]) -> Overview:

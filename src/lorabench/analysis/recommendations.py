@@ -10,7 +10,7 @@ from lorabench.analysis.findings import AxisFindings, BestSet, ModelHierarchy, R
 from lorabench.analysis.hierarchy import contamination, mean_figure, over_corpora
 from lorabench.analysis.pairing import Measured, seed_note
 from lorabench.analysis.statistics import Interval, compare_pair, mean_of, stack
-from lorabench.formatting import bits
+from lorabench.core.formatting import bits
 
 
 def recommend(group: CorpusGroup, best: BestSet) -> Recommendation:

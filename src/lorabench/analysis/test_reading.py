@@ -11,7 +11,7 @@ from lorabench.analysis.findings import Candidate, Findings, TestReading
 from lorabench.analysis.pairing import MISSING_DOCUMENTS, seed_note
 from lorabench.analysis.statistics import Interval, compare_pair, estimate_figure
 from lorabench.analysis.validation import DocumentReader
-from lorabench.record.schema import RunRecord, Scores
+from lorabench.records.schema import RunRecord, Scores
 
 
 def read_test(findings: Findings, records: Sequence[RunRecord], reader: DocumentReader) -> tuple[TestReading, ...]:

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from lorabench.config import RunSpec
-from lorabench.errors import DiskError
-from lorabench.record.documents import DocumentResults
-from lorabench.record.schema import (
+from lorabench.core.errors import DiskError
+from lorabench.experiment.schema import RunSpec
+from lorabench.records.documents import DocumentResults
+from lorabench.records.schema import (
     AdapterFacts,
     Budget,
     DatasetFacts,
@@ -25,7 +25,7 @@ from lorabench.record.schema import (
     Speed,
     Status,
 )
-from lorabench.record.store import FINISHED, RecordStore
+from lorabench.records.store import FINISHED, RecordStore
 
 WITH_RESULT = FINISHED
 

@@ -9,8 +9,8 @@ from lorabench.bench.measure import Result, bench
 from lorabench.bench.profile import Part, profile_step
 from lorabench.bench.request import Request
 from lorabench.bench.subject import load_subject
-from lorabench.machine import prepare_process
-from lorabench.terminal import ProgressView
+from lorabench.cli.views import ProgressView
+from lorabench.core.machine import prepare_process
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from lorabench.device import synchronize
-from lorabench.models.fast.head import HEAD_CHUNK
+from lorabench.core.device import synchronize
+from lorabench.fast.head import HEAD_CHUNK
 from lorabench.models.shape import ModelShape
 
 MIN_ROUNDS = 3

@@ -10,16 +10,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lorabench.adapters.attach import Adapter, attach
 from lorabench.bench.limit import Products, measure_products
 from lorabench.bench.request import Point
 from lorabench.bench.subject import Subject
-from lorabench.config import AdapterSettings, TrainingSettings
-from lorabench.data.packing import document_segments, make_batch
-from lorabench.device import EVALUATION_TOKENS, peak_memory, reset_peak_memory
+from lorabench.core.device import EVALUATION_TOKENS, peak_memory, reset_peak_memory
+from lorabench.experiment.estimates import Workload, remember_speed
+from lorabench.experiment.schema import AdapterSettings, TrainingSettings
+from lorabench.methods.attach import Adapter, attach
 from lorabench.models.base import DTYPES
-from lorabench.models.estimate import Workload, remember_speed
-from lorabench.train.loop import NUM_WARMUP_STEPS, Hooks, train
+from lorabench.tokens.packing import document_segments, make_batch
+from lorabench.training.loop import NUM_WARMUP_STEPS, Hooks, train
 
 NUM_EVALUATIONS = 5
 EVALUATION_SECONDS = 10.0

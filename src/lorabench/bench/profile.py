@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from lorabench.adapters.attach import attach
 from lorabench.bench.request import Point
 from lorabench.bench.subject import Subject
-from lorabench.config import AdapterSettings, TrainingSettings
-from lorabench.data.packing import document_segments, make_batch
-from lorabench.models.fast.kernels import Product
-from lorabench.models.fast.native import kernels_for
-from lorabench.train.optimization import clip_gradients, make_optimizer
+from lorabench.experiment.schema import AdapterSettings, TrainingSettings
+from lorabench.fast.cpu.native import kernels_for
+from lorabench.fast.kernels import Product
+from lorabench.methods.attach import attach
+from lorabench.tokens.packing import document_segments, make_batch
+from lorabench.training.optimization import clip_gradients, make_optimizer
 
 PRODUCTS = "matrix products"
 _PARTS = {

@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass, field
 
-from lorabench.adapters.targets import resolve_targets
-from lorabench.config import AdapterSettings
-from lorabench.device import Device, choose_device
-from lorabench.errors import InputError
+from lorabench.core.device import Device, choose_device
+from lorabench.core.errors import InputError
+from lorabench.experiment.schema import AdapterSettings
+from lorabench.methods.targets import resolve_targets
 from lorabench.models.planning import plan_model
 
 TABLE_CONTEXTS = (128, 512, 1024)

@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lorabench.data.documents import make_document
-from lorabench.data.stories import NUM_STORIES, write_stories
-from lorabench.device import Device
+from lorabench.core.device import Device
+from lorabench.corpora.documents import make_document
 from lorabench.models.base import FrozenBase, Precision, import_architecture, load_base
 from lorabench.models.locate import locate_model
 from lorabench.models.planning import plan_model
 from lorabench.models.shape import ModelShape, read_model_shape
-from lorabench.train.loop import TrainingText
+from lorabench.samplepack.stories import NUM_STORIES, write_stories
+from lorabench.training.loop import TrainingText
 
 if TYPE_CHECKING:
-    from lorabench.data.packing import Tokens
-    from lorabench.data.tokens import Tokeniser
-    from lorabench.terminal import Progress
+    from lorabench.core.progress import Progress
+    from lorabench.tokens.packing import Tokens
+    from lorabench.tokens.tokenizer import Tokeniser
 
 TOKENS_PER_STORY = 150
 """At least."""
@@ -85,6 +85,6 @@ def load_subject(
 
 
 def _tokeniser_of(folder: Path | None) -> Tokeniser | None:
-    from lorabench.data.tokens import Tokeniser
+    from lorabench.tokens.tokenizer import Tokeniser
 
     return None if folder is None else Tokeniser(folder)

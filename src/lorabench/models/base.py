@@ -15,15 +15,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from lorabench.data.packing import IGNORED, PackedBatch
-from lorabench.device import release_memory, synchronize
-from lorabench.errors import ModelError
+from lorabench.core.device import release_memory, synchronize
+from lorabench.core.errors import ModelError
+from lorabench.fast.cpu.native import kernels_for
+from lorabench.fast.families import read_decoder
+from lorabench.fast.forward import Decoder
+from lorabench.fast.known import NotFast, can_pack, inner_model
 from lorabench.models.causality import find_lookahead
-from lorabench.models.fast.families import read_decoder
-from lorabench.models.fast.forward import Decoder
-from lorabench.models.fast.known import NotFast, can_pack, inner_model
-from lorabench.models.fast.native import kernels_for
 from lorabench.models.shape import read_config
+from lorabench.tokens.packing import IGNORED, PackedBatch
 
 Precision = Literal["fp32", "bf16"]
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from lorabench.data.packing import IGNORED, PackedBatch
+from lorabench.tokens.packing import IGNORED, PackedBatch
 
 NUM_TOKENS = 10
 CUTS = (4, 5)

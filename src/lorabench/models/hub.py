@@ -14,12 +14,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lorabench.errors import DiskError, ModelError
-from lorabench.hub import Repository, ResolvedRepository, bounded_client, explained, is_offline, resolve
+from lorabench.core.errors import DiskError, ModelError
+from lorabench.core.hub import Repository, ResolvedRepository, bounded_client, explained, is_offline, resolve
 
 if TYPE_CHECKING:
-    from lorabench.catalog import ModelEntry
-    from lorabench.data.documents import Progress
+    from lorabench.core.progress import Progress
+    from lorabench.experiment.catalog import ModelEntry
 
 SMALL_FILES = (
     "config.json",

@@ -11,17 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lorabench.cache import cache_root, new_folder, set_aside, sha256_file
-from lorabench.catalog import get_model, list_models
-from lorabench.content import content_name, file_revision, folder_revision
-from lorabench.data.documents import Progress
-from lorabench.errors import DataError, ModelError
-from lorabench.home import user_path
-from lorabench.locks import exclusively
+from lorabench.core.errors import DataError, ModelError
+from lorabench.core.home import user_path
+from lorabench.core.locks import exclusively
+from lorabench.core.progress import Progress
+from lorabench.core.revisions import content_name, file_revision, folder_revision
+from lorabench.core.storage import cache_root, new_folder, set_aside, sha256_file
+from lorabench.experiment.catalog import get_model, list_models
 from lorabench.models.shape import read_config, read_header, weight_files
 
 if TYPE_CHECKING:
-    from lorabench.catalog import ModelEntry
+    from lorabench.experiment.catalog import ModelEntry
 
 MANIFEST = "lorabench-model.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
@@ -87,7 +87,7 @@ def expected_model_revision(entry: ModelEntry) -> str:
 
 def made_folder(entry: ModelEntry) -> Path:
     """Where a model that is converted or built here lies, or would lie."""
-    from lorabench.models.wheel import CONVERSION_VERSION
+    from lorabench.samplepack.wheel_model import CONVERSION_VERSION
 
     recipe = entry.model_dump(mode="json", exclude={"notes", "licence", "download_bytes", "weights_note"})
     key = hashlib.sha256(json.dumps([CONVERSION_VERSION, recipe], sort_keys=True).encode()).hexdigest()
@@ -155,11 +155,11 @@ def _locate_made(entry: ModelEntry, progress: Progress | None) -> ModelLocation:
 
 def _make(entry: ModelEntry, folder: Path, progress: Progress | None) -> None:
     if entry.source == "wheel":
-        from lorabench.models.wheel import convert_wheel_model
+        from lorabench.samplepack.wheel_model import convert_wheel_model
 
         convert_wheel_model(entry, folder, progress)
     else:
-        from lorabench.models.mini import build_mini
+        from lorabench.samplepack.mini import build_mini
 
         build_mini(entry, folder, progress)
 

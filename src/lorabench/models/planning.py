@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from lorabench.catalog import get_model
-from lorabench.errors import ModelError
-from lorabench.home import user_path
+from lorabench.core.errors import ModelError
+from lorabench.core.home import user_path
+from lorabench.experiment.catalog import get_model
 from lorabench.models.locate import (
     expected_model_revision,
     is_model_path,

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from lorabench.errors import ModelError
+from lorabench.core.errors import ModelError
 from lorabench.models.base import DTYPES, FrozenBase, Precision, freeze
-from lorabench.models.mini import HEAD_WIDTH as MINI_HEAD_WIDTH
+from lorabench.samplepack.mini import HEAD_WIDTH as MINI_HEAD_WIDTH
 
 if TYPE_CHECKING:
-    from lorabench.catalog import ModelEntry
+    from lorabench.experiment.catalog import ModelEntry
     from lorabench.models.planning import ModelPlan
 
 HEAD_WIDTHS = {"gpt2": 64, "gpt-neox": 64, "llama": 64, "gemma": 256}
@@ -31,7 +31,7 @@ def load_random(plan: ModelPlan, *, precision: Precision, device: str, seed: int
     if plan.folder is not None:
         config = AutoConfig.from_pretrained(str(plan.folder), local_files_only=True, trust_remote_code=False)
     else:
-        from lorabench.catalog import get_model
+        from lorabench.experiment.catalog import get_model
 
         config = config_of_entry(get_model(plan.name))
     model = build(config, DTYPES[precision])

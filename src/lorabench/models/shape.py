@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lorabench.errors import ModelError
+from lorabench.core.errors import ModelError
 from lorabench.models.linears import is_embedding, read_stored_linears
 
 if TYPE_CHECKING:
-    from lorabench.catalog import ModelEntry
+    from lorabench.experiment.catalog import ModelEntry
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lorabench.cache import write_atomically
-from lorabench.locks import exclusively
+from lorabench.core.locks import exclusively
+from lorabench.core.storage import write_atomically
 from lorabench.report.table import CSV_NAME, write_csv
 
 if TYPE_CHECKING:
     from lorabench.analysis.findings import Findings
-    from lorabench.record.schema import RunRecord
-    from lorabench.record.store import RecordStore
+    from lorabench.records.schema import RunRecord
+    from lorabench.records.store import RecordStore
     from lorabench.report.section import Section
 
 

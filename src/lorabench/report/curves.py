@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from lorabench.analysis.findings import Findings
-from lorabench.errors import DiskError
-from lorabench.record.columns import STEP_FIGURES
-from lorabench.record.schema import RunRecord
-from lorabench.record.store import RecordStore
+from lorabench.core.errors import DiskError
+from lorabench.records.columns import STEP_FIGURES
+from lorabench.records.schema import RunRecord
+from lorabench.records.store import RecordStore
 from lorabench.report.page_data import short
 from lorabench.report.picture import Kind, Panel, Picture, Point, Series
 

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lorabench.cache import set_aside, write_atomically
-from lorabench.formatting import shorten
+from lorabench.core.formatting import shorten
+from lorabench.core.storage import set_aside, write_atomically
 from lorabench.report.picture import Kind, Matrix, Panel, Picture, Series
 from lorabench.report.section import Report, in_order
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from lorabench.formatting import visible
+from lorabench.core.formatting import visible
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>|~#!$@&])")
 _LINK = re.compile(r"(?i)\b(https?|ftp|mailto|xmpp)(:)|\b(www)(\.)")

@@ -21,8 +21,9 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from lorabench import __version__, formatting
 from lorabench.analysis.findings import Findings
+from lorabench.core import formatting
+from lorabench.core.version import VERSION
 from lorabench.report.page_data import script_json
 from lorabench.report.page_figures import figures_payload
 from lorabench.report.picture import Picture
@@ -74,7 +75,7 @@ def render_page(report: Report) -> str:
         script=Markup(script),
         script_hashes=Markup(f"'{_hash(script)}' '{_hash(_plotly())}'"),
         plotly_packed=Markup(_packed_plotly()),
-        version=__version__,
+        version=VERSION,
     )
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from lorabench.analysis.findings import Findings
-from lorabench.record.schema import RunRecord
-from lorabench.record.store import RecordStore
+from lorabench.records.schema import RunRecord
+from lorabench.records.store import RecordStore
 from lorabench.report.curves import Curves, read_curves
 from lorabench.report.picture import Picture
 

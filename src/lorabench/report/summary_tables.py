@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lorabench.analysis.findings import AxisFindings, Comparison, Findings
-from lorabench.formatting import NONE, bits, signed_bits, span
+from lorabench.core.formatting import NONE, bits, signed_bits, span
 from lorabench.report.markdown import bullets, escape, table
 from lorabench.report.section import References
 

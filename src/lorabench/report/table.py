@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lorabench.cache import write_atomically
-from lorabench.record.columns import COLUMNS
-from lorabench.record.schema import RunRecord
+from lorabench.core.storage import write_atomically
+from lorabench.records.columns import COLUMNS
+from lorabench.records.schema import RunRecord
 
 CSV_NAME = "benchmark_results.csv"
 _PUBLISHED = (

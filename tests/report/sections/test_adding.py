@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 import lorabench.report.sections as package
-from lorabench.formatting import bits
-from lorabench.record.store import RecordStore
+from lorabench.core.formatting import bits
+from lorabench.records.store import RecordStore
 from lorabench.report.build import build_report
 from lorabench.report.latex import LATEX_NAME, latex_text
 from lorabench.report.markdown import escape, table

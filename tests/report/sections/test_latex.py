@@ -6,7 +6,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lorabench.record.schema import Status
+from lorabench.records.schema import Status
 from lorabench.report.latex import latex_text
 from lorabench.report.sections.runs import latex_table
 from lorabench.report.table import csv_rows

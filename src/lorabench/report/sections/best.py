@@ -7,7 +7,7 @@ from typing import Any
 
 from lorabench.analysis.comparisons import oriented
 from lorabench.analysis.findings import Candidate, Comparison, CorpusFindings, Findings, Verdict
-from lorabench.formatting import NONE, bits, number, relative_gain, signed_bits, span
+from lorabench.core.formatting import NONE, bits, number, relative_gain, signed_bits, span
 from lorabench.report.markdown import escape, table
 from lorabench.report.picture import Picture
 from lorabench.report.section import Chapter, PagePart, References, Report, Section, SummaryPart

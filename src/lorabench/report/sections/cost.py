@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from lorabench.analysis.findings import Candidate, Cost, EfficiencyPoint
-from lorabench.formatting import bits, count, millions, number, size
+from lorabench.core.formatting import bits, count, millions, number, size
 from lorabench.report.markdown import escape, table
 from lorabench.report.picture import BITS_TITLE, Kind, Panel, Picture, Point, Series, colours_of
 from lorabench.report.section import Chapter, PagePart, References, Report, Section, SummaryPart

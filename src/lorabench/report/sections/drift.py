@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 from lorabench.analysis.findings import Findings, Verdict
-from lorabench.formatting import NONE, bits, shorten, signed_bits, span
+from lorabench.core.formatting import NONE, bits, shorten, signed_bits, span
 from lorabench.report.markdown import escape, table
 from lorabench.report.picture import MAX_NAME, Matrix, Picture
 from lorabench.report.section import Chapter, PagePart, References, Report, Section, SummaryPart

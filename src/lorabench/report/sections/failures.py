@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lorabench.formatting import NONE
+from lorabench.core.formatting import NONE
 from lorabench.report.markdown import escape, table
 from lorabench.report.picture import Picture
 from lorabench.report.section import Chapter, PagePart, References, Report, Section, SummaryPart

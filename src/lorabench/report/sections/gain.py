@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lorabench.analysis.findings import Candidate, CorpusFindings
-from lorabench.formatting import bits, shorten, signed_bits, span
+from lorabench.core.formatting import bits, shorten, signed_bits, span
 from lorabench.report.picture import MAX_NAME, Kind, Panel, Picture, Series, colours_of, interval_point
 from lorabench.report.section import Chapter, PagePart, Report, Section, SummaryPart
 

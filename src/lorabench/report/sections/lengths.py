@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lorabench.formatting import bits, count, number, size
+from lorabench.core.formatting import bits, count, number, size
 from lorabench.report.markdown import escape, table
 from lorabench.report.picture import BITS_TITLE, Kind, Panel, Picture, Point, Series, colours_of
 from lorabench.report.section import Chapter, PagePart, References, Report, Section, SummaryPart

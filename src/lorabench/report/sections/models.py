@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lorabench.formatting import NONE, bits, shorten, span
+from lorabench.core.formatting import NONE, bits, shorten, span
 from lorabench.report.markdown import bullets, escape, table
 from lorabench.report.picture import BITS_TITLE, MAX_NAME, Kind, Panel, Picture, Point, Series, colours_of
 from lorabench.report.section import Chapter, PagePart, References, Report, Section, SummaryPart

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lorabench.formatting import NONE, millions
+from lorabench.core.formatting import NONE, millions
 from lorabench.report.markdown import escape, table
 from lorabench.report.section import Chapter, References, Report, Section, SummaryPart
 

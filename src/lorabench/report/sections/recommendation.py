@@ -7,7 +7,7 @@ from typing import Any
 
 from lorabench.analysis.findings import Candidate, Findings, Recommendation
 from lorabench.analysis.statistics import Interval
-from lorabench.formatting import NONE, bits, count, relative_gain, signed_bits, size, span
+from lorabench.core.formatting import NONE, bits, count, relative_gain, signed_bits, size, span
 from lorabench.report.markdown import escape
 from lorabench.report.picture import Picture
 from lorabench.report.section import Chapter, PagePart, References, Report, Section, SummaryPart

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lorabench.formatting import count, size
-from lorabench.record.schema import RunRecord
+from lorabench.core.formatting import count, size
+from lorabench.records.schema import RunRecord
 from lorabench.report.markdown import code_block, escape, table
 from lorabench.report.picture import Picture
 from lorabench.report.section import Chapter, PagePart, References, Report, Section, SummaryPart

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lorabench.record.columns import CHANGE, COLUMNS, SETTINGS, Form
-from lorabench.record.schema import RunRecord
+from lorabench.records.columns import CHANGE, COLUMNS, SETTINGS, Form
+from lorabench.records.schema import RunRecord
 from lorabench.report.latex import LATEX_NAME, latex_text
 from lorabench.report.page_data import short
 from lorabench.report.picture import Picture

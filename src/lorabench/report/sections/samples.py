@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lorabench.record.schema import Sample
+from lorabench.records.schema import Sample
 from lorabench.report.picture import Picture
 from lorabench.report.section import PagePart, Report, Section
 

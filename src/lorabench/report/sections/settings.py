@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lorabench.analysis.findings import Candidate
-from lorabench.formatting import bits, span
+from lorabench.core.formatting import bits, span
 from lorabench.report.picture import BITS_TITLE, Kind, Panel, Picture, Series, interval_point
 from lorabench.report.section import Chapter, PagePart, References, Report, Section, SummaryPart
 from lorabench.report.summary_tables import axis_blocks

@@ -1,0 +1,177 @@
+"""Prints plans and catalogue rows for people."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from lorabench.core.formatting import duration, rough_size
+from lorabench.experiment.plan import Group, Part, Plan
+from lorabench.records.columns import COLUMNS
+from lorabench.records.measurements import MeasurementRequest
+
+MOST_LISTED_RUNS = 100
+"""Of a larger experiment each group is one line; `lorabench plan --json` has every run."""
+_SIZES = tuple(COLUMNS[key].short_title for key in ("trainable_parameters", "train_bytes", "train_tokens", "steps"))
+
+
+def print_plan(plan: Plan) -> None:
+    """Every run, grouped by base and corpus (of many runs the groups alone), then the parts, totals, what to know."""
+    console = wide_console()
+    if len(plan.runs) <= MOST_LISTED_RUNS:
+        for group in plan.groups:
+            _print_runs(console, group)
+    else:
+        _print_groups(console, plan)
+    if len(plan.groups) > 1:
+        for title, parts in (("model", plan.model_parts), ("corpus", plan.dataset_parts)):
+            _print_parts(console, title, parts)
+    console.print(
+        f"\n{len(plan.runs)} runs, about {duration(plan.estimated_seconds)}"
+        + (f" on {escape(plan.device.name)} ({plan.device})" if plan.device.is_gpu else _here_and_there(plan))
+        + (f"; {rough_size(plan.download_bytes)} to fetch" if plan.download_bytes else "")
+    )
+    for warning in plan.warnings:
+        console.print(f"note: {escape(warning)}")
+
+
+def _here_and_there(plan: Plan) -> str:
+    return f" on this machine, {duration(plan.estimated_gpu_seconds)} on one GPU like an A100"
+
+
+class RemainingWork(Protocol):
+    """The part of `pipeline.remaining.Remaining` that is printed."""
+
+    @property
+    def is_untouched(self) -> bool: ...
+    @property
+    def num_finished(self) -> int: ...
+    @property
+    def num_to_do(self) -> int: ...
+    @property
+    def num_to_retry(self) -> int: ...
+    @property
+    def to_measure(self) -> Mapping[str, MeasurementRequest]: ...
+    @property
+    def estimated_seconds(self) -> float: ...
+
+
+def print_remaining(remaining: RemainingWork, output_dir: Path) -> None:
+    """What the output folder holds of the plan, and how long the rest would take; nothing where it holds none of it."""
+    if remaining.is_untouched:
+        return
+    parts = [f"{_runs(remaining.num_finished)} finished"] if remaining.num_finished else []
+    if remaining.to_measure:
+        parts.append(
+            f"{_runs(len(remaining.to_measure))} finished and to be measured{_what(remaining.to_measure)}, "
+            "not trained again"
+        )
+    if remaining.num_to_retry:
+        parts.append(f"{_runs(remaining.num_to_retry)} did not complete (done again with --retry failed)")
+    parts.append(f"{_runs(remaining.num_to_do)} to do")
+    left = f": about {duration(remaining.estimated_seconds)}" if remaining.estimated_seconds else ""
+    wide_console().print(escape(f"in {output_dir}: {', '.join(parts)}{left}"), soft_wrap=True)
+
+
+def _what(to_measure: Mapping[str, MeasurementRequest]) -> str:
+    names = dict.fromkeys(name for request in to_measure.values() for name in request.also_on)
+    samples = ["samples"] if any(request.samples for request in to_measure.values()) else []
+    return f" ({', '.join([*(f'also on {name}' for name in names), *samples])})"
+
+
+def _runs(count: int) -> str:
+    return "1 run" if count == 1 else f"{count} runs"
+
+
+def _print_runs(console: Console, group: Group) -> None:
+    download = group.model.missing_bytes + group.dataset.missing_bytes
+    note = f"  (to fetch: {rough_size(download)})" if download else ""
+    console.print(f"\n[bold]{escape(group.model.name)}[/bold] on [bold]{escape(group.dataset.name)}[/bold]{note}")
+    table = _table("run id", *_SIZES, "time", "memory")
+    for run in group.runs:
+        table.add_row(
+            escape(run.run_id),
+            f"{run.trainable_parameters:,}",
+            rough_size(run.train_bytes),
+            f"{'' if run.tokens_are_exact else '≈ '}{run.train_tokens:,}",
+            f"{run.steps:,}",
+            duration(run.estimated_seconds),
+            rough_size(run.estimated_memory_bytes),
+        )
+    console.print(table)
+
+
+def _print_groups(console: Console, plan: Plan) -> None:
+    console.print(
+        "\nEach line is a group of runs on one base and one corpus; `lorabench plan --json` lists every run.\n"
+    )
+    table = _table("model", "corpus", "runs", *_SIZES, "time per run", "memory", left=2)
+    for group in plan.groups:
+        table.add_row(
+            escape(group.model.name),
+            escape(group.dataset.name),
+            str(len(group.runs)),
+            _span([run.trainable_parameters for run in group.runs], "{:,}".format),
+            _span([run.train_bytes for run in group.runs], rough_size),
+            _span([run.train_tokens for run in group.runs], "{:,}".format),
+            _span([run.steps for run in group.runs], "{:,}".format),
+            _span([run.estimated_seconds for run in group.runs], duration),
+            _span([run.estimated_memory_bytes for run in group.runs], rough_size),
+        )
+    console.print(table)
+
+
+def _print_parts(console: Console, title: str, parts: Sequence[Part]) -> None:
+    console.print()
+    table = _table(title, "runs", "time here", "on one GPU", "to fetch", "disk")
+    for part in parts:
+        table.add_row(
+            escape(part.name),
+            str(part.num_runs) if part.num_runs else "only scored",
+            duration(3600 * part.estimated_hours),
+            duration(3600 * part.estimated_gpu_hours),
+            rough_size(part.download_bytes),
+            rough_size(part.disk_bytes),
+        )
+    console.print(table)
+
+
+def _table(*columns: str, left: int = 1) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for position, column in enumerate(columns):
+        table.add_column(column, justify="left" if position < left else "right", overflow="fold")
+    return table
+
+
+def _span(values: Sequence[float], show: Callable[[Any], str]) -> str:
+    least, most = show(min(values)), show(max(values))
+    return least if least == most else f"{least} to {most}"
+
+
+def print_rows(rows: list[dict[str, Any]], columns: Sequence[str]) -> None:
+    """A table of the given columns."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in columns:
+        table.add_column(column.replace("_", " "), overflow="fold")
+    for row in rows:
+        table.add_row(*(_cell(column, row[column]) for column in columns))
+    wide_console().print(table)
+
+
+def wide_console() -> Console:
+    """A console as wide as its terminal; where there is none, wide enough that nothing is folded."""
+    console = Console()
+    return console if console.is_terminal else Console(width=240)
+
+
+def _cell(column: str, value: Any) -> str:
+    if value is None:
+        return ""
+    if column.endswith("_bytes"):
+        return rough_size(value)
+    return f"{value:,}" if isinstance(value, int) else escape(str(value))

@@ -1,0 +1,219 @@
+"""`lorabench show RUN_ID`: one run on one screen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from lorabench.analysis.lengths import by_length
+from lorabench.cli.views.text import clean, make_console, percent, sparkline, styled
+from lorabench.core.errors import DiskError
+from lorabench.core.formatting import bits, duration, number
+from lorabench.experiment.schema import RunSpec
+from lorabench.records.columns import SETTINGS
+from lorabench.records.schema import RunRecord, Scores, Status
+from lorabench.records.store import RecordStore
+
+MAX_CURVE_WIDTH = 60
+
+
+def show_run(record: RunRecord, store: RecordStore, console: Console | None = None) -> None:
+    """Print what a run was, how it went and what came out."""
+    console = console or make_console()
+    good = record.status in {Status.COMPLETED, Status.STOPPED_EARLY}
+    console.print(styled(record.run_id, "bold"), soft_wrap=True)
+    reason = f": {clean(record.status_reason)}" if record.status_reason else ""
+    console.print(
+        Text(f"{record.status.value.replace('_', ' ')}{reason}", style="green" if good else "red"), soft_wrap=True
+    )
+    _section(console, "What was run", _configuration(record))
+    _results(console, record)
+    _lengths(console, record, store)
+    _curve(console, record, store)
+    _section(console, "What it took", _cost(record))
+    _samples(console, record)
+    _section(console, "Where and when", _place(record, store))
+    for note in record.notes:
+        console.print(Text.assemble(("note: ", "yellow"), styled(note)), soft_wrap=True)
+
+
+def _section(console: Console, title: str, rows: Iterable[tuple[str, str | None]]) -> None:
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        if value is not None:
+            table.add_row(Text(name), styled(value))
+    if table.row_count:
+        console.print()
+        console.print(Text(title, style="bold"))
+        console.print(table)
+
+
+def _configuration(record: RunRecord) -> list[tuple[str, str | None]]:
+    adapter = "every weight"
+    if record.spec.adapter.method != "full":
+        adapter = (
+            f"{_settings(record.spec, 'adapter', 'method', 'target_modules')}, on {record.spec.adapter.target_modules}"
+        )
+    facts, budget = record.adapter, record.budget
+    return [
+        ("experiment", record.experiment),
+        ("question", record.question or None),
+        ("model", f"{record.spec.model} ({record.spec.model_revision})"),
+        ("corpus", f"{record.spec.dataset} ({record.spec.dataset_revision})"),
+        ("method", f"{record.spec.adapter.method}: {adapter}"),
+        ("training", _settings(record.spec, "training")),
+        ("evaluation", _settings(record.spec, "evaluation")),
+        ("seed", str(record.spec.seed)),
+        ("trainable", f"{facts.trainable_parameters:,} parameters in {facts.num_modules} modules" if facts else None),
+        (
+            "text",
+            f"{budget.train_bytes:,} bytes, {budget.train_tokens:,} tokens, {budget.steps:,} steps" if budget else None,
+        ),
+    ]
+
+
+def _settings(spec: RunSpec, section: str, *left_out: str) -> str:
+    """The settings of a section of the experiment file; what was not given is left out."""
+    shown = [(item.title, item.show(spec)) for item in SETTINGS if item.is_in(section) and item.key not in left_out]
+    return ", ".join(f"{title} {value}" for title, value in shown if value is not None)
+
+
+def _results(console: Console, record: RunRecord) -> None:
+    rows: list[tuple[str, Scores | None, Scores | None]] = [
+        ("validation", record.base_validation, record.validation),
+        ("test", record.base_test, record.test),
+        *((f"also on {drift.dataset}", drift.base, drift.adapted) for drift in record.drift),
+    ]
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("")
+    for name in ("base", "adapted", "change", "perplexity"):
+        table.add_column(name, justify="right")
+    for name, base, adapted in rows:
+        if adapted is None and base is None:
+            continue
+        change = (
+            percent(adapted.bits_per_byte / base.bits_per_byte - 1.0)
+            if adapted and base and base.bits_per_byte
+            else "–"
+        )
+        table.add_row(
+            styled(name),
+            Text(bits(base.bits_per_byte if base else None)),
+            Text(bits(adapted.bits_per_byte if adapted else None), style="bold"),
+            Text(change),
+            Text(number(adapted.perplexity if adapted else None)),
+        )
+    if table.row_count:
+        console.print()
+        console.print(Text("Bits per byte", style="bold"))
+        console.print(table)
+
+
+def _lengths(console: Console, record: RunRecord, store: RecordStore) -> None:
+    """Perplexity of validation by the length of documents, where their results are there."""
+    if record.validation is None:
+        return
+    try:
+        documents = store.documents(record, "validation", record.validation)
+    except DiskError as error:
+        _damage(console, error)
+        return
+    if documents is None:
+        return
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("")
+    for name in ("documents", "base", "adapted", "bits/byte", "change"):
+        table.add_column(name, justify="right")
+    for bucket in by_length(documents):
+        figure, base = bucket.scores.bits_per_byte, bucket.base
+        table.add_row(
+            Text(bucket.label),
+            Text(f"{bucket.scores.num_documents:,}"),
+            Text(number(base.perplexity if base else None)),
+            Text(number(bucket.scores.perplexity), style="bold"),
+            Text(bits(figure)),
+            Text(percent(figure / base.bits_per_byte - 1.0) if base and base.bits_per_byte else "–"),
+        )
+    console.print()
+    console.print(Text("Perplexity by length of document", style="bold"))
+    console.print(table)
+
+
+def _damage(console: Console, error: DiskError) -> None:
+    console.print(Text.assemble(("\nnote: ", "yellow"), styled(error)), soft_wrap=True)
+
+
+def _curve(console: Console, record: RunRecord, store: RecordStore) -> None:
+    try:
+        lines = store.metrics(record)
+    except DiskError as error:
+        _damage(console, error)
+        lines = []
+    losses = [
+        float(value)
+        for line in lines
+        if line.get("kind") == "step" and isinstance(value := line.get("loss"), int | float)
+    ]
+    figures = [(evaluation.step, evaluation.validation.bits_per_byte) for evaluation in record.evaluations]
+    width = max(8, min(MAX_CURVE_WIDTH, console.width - 40))
+    curve = f"{number(losses[0])} {sparkline(losses, width)} {number(losses[-1])}" if losses else None
+    validation = "  ".join(f"step {step:,}: {bits(figure)}" for step, figure in figures)
+    best, kept = record.best_validation, record.validation
+    _section(
+        console,
+        "Along the run",
+        [
+            ("training loss" if store.has_checked_metrics(record) else "training loss, unchecked", curve),
+            ("validation", validation or None),
+            ("best", f"step {best.step:,}: {bits(best.validation.bits_per_byte)}" if best else None),
+            ("kept", f"the last: {bits(kept.bits_per_byte)}" if kept else None),
+        ],
+    )
+
+
+def _cost(record: RunRecord) -> list[tuple[str, str | None]]:
+    speed, facts = record.speed, record.adapter
+    if speed is None:
+        return []
+    pace = f"{speed.tokens_per_second:,.0f} tokens/s" if speed.tokens_per_second is not None else speed.note
+    kept = facts.adapter_bytes if facts is not None else None
+    return [
+        ("training", f"{duration(speed.train_seconds)}, {pace}"),
+        ("evaluation", duration(speed.evaluation_seconds)),
+        ("in all", duration(speed.total_seconds)),
+        ("peak memory", f"{speed.peak_memory_bytes / 1e6:,.0f} MB"),
+        ("adapter", f"{number(kept / 1e6, 3)} MB" if kept is not None else None),
+        ("path", f"{facts.execution_path} {facts.execution_reason}".strip() if facts is not None else None),
+    ]
+
+
+def _samples(console: Console, record: RunRecord) -> None:
+    for sample in record.samples:
+        console.print()
+        console.print(Text.assemble(("Continuation of ", "bold"), styled(sample.document_hash[:12])))
+        for name, text in (
+            ("prompt", sample.prompt),
+            ("base", sample.base_continuation),
+            ("adapted", sample.continuation),
+        ):
+            if text is not None:
+                console.print(Text.assemble((f"{name:8}", "dim"), styled(text, max_length=400)))
+
+
+def _place(record: RunRecord, store: RecordStore) -> list[tuple[str, str | None]]:
+    environment = record.environment
+    commit = environment.git_commit and environment.git_commit[:12] + (" (changed)" if environment.git_dirty else "")
+    return [
+        ("device", f"{environment.num_devices} × {environment.device_name} ({environment.device})"),
+        ("machine", f"{environment.processor}, {environment.num_cores} cores, {environment.memory_bytes / 1e9:.0f} GB"),
+        ("lorabench", " ".join(part for part in (environment.lorabench_version, commit) if part)),
+        ("attempt", f"{record.attempt}, taken up again {record.num_resumed} times" if record.num_resumed else None),
+        ("time", f"{record.started_at} to {record.finished_at or '…'}"),
+        ("command", environment.command),
+        ("folder", str(store.run_dir(record.run_id))),
+    ]

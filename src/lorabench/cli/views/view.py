@@ -1,0 +1,247 @@
+"""Progress while an experiment runs: a live view on a terminal, plain lines everywhere else."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Self, TextIO
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from lorabench.cli.views.live import live_lines
+from lorabench.cli.views.state import State
+from lorabench.cli.views.text import clean, make_console, percent, styled
+from lorabench.core.formatting import bits, duration, number
+from lorabench.records.schema import RunRecord, Status
+
+PLAIN_SECONDS = 10.0
+"""Between two plain lines of one phase."""
+REFRESHES_PER_SECOND = 4
+
+
+class Phase:
+    """A stretch of work that a view shows."""
+
+    def __init__(self, view: ProgressView) -> None:
+        self._view = view
+
+    def advance(self, amount: float = 1.0, **fields: object) -> None:
+        """`amount` more is done; `fields` are shown beside it."""
+        self._view.advance(amount, **fields)
+
+
+class ProgressView:
+    """What the pipeline tells its user. Every method may be called from any thread and costs microseconds."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.state = State()
+        self._lock = threading.RLock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    def plan(
+        self,
+        total_runs: int,
+        skipped: int,
+        expected_seconds: Mapping[str, float] | None = None,
+        failed_before: int = 0,
+    ) -> None:
+        """`total_runs` runs were asked for; `skipped` of them are not done now: done before, but for `failed_before`.
+
+        `expected_seconds` of those to do now, by run id, make the first estimates of the remaining time better.
+        """
+        with self._lock:
+            self.state.num_runs, self.state.num_skipped = total_runs - skipped, skipped
+            self.state.clock.plan(self.state.num_runs, expected_seconds)
+        done_before = skipped - failed_before
+        skipping = f", {done_before} done before and skipped" if done_before else ""
+        if failed_before:
+            skipping += f", {failed_before} failed before and skipped (--retry failed tries them again)"
+        runs = "1 run" if total_runs == 1 else f"{total_runs} runs"
+        self.message(f"{runs}{skipping}, {total_runs - skipped} to do")
+
+    def start_run(self, run_id: str, index: int, steps: int = 0) -> None:
+        """The `index`-th run (from 1) of those to do now begins; it will take `steps` steps."""
+        with self._lock:
+            self.state.run_id, self.state.run_index, self.state.share_trained = run_id, index, 0.0
+            self.state.num_runs = max(self.state.num_runs, index)
+            self.state.clock.start_run(run_id, steps, time.monotonic())
+        self.phase("starting")
+
+    def phase(self, name: str, total: float | None = None, unit: str = "") -> Phase:
+        """What is done now, and how much of it there is."""
+        with self._lock:
+            state = self.state
+            state.phase, state.total, state.unit, state.done, state.fields = name, total, unit, 0.0, {}
+            self._phase_changed()
+        return Phase(self)
+
+    def advance(self, amount: float, **fields: object) -> None:
+        """`amount` more of the current phase is done."""
+        with self._lock:
+            self.state.done += amount
+            self.state.fields = {name: str(value) for name, value in fields.items()} or self.state.fields
+            self._moved()
+
+    def step(self, step: int, total: int, loss: float, tokens_per_second: float) -> None:
+        """A training step is done."""
+        with self._lock:
+            if self.state.phase != "training":
+                self.phase("training", total, "steps")
+            state = self.state
+            state.done, state.total, state.unit = step, total, "steps"
+            state.share_trained = step / total
+            state.fields = {"loss": number(loss), "tokens/s": f"{tokens_per_second:,.0f}"}
+            state.clock.step(step, total, time.monotonic())
+            self._moved()
+
+    def progress(self, description: str, done: float, total: float | None) -> None:
+        """See Progress: for downloads, builders and scorers."""
+        with self._lock:
+            if self.state.phase != description:
+                self.phase(description, total)
+            self.state.done, self.state.total = done, total
+            self._moved()
+
+    def finish_run(self, record: RunRecord) -> None:
+        """The run is over, however it ended."""
+        with self._lock:
+            self.state.clock.finish_run(time.monotonic())
+            self.state.num_done += 1
+            self.state.run_id, self.state.phase, self.state.fields = None, "", {}
+            self.state.total = None
+        self._print(finished_line(record))
+
+    def message(self, text: str) -> None:
+        """One sentence that stays on the screen."""
+        self._print(styled(text))
+
+    def remaining(self) -> str:
+        """`about 4 min left`, or nothing where nothing is known yet or the end is a matter of moments."""
+        seconds = self.state.clock.remaining_seconds(time.monotonic())
+        return "" if seconds is None or seconds < 1.0 else f"about {duration(seconds)} left"
+
+    def _print(self, line: Text) -> None:
+        """Never under the lock: a live console draws in a thread of its own, which asks for that lock."""
+        with contextlib.suppress(OSError, ValueError):
+            self.console.print(line, soft_wrap=True)
+
+    def _phase_changed(self) -> None:
+        """The phase is another one."""
+
+    def _moved(self) -> None:
+        """The phase went on."""
+
+
+class PlainView(ProgressView):
+    """One line per phase, one about every ten seconds of a phase, and one per finished run."""
+
+    def __init__(
+        self, console: Console, seconds: float = PLAIN_SECONDS, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        super().__init__(console)
+        self._seconds = seconds
+        self._now = now
+        self._said_at = now()
+        self._said: tuple[str | None, str] | None = None
+
+    def _phase_changed(self) -> None:
+        """A line for a phase that this run has not been in just before; short returns to training say nothing."""
+        key = (self.state.run_id, self.state.phase)
+        if key == self._said or (self.state.phase in {"training", "validation"} and self._is_within_training()):
+            return
+        self._say()
+
+    def _moved(self) -> None:
+        if self._now() - self._said_at >= self._seconds:
+            self._say()
+
+    def _is_within_training(self) -> bool:
+        return self._said is not None and self._said[0] == self.state.run_id and self._said[1] == "training"
+
+    def _say(self) -> None:
+        state = self.state
+        self._said, self._said_at = (state.run_id, state.phase), self._now()
+        parts = [f"run {state.run_index} of {state.num_runs}"] if state.run_id is not None else []
+        if state.run_id is not None and state.phase == "starting":
+            parts.append(clean(state.run_id))
+        else:
+            parts.append(clean(state.phase))
+            parts += [how_far(state.done, state.total, state.unit)] if state.total else []
+            parts += [f"{clean(name)} {clean(value)}" for name, value in state.fields.items()]
+            parts += [self.remaining()] if state.run_id is not None else []
+        self._print(Text(", ".join(part for part in parts if part)))
+
+
+class LiveView(ProgressView):
+    """A few lines at the bottom of a terminal that keep themselves up to date; finished runs scroll away above."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self._live = Live(
+            get_renderable=self._render, console=console, refresh_per_second=REFRESHES_PER_SECOND, transient=True
+        )
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.stop()
+
+    def _render(self) -> Text:
+        with self._lock:
+            return live_lines(self.state, self.remaining(), self.console.width)
+
+
+def how_far(done: float, total: float | None, unit: str) -> str:
+    """`34/180 steps`, or a share where the unit has no name."""
+    if not total or not done:
+        return f"{done:,.0f} {unit}".rstrip() if done else ""
+    return f"{done:,.0f}/{total:,.0f} {unit}" if unit else f"{min(1.0, done / total):.0%}"
+
+
+def finished_line(record: RunRecord) -> Text:
+    """How a run ended, in one line."""
+    good = record.status in {Status.COMPLETED, Status.STOPPED_EARLY}
+    line = Text.assemble(
+        ("✓ " if good else "✗ ", "green" if good else "red"), styled(record.run_id, "bold" if good else "red")
+    )
+    if record.status is not Status.COMPLETED:
+        line.append(f"  {record.status.value.replace('_', ' ')}", "yellow" if good else "red")
+        if record.status_reason:
+            line.append(f": {clean(record.status_reason, 300)}")
+    if record.validation is not None:
+        figure = record.validation.bits_per_byte
+        line.append(f"  {bits(figure)} bits/byte")
+        if record.base_validation is not None:
+            line.append(f" ({percent(figure / record.base_validation.bits_per_byte - 1.0)} against the base)")
+    if record.speed is not None:
+        if record.speed.tokens_per_second is not None:
+            line.append(f"  {record.speed.tokens_per_second:,.0f} tokens/s", "dim")
+        line.append(f"  {duration(record.speed.total_seconds)}", "dim")
+    return line
+
+
+def make_view(target: Console | TextIO | None = None, *, plain: bool | None = None) -> ProgressView:
+    """The view that suits `target` (default: standard error): live on a terminal, plain lines elsewhere."""
+    import sys
+
+    console = target if isinstance(target, Console) else make_console(sys.stderr if target is None else target)
+    if plain is None:
+        plain = not console.is_terminal or console.is_dumb_terminal
+    return PlainView(console) if plain else LiveView(console)

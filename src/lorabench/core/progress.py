@@ -1,0 +1,12 @@
+"""How long work reports how far it is, to whoever shows it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """Called with what is being done, how much of it is done, and how much there is in all (None: unknown)."""
+
+    def __call__(self, description: str, done: float, total: float | None, /) -> None:
+        """Costs microseconds, and may be called from any thread."""

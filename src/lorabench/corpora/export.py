@@ -1,0 +1,44 @@
+"""Writes a split's documents to a file, so that other programs can be run on exactly the same text."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from lorabench.core.errors import InputError
+from lorabench.core.progress import Progress
+from lorabench.core.storage import write_atomically
+from lorabench.corpora.documents import check_split, load_corpus
+from lorabench.experiment.schema import TrainingSettings
+from lorabench.tokens.budget import take_budget
+
+
+def export_split(
+    name_or_path: str,
+    split: str,
+    output: Path,
+    *,
+    max_bytes: int | None = None,
+    text_field: str = "text",
+    progress: Progress | None = None,
+) -> int:
+    """Write `{"text": ..., "hash": ...}` lines; returns how many. `max_bytes`: only what such a budget would take.
+
+    Of a hub corpus the documents are those of an experiment whose train_bytes is the larger of `max_bytes` and the
+    default. Raises InputError, DownloadError or DiskError.
+    """
+    check_split(split)
+    if output.suffix.lower() != ".jsonl":
+        raise InputError(f"output: {output} should end in .jsonl, which is what is written")
+    default_bytes = TrainingSettings().train_bytes
+    corpus = load_corpus(
+        name_or_path, max_train_bytes=max(default_bytes, max_bytes or 0), text_field=text_field, progress=progress
+    )
+    documents = corpus.splits[split]
+    if max_bytes is not None:
+        documents = take_budget(documents, max_bytes)
+    lines = [
+        json.dumps({"text": document.text, "hash": document.hash}, ensure_ascii=False) + "\n" for document in documents
+    ]
+    write_atomically(output, "".join(lines).encode("utf-8"))
+    return len(documents)

@@ -1,0 +1,60 @@
+"""Reads the text that one model is scored on: the whole of a file, or one split of a corpus."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lorabench.core.errors import InputError
+from lorabench.core.home import user_path
+from lorabench.core.progress import Progress
+from lorabench.corpora.documents import Document, check_split, load_corpus
+from lorabench.corpora.sources.local import read_local_documents
+from lorabench.experiment.references import parts_of
+from lorabench.experiment.schema import CorpusReference, TrainingSettings, build_reference
+from lorabench.tokens.budget import take_budget
+
+WHOLE_FILE = "all of the file"
+
+
+@dataclass(frozen=True)
+class ScoredText:
+    """Documents, and what they are for whoever reads the figures."""
+
+    documents: list[Document]
+    split: str
+    """`train`, `validation` or `test` of a corpus; `WHOLE_FILE` for every document of a file as it is."""
+    revision: str | None
+    """Of the corpus; None for a whole file."""
+
+
+def read_scored_text(
+    data: str | os.PathLike[str] | Mapping[str, Any] | CorpusReference,
+    *,
+    split: str | None = None,
+    max_bytes: int | None = None,
+    text_field: str = "text",
+    progress: Progress | None = None,
+) -> ScoredText:
+    """Read what an entry of `datasets` names: a catalogue name, a path, or a mapping of its parts.
+
+    A file is taken whole, as it is, unless a split is asked for; of a catalogue corpus the default is validation.
+    `max_bytes`: only what an experiment's budget of so many bytes would take. Raises InputError, DownloadError or
+    DiskError.
+    """
+    if split is not None:
+        check_split(split)
+    if max_bytes is not None and max_bytes < 1:
+        raise InputError(f"max_bytes: {max_bytes} is not accepted; at least one byte of text")
+    parts = parts_of(build_reference(data, "data") if isinstance(data, Mapping) else data)
+    if parts.path is not None and split is None:
+        documents, split, revision = read_local_documents(user_path(parts.path), text_field), WHOLE_FILE, None
+    else:
+        split = split or "validation"
+        corpus = load_corpus(
+            parts, max_train_bytes=TrainingSettings().train_bytes, text_field=text_field, progress=progress
+        )
+        documents, revision = corpus.splits[split], corpus.revision
+    return ScoredText(documents if max_bytes is None else take_budget(documents, max_bytes), split, revision)

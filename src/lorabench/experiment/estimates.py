@@ -1,0 +1,269 @@
+"""Estimates time and memory of a run from shapes and from how fast this machine is. Imports no torch.
+
+Work is counted in multiply-adds of the matrix products. Their speed is what runs of the same model and precision were
+seen to reach on this machine; before there was one, a share of what a short probe with numpy reaches, and a fixed time
+per layer for what is not a product. Both are kept in the cache, per machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from lorabench.core.device import Device
+from lorabench.core.machine import memory_bytes, num_cores, processor_name
+from lorabench.core.storage import cache_root, recall, remember
+from lorabench.experiment.identity import loading_name
+from lorabench.experiment.schema import AdapterSettings
+
+START_SECONDS = 3.0
+"""Per experiment: importing the libraries, writing the report."""
+FIXED_SECONDS = 0.6
+"""Per run: attaching, saving, writing the record."""
+SAMPLE_SECONDS_PER_LAYER = 0.03
+"""Writing the sample continuations with the base and with the adapter, on a processor."""
+SHARE_OF_PROBE = {"training": 0.75, "evaluation": 0.85}
+"""What runs were seen to reach of the probe's speed, where products are large."""
+LAYER_SECONDS = {"training": 0.0025, "evaluation": 0.0008}
+"""Per layer and micro-batch on a processor: passes and calls whose time does not depend on the width."""
+ASSUMED_GPU_RATE = 25e12
+"""Multiply-adds per second of a GPU where nothing was measured yet: a third of an A100's peak."""
+FULL_SPEED_GPU_WIDTH = 2048
+"""Narrower models reach less of a GPU's rate: with the square root of their width."""
+ASSUMED_BF16_GAIN = {"cpu": 3.0, "gpu": 2.0}
+REFERENCE_SLOWDOWN = {"bf16": 2.5, "fp32": 1.6}
+"""PEFT's and Transformers' own computation, next to the fast path."""
+PROBE_SIZE = 768
+NUM_PROBES = 6
+PROBE_LIFE_SECONDS = 3600.0
+"""A machine that was busy with something else is probed again."""
+PROCESS_BYTES = 620_000_000
+"""Python and the libraries themselves."""
+REFERENCE_KEPT = 4.0
+"""Activations that PEFT and Transformers keep, next to the fast path."""
+REFERENCE_SCORES = 3
+"""Squares of attention scores that they hold per head, over all tokens that are computed at once."""
+HEAD_WIDTH = 64
+"""Of most models."""
+EVALUATION_TOKENS = 2048
+"""Scored at once."""
+LOGIT_TOKENS = 256
+"""Whose logits are held at once."""
+
+
+class PlannedShape(Protocol):
+    """What is known of a model before it is loaded."""
+
+    @property
+    def linears(self) -> Mapping[str, tuple[int, int]]: ...
+    @property
+    def num_parameters(self) -> int: ...
+    @property
+    def num_layers(self) -> int: ...
+    @property
+    def hidden_size(self) -> int: ...
+    @property
+    def vocabulary_size(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What a run would compute. Tokens are counted over all epochs and all evaluations."""
+
+    context_length: int
+    precision: str
+    evaluation_tokens: int
+    train_tokens: int = 0
+    adapter: AdapterSettings | None = None
+    target_modules: Sequence[str] = ()
+    rows_at_once: int = 1
+    writes_samples: bool = False
+    quantization: str = "none"
+
+    @property
+    def is_fast(self) -> bool:
+        """Whether the fast path covers it."""
+        return self.adapter is None or self.adapter.method not in ("dora", "full")
+
+    @property
+    def slowdown(self) -> float:
+        """Next to the fast path."""
+        return 1.0 if self.is_fast else REFERENCE_SLOWDOWN[self.precision]
+
+    @property
+    def training_window(self) -> int:
+        """Tokens whose causal attention costs as much: the reference path masks what is computed at once."""
+        return self.context_length * (1 if self.is_fast else self.rows_at_once)
+
+    @property
+    def evaluation_window(self) -> int:
+        """The same for evaluation."""
+        return self.context_length if self.is_fast else EVALUATION_TOKENS
+
+    @classmethod
+    def evaluation_only(cls, *, num_tokens: int, context_length: int, precision: str) -> Workload:
+        """Scoring the base."""
+        return cls(context_length=context_length, precision=precision, evaluation_tokens=num_tokens)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Wall-clock seconds and peak bytes."""
+
+    seconds: float
+    memory_bytes: int
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Multiply-adds per second, and what comes on top of them."""
+
+    training: float
+    evaluation: float
+    training_layer_seconds: float = 0.0
+    evaluation_layer_seconds: float = 0.0
+
+
+def forward_multiply_adds(shape: PlannedShape, window: int) -> float:
+    """Per token: linear layers, output head, attention over half the window on average."""
+    linear = sum(inputs * outputs for inputs, outputs in shape.linears.values())
+    head = shape.hidden_size * shape.vocabulary_size
+    attention = shape.num_layers * shape.hidden_size * window
+    return float(linear + head + attention)
+
+
+def training_multiply_adds(shape: PlannedShape, workload: Workload) -> float:
+    """Per token, forward and backward: the frozen weights need input gradients only, adapters both."""
+    forward = forward_multiply_adds(shape, workload.training_window)
+    if workload.adapter is None or workload.adapter.method == "full":
+        return 3.0 * forward
+    rank = workload.adapter.rank
+    adapters = sum(rank * sum(shape.linears[path]) for path in workload.target_modules)
+    return 2.0 * forward + 3.0 * adapters
+
+
+def estimate_run(shape: PlannedShape, workload: Workload, device: Device) -> Estimate:
+    """Seconds and peak bytes of a run on `device`, or of scoring the base when nothing is trained."""
+    seconds = _seconds(shape, workload, _rates(shape, workload, device))
+    return Estimate(seconds, _memory(shape, workload))
+
+
+def estimate_gpu_seconds(shape: PlannedShape, workload: Workload, device: Device) -> float:
+    """Seconds that the work would take on `device` if it is a GPU, or else on one like an A100, in bfloat16."""
+    if device.is_gpu:
+        return estimate_run(shape, workload, device).seconds
+    return _seconds(shape, workload, _gpu_rates(shape, replace(workload, precision="bf16")))
+
+
+def _seconds(shape: PlannedShape, workload: Workload, rates: Rates) -> float:
+    per_token = forward_multiply_adds(shape, workload.evaluation_window) / rates.evaluation
+    per_token += rates.evaluation_layer_seconds * shape.num_layers / EVALUATION_TOKENS
+    seconds = workload.evaluation_tokens * per_token
+    seconds += SAMPLE_SECONDS_PER_LAYER * shape.num_layers if workload.writes_samples else 0.0
+    if workload.train_tokens:
+        seconds += FIXED_SECONDS
+        per_token = training_multiply_adds(shape, workload) / rates.training
+        per_token += rates.training_layer_seconds * shape.num_layers / (workload.rows_at_once * workload.context_length)
+        seconds += workload.train_tokens * per_token
+    return seconds
+
+
+def _memory(shape: PlannedShape, workload: Workload) -> int:
+    width = 2 if workload.precision == "bf16" else 4
+    base = PROCESS_BYTES + shape.num_parameters * width
+    if workload.adapter is None:
+        return base
+    tokens = workload.rows_at_once * workload.context_length
+    outputs = sum(outputs for _, outputs in shape.linears.values()) + shape.num_layers * shape.hidden_size
+    training = tokens * width * outputs + min(tokens, LOGIT_TOKENS) * shape.vocabulary_size * width
+    evaluation = 0
+    if not workload.is_fast:
+        square = REFERENCE_SCORES * max(1, shape.hidden_size // HEAD_WIDTH)
+        training = round(REFERENCE_KEPT * training) + square * shape.num_layers * width * tokens**2
+        evaluation = square * 4 * EVALUATION_TOKENS**2
+    if workload.adapter.method == "full":  # float32 weights, gradients, two moments, and the base to go back to
+        return base + 16 * shape.num_parameters + max(training, evaluation)
+    trainable = workload.adapter.rank * sum(sum(shape.linears[path]) for path in workload.target_modules)
+    copied = shape.num_parameters * width if workload.adapter.method == "pissa" else 0
+    return base + copied + 16 * trainable + max(training, evaluation)
+
+
+def _rates(shape: PlannedShape, workload: Workload, device: Device) -> Rates:
+    measured = _read_calibration(device).get(_key(shape, workload))
+    if measured is not None:
+        return Rates(float(measured["training"]), float(measured["evaluation"]))
+    if device.is_gpu:
+        return _gpu_rates(shape, workload)
+    rate = _probed_rate(device) / workload.slowdown
+    if workload.precision == "bf16" and device.supports_bf16:
+        rate *= ASSUMED_BF16_GAIN["cpu"]
+    return Rates(
+        rate * SHARE_OF_PROBE["training"],
+        rate * SHARE_OF_PROBE["evaluation"],
+        LAYER_SECONDS["training"] * workload.slowdown,
+        LAYER_SECONDS["evaluation"] * workload.slowdown,
+    )
+
+
+def _gpu_rates(shape: PlannedShape, workload: Workload) -> Rates:
+    rate = ASSUMED_GPU_RATE * (ASSUMED_BF16_GAIN["gpu"] if workload.precision == "bf16" else 1.0)
+    rate *= min(1.0, (shape.hidden_size / FULL_SPEED_GPU_WIDTH) ** 0.5) / workload.slowdown
+    return Rates(rate, rate)
+
+
+def _probed_rate(device: Device) -> float:
+    """Multiply-adds per second of float32 products: measured on this machine (some 50 ms) and kept for an hour."""
+    calibration = _read_calibration(device)
+    kept = calibration.get("probe")
+    if isinstance(kept, dict) and 0 <= time.time() - kept["at"] < PROBE_LIFE_SECONDS:
+        return float(kept["rate"])
+    import numpy as np
+
+    left = np.full((PROBE_SIZE, PROBE_SIZE), 0.5, dtype=np.float32)
+    right = left.copy()
+    seconds = []
+    for _ in range(NUM_PROBES):
+        started = time.perf_counter()
+        left @ right
+        seconds.append(time.perf_counter() - started)
+    rate = PROBE_SIZE**3 / min(seconds)
+    remember(_calibration_path(device), {**calibration, "probe": {"rate": rate, "at": time.time()}})
+    return rate
+
+
+def remember_speed(
+    shape: PlannedShape,
+    workload: Workload,
+    train_tokens_per_second: float | None,
+    evaluation_tokens_per_second: float | None,
+    device: Device,
+) -> None:
+    """Keep how fast a finished run was, for later plans on this device; a run too short to tell changes nothing."""
+    if train_tokens_per_second is None or evaluation_tokens_per_second is None:
+        return
+    calibration = _read_calibration(device)
+    calibration[_key(shape, workload)] = {
+        "training": train_tokens_per_second * training_multiply_adds(shape, workload),
+        "evaluation": evaluation_tokens_per_second * forward_multiply_adds(shape, workload.evaluation_window),
+    }
+    remember(_calibration_path(device), calibration)
+
+
+def _key(shape: PlannedShape, workload: Workload) -> str:
+    path = "" if workload.is_fast else "-reference"
+    loading = loading_name(workload.precision, workload.quantization)
+    return f"{shape.num_layers}x{shape.hidden_size}-{shape.num_parameters}-{loading}{path}"
+
+
+def _calibration_path(device: Device) -> Any:
+    gpu = f"{device.type} {device.name}" if device.is_gpu else "0"
+    machine = f"{processor_name()}|{num_cores()}|{memory_bytes() >> 30}|{gpu}"
+    return cache_root() / "calibration" / f"{hashlib.sha256(machine.encode()).hexdigest()[:16]}.json"
+
+
+def _read_calibration(device: Device) -> dict[str, Any]:
+    values = recall(_calibration_path(device))
+    return values if isinstance(values, dict) else {}

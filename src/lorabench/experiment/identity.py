@@ -1,0 +1,169 @@
+"""What a run *is*: a hash of its scientific configuration and of the pinned things it uses, apart from where it runs.
+
+Two runs with one id would measure the same thing; a canonical form that refuses what it cannot write keeps it so. Only
+what differs from the defaults is hashed, so that a setting that is added later renames no run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from lorabench.experiment.schema import AdapterSettings, Frozen, RunSpec
+
+SCIENCE_VERSION = 1
+"""Raised when the meaning of a number changes (protocol, packing, initialisation): old runs are then other runs."""
+
+LEFT_OUT: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "adapter": {"method": "lora", "rank": 16, "alpha": "2r", "dropout": 0.0, "target_modules": "all-linear"},
+        "training": {
+            "learning_rate": 3e-4,
+            "batch_size": 16,
+            "micro_batch_size": None,
+            "context_length": 512,
+            "train_bytes": 2_000_000,
+            "epochs": 1,
+            "schedule": "cosine",
+            "warmup_ratio": 0.05,
+            "weight_decay": 0.0,
+            "max_grad_norm": 1.0,
+        },
+        "evaluation": {"validation_bytes": 200_000, "test_bytes": 200_000, "times": 4, "stride": None},
+        "": {"quantization": "none"},
+    }
+)
+"""By section of the specification: the value of each setting that is left out of the hash. Never edit a value.
+
+They are the defaults of the day on which a setting appeared, and stay what they are when a default is changed in
+`experiment.schema`: a run of the new default is then written out, and one of the old default keeps its id. So a changed
+default renames no run, gives no two different runs one id, and asks for no new SCIENCE_VERSION. A new setting is added
+here with the value that means what was done before it existed; a test refuses a setting that is not. What is not here
+is left out while it has its default in `lorabench.experiment.schema`. `training.precision` is never left out.
+"""
+_ALWAYS_HASHED = frozenset({("training", "precision")})
+_UNUSED_BY_FULL = ("rank", "alpha", "dropout", "target_modules")
+
+
+@dataclass(frozen=True)
+class BaseVariant:
+    """Which base, and how it is loaded: part of every key by which a loaded base or its scores are found again."""
+
+    model: str
+    """The name, which means one revision within an experiment."""
+    revision: str
+    precision: str
+    quantization: str = "none"
+
+    @classmethod
+    def of(cls, spec: RunSpec) -> BaseVariant:
+        """The base that a run starts from."""
+        return cls(spec.model, spec.model_revision, spec.training.precision, spec.quantization)
+
+    @property
+    def loading(self) -> str:
+        """How it is loaded, whichever base it is: `bf16`, or `bf16-nf4` where it is quantised."""
+        return loading_name(self.precision, self.quantization)
+
+
+def loading_name(precision: str, quantization: str) -> str:
+    """Precision and quantisation in one word, for keys that do not name the model."""
+    return precision if quantization == "none" else f"{precision}-{quantization}"
+
+
+def canonical(value: Any) -> str:
+    """Write plain values as JSON in one way only. Raises TypeError for anything else, ValueError for NaN."""
+    return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"{value} has no canonical form")
+        return int(value) if value.is_integer() and abs(value) < 2**53 else value
+    if isinstance(value, Frozen):
+        return {key: _plain(getattr(value, key)) for key in type(value).model_fields}
+    if isinstance(value, Mapping):
+        if not all(isinstance(key, str) for key in value):
+            raise TypeError("only text can be a key in a canonical form")
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    raise TypeError(f"{type(value).__name__} has no canonical form")
+
+
+def fingerprint(value: Any) -> str:
+    """SHA-256 (hex) of the canonical form."""
+    return hashlib.sha256(canonical(value).encode("ascii")).hexdigest()
+
+
+def run_id(spec: RunSpec) -> str:
+    """A readable name and ten hex digits of the fingerprint; safe as a file name.
+
+    The spec must be resolved: revisions known, precision chosen.
+    """
+    if spec.training.precision == "auto":
+        raise ValueError("the precision must be chosen before a run has an identity")
+    digest = fingerprint({"science": SCIENCE_VERSION, "spec": meaning_of(spec)})[:10]
+    adapter, training = spec.adapter, spec.training
+    rank = "" if adapter.method == "full" else f"-r{adapter.rank}"
+    readable = f"{spec.model}_{spec.dataset}_{adapter.method}{rank}-lr{training.learning_rate:g}-s{spec.seed}"
+    return f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', readable).strip('.-')[:120]}_{digest}"
+
+
+def meaning_of(spec: RunSpec) -> dict[str, Any]:
+    """What of a specification differs from `LEFT_OUT`, each thing that is meant written in one way.
+
+    `full` trains every weight, so that rank, alpha, dropout and target modules mean nothing; an alpha of `2r` and its
+    number are one; modules are a set; a stride of a whole window is none; a micro-batch is at most the batch.
+    """
+    values = _differing(spec, "")
+    training, evaluation = values.get("training", {}), values.get("evaluation", {})
+    values["adapter"] = _adapter_meaning(spec.adapter, values.get("adapter", {}))
+    if spec.training.micro_batch_size is not None:
+        training["micro_batch_size"] = min(spec.training.micro_batch_size, spec.training.batch_size)
+    if spec.evaluation.stride is not None and spec.evaluation.stride >= spec.training.context_length:
+        del evaluation["stride"]
+    return {name: value for name, value in values.items() if value != {}}
+
+
+def configuration_of(spec: RunSpec) -> str:
+    """A fingerprint of all that is trained but the seed: runs that share it are repetitions of one configuration."""
+    values = meaning_of(spec)
+    return fingerprint({name: value for name, value in values.items() if name not in ("seed", "evaluation")})
+
+
+def _adapter_meaning(settings: AdapterSettings, values: dict[str, Any]) -> dict[str, Any]:
+    if settings.method == "full":
+        return {name: value for name, value in values.items() if name not in _UNUSED_BY_FULL}
+    values["alpha"] = settings.alpha_value
+    if settings.alpha_value == 2 * settings.rank:
+        del values["alpha"]
+    if "target_modules" in values:
+        values["target_modules"] = sorted(set(settings.target_modules.split(",")))
+    return values
+
+
+def _differing(settings: Frozen, section: str) -> dict[str, Any]:
+    """The settings of a section (and of those within it) whose value is not the one that is left out."""
+    found = {}
+    for name, field in type(settings).model_fields.items():
+        value = getattr(settings, name)
+        if isinstance(value, Frozen):
+            if inner := _differing(value, name):
+                found[name] = inner
+            continue
+        left_out = LEFT_OUT.get(section, {})
+        known = name in left_out or not field.is_required()
+        default = left_out[name] if name in left_out else field.get_default(call_default_factory=True)
+        if (section, name) in _ALWAYS_HASHED or not known or canonical(value) != canonical(default):
+            found[name] = value
+    return found

@@ -1,0 +1,424 @@
+"""The experiment file: one question, in one YAML of at most 40 lines, checked completely before anything runs.
+
+A list under `adapter` or `training` is an axis: the experiment runs every combination. Everything else about the file
+is strict: an unknown key, an impossible value or a wrong type is refused with one sentence that names them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from lorabench.core.errors import ConfigError, near_matches
+from lorabench.core.plain_yaml import MAX_FILE_BYTES, parse_yaml, show_key, show_value
+from lorabench.core.revisions import safe_name
+
+Method = Literal["lora", "rslora", "dora", "pissa", "full"]
+Precision = Literal["auto", "fp32", "bf16"]
+Schedule = Literal["cosine", "linear", "constant"]
+
+MAX_RUNS = 10_000
+MAX_REFERENCE = 1000
+_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}"
+_ALPHA = re.compile(r"(\d{1,6}(?:\.\d{1,6})?)\s*r")
+
+
+class Frozen(BaseModel):
+    """A value that never changes and refuses keys that it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+
+def _check_alpha(value: str | float) -> str | float:
+    if isinstance(value, str):
+        if not _ALPHA.fullmatch(value):
+            raise ValueError("should be a positive number or a multiple of the rank such as 2r")
+        return value.replace(" ", "")
+    if not 0 < value <= 1e6:
+        raise ValueError("should be a positive number or a multiple of the rank such as 2r")
+    return float(value)
+
+
+def _check_modules(value: str) -> str:
+    names = [name.strip() for name in value.split(",")]
+    if not all(re.fullmatch(r"[A-Za-z0-9_.-]{1,100}", name) for name in names):
+        raise ValueError("should be all-linear, attention, mlp, or module names separated by commas")
+    return ",".join(names)
+
+
+def _check_text_size(value: str) -> str:
+    if any(ord(character) < 32 for character in value):
+        raise ValueError("should hold no control characters")
+    return value
+
+
+def _check_reference(value: str) -> str:
+    if not 1 <= len(value) <= MAX_REFERENCE:
+        raise ValueError(f"should have 1 to {MAX_REFERENCE} characters")
+    return _check_text_size(value)
+
+
+Alpha = Annotated[str | float, AfterValidator(_check_alpha)]
+Modules = Annotated[str, Field(max_length=2000), AfterValidator(_check_modules)]
+Reference = Annotated[str, Field(min_length=1, max_length=MAX_REFERENCE), AfterValidator(_check_text_size)]
+PositiveInt = Annotated[int, Field(ge=1, le=10**12)]
+
+
+class CorpusReference(Frozen):
+    """A corpus by its parts: an entry of `datasets` or `also_on` that is a mapping."""
+
+    name: str | None = None
+    """Of a catalogue corpus; with a path, what that file is called in place of its own name."""
+    path: str | None = None
+    near_duplicates: Literal["remove", "keep"] = "remove"
+    """What is done with near copies of another split's documents; kept ones are counted and told of."""
+
+    def __str__(self) -> str:
+        return str(self.path or self.name)
+
+
+def _check_corpus(value: Any, info: ValidationInfo) -> str | CorpusReference:
+    if isinstance(value, CorpusReference):
+        return value
+    if isinstance(value, Mapping):
+        return build_reference(value, "evaluation.also_on" if info.field_name == "also_on" else str(info.field_name))
+    if not isinstance(value, str):
+        raise ValueError("should be a name, a path, or a mapping with name or path")
+    return _check_reference(value)
+
+
+def build_reference(values: Mapping[Any, Any], where: str) -> CorpusReference:
+    """Check a corpus given as a mapping; `where` is its key, for messages. Raises ConfigError."""
+    for key in values:
+        if key not in CorpusReference.model_fields:
+            _refuse_key(where, key, CorpusReference)
+    try:
+        parts = CorpusReference(**values)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        key = f"{where}.{problem['loc'][0]}"
+        raise ConfigError(f"{key}: {show_value(problem['input'])} is not accepted; {_tidy(problem['msg'])}") from None
+    if parts.name is None and parts.path is None:
+        raise ConfigError(f"{where}: a mapping needs name (of a catalogue corpus) or path (of a file)")
+    for key, text in (("name", parts.name), ("path", parts.path)):
+        try:
+            _check_reference(text or "-")
+        except ValueError as error:
+            raise ConfigError(f"{where}.{key}: {show_value(text)} is not accepted; {error}") from None
+    if parts.path is not None and parts.name is not None and parts.name != safe_name(parts.name):
+        raise ConfigError(
+            f"{where}.name: {show_value(parts.name)} is not accepted; should be letters, digits, dots, dashes and "
+            f"underscores, such as {safe_name(parts.name)}"
+        )
+    return parts
+
+
+class AdapterSettings(Frozen):
+    """How the base is adapted: one point of the `adapter` section."""
+
+    method: Method = "lora"
+    """`lora`, `rslora`, `dora`, `pissa`, or `full` (every weight is trained, the rank is unused)."""
+    rank: Annotated[int, Field(ge=1, le=4096)] = 16
+    alpha: Alpha = "2r"
+    """A number, or a multiple of the rank such as `2r`."""
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    target_modules: Modules = "all-linear"
+    """`all-linear`, `attention`, `mlp`, or module names or ends of their paths, separated by commas."""
+
+    @property
+    def alpha_value(self) -> float:
+        """Alpha as a number."""
+        if isinstance(self.alpha, str):
+            return float(self.alpha[:-1]) * self.rank
+        return self.alpha
+
+
+class TrainingSettings(Frozen):
+    """How it is trained: one point of the `training` section."""
+
+    learning_rate: Annotated[float, Field(gt=0.0, le=10.0)] = 3e-4
+    batch_size: Annotated[int, Field(ge=1, le=65_536)] = 16
+    """Rows (windows of `context_length` tokens) per optimizer step."""
+    micro_batch_size: Annotated[int, Field(ge=1, le=65_536)] | None = None
+    """Rows computed at once; gradients are accumulated up to `batch_size`. Null: chosen to fit this machine."""
+    context_length: Annotated[int, Field(ge=8, le=1_048_576)] = 512
+    train_bytes: PositiveInt = 2_000_000
+    """Budget in bytes of text, so that every model sees the same text whatever its tokenizer."""
+    epochs: Annotated[int, Field(ge=1, le=1000)] = 1
+    precision: Precision = "auto"
+    schedule: Schedule = "cosine"
+    warmup_ratio: Annotated[float, Field(ge=0.0, le=1.0)] = 0.05
+    weight_decay: Annotated[float, Field(ge=0.0, le=10.0)] = 0.0
+    max_grad_norm: Annotated[float, Field(gt=0.0, le=1e6)] = 1.0
+
+
+if TYPE_CHECKING:
+    Corpus = str | CorpusReference
+else:  # as it is given, without pydantic's attempts at a union
+    Corpus = Annotated[Any, PlainValidator(_check_corpus)]
+
+
+class ScoringSettings(Frozen):
+    """How validation and test are scored: they make a run's own figures, so they are part of its identity."""
+
+    validation_bytes: PositiveInt = 200_000
+    """At most so many bytes of validation text, whole documents."""
+    test_bytes: PositiveInt = 200_000
+    times: Annotated[int, Field(ge=1, le=1000)] = 4
+    """Validation scorings along a run, the last at its end."""
+    stride: PositiveInt | None = None
+    """New tokens per window for documents longer than the window; null: windows do not overlap."""
+
+
+class EvaluationSettings(ScoringSettings):
+    """The `evaluation` section: how runs are scored, and what is measured of finished adapters beside.
+
+    What only measures is no part of a run's identity: it can be asked for later, without training anything again.
+    """
+
+    also_on: tuple[Corpus, ...] = Field(default=(), max_length=100)
+    """Corpora that each adapter is scored on too, against the base: what does it cost elsewhere?"""
+    samples: Annotated[int, Field(ge=0, le=100)] = 2
+    """Continuations of validation documents written per run."""
+
+    def scoring(self) -> ScoringSettings:
+        """Without what only measures."""
+        return ScoringSettings(**{name: getattr(self, name) for name in ScoringSettings.model_fields})
+
+
+class RunSpec(Frozen):
+    """One run's scientific configuration: everything that can change its own figures, nothing about where it runs."""
+
+    model: str
+    model_revision: str
+    """Commit, wheel version and member hash, or content hash of a local folder."""
+    dataset: str
+    dataset_revision: str
+    adapter: AdapterSettings
+    training: TrainingSettings
+    """With the precision chosen, never `auto`."""
+    evaluation: ScoringSettings
+    quantization: str = "none"
+    seed: int
+
+    @field_validator("evaluation", mode="before")
+    @classmethod
+    def _leave_out_what_only_measures(cls, value: Any) -> Any:
+        return value.scoring() if isinstance(value, EvaluationSettings) else value
+
+
+_Settings = TypeVar("_Settings", bound=Frozen)
+
+
+class Experiment(Frozen):
+    """One question: models × datasets × adapter axes × training axes × seeds."""
+
+    name: Annotated[str, Field(pattern=rf"^{_NAME}$")]
+    question: Annotated[str, Field(max_length=2000), AfterValidator(_check_text_size)] = ""
+    models: tuple[Reference, ...] = Field(min_length=1, max_length=1000)
+    datasets: tuple[Corpus, ...] = Field(min_length=1, max_length=1000)
+    text_field: Annotated[str, Field(max_length=200)] = "text"
+    """The field of local .jsonl and .parquet files that holds the text."""
+    adapter: dict[str, list[Any]] = Field(default_factory=dict)
+    training: dict[str, list[Any]] = Field(default_factory=dict)
+    evaluation: EvaluationSettings = EvaluationSettings()
+    seeds: tuple[Annotated[int, Field(ge=0, le=2**31 - 1)], ...] = Field(default=(0,), min_length=1, max_length=1000)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _normalise(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        values = dict(values)
+        for section, settings in (("adapter", AdapterSettings), ("training", TrainingSettings)):
+            values[section] = _read_axes(section, values.get(section), settings)
+        evaluation = values.get("evaluation")
+        if isinstance(evaluation, Mapping) and isinstance(evaluation.get("also_on"), str | Mapping):
+            values["evaluation"] = {**evaluation, "also_on": [evaluation["also_on"]]}
+        for key in ("models", "datasets", "seeds"):
+            if isinstance(values.get(key), str | int | Mapping):
+                values[key] = [values[key]]
+            if isinstance(values.get(key), Sequence) and len(set(map(repr, values[key]))) < len(values[key]):
+                raise ConfigError(f"{key}: a value is listed twice; list each once")
+        return values
+
+    @model_validator(mode="after")
+    def _bound_size(self) -> Experiment:
+        num_runs = self.num_runs
+        if num_runs > MAX_RUNS:
+            raise ConfigError(f"the experiment asks for {num_runs} runs; at most {MAX_RUNS} are accepted")
+        return self
+
+    @property
+    def num_runs(self) -> int:
+        """Product of all axes."""
+        count = len(self.models) * len(self.datasets) * len(self.seeds)
+        for axis in [*self.adapter.values(), *self.training.values()]:
+            count *= len(axis)
+        return count
+
+    def adapters(self) -> list[AdapterSettings]:
+        """Every point of the adapter axes, in the file's order."""
+        return _points(self.adapter, AdapterSettings)
+
+    def trainings(self) -> list[TrainingSettings]:
+        """Every point of the training axes, in the file's order."""
+        return _points(self.training, TrainingSettings)
+
+    def to_yaml(self) -> str:
+        """The experiment as a file that parses to the same experiment."""
+        values = self.model_dump(mode="json")
+        for section in ("adapter", "training"):
+            values[section] = {key: axis[0] if len(axis) == 1 else axis for key, axis in values[section].items()}
+        return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+
+
+def _read_axes(section: str, raw: Any, settings: type[Frozen]) -> dict[str, list[Any]]:
+    """Check every value of a section by itself, so that the message can name the key."""
+    if raw is None:
+        return {}
+    if not isinstance(raw, Mapping):
+        raise ConfigError(f"{section}: should be a mapping of keys to values, got {show_value(raw)}")
+    axes: dict[str, list[Any]] = {}
+    for key, value in raw.items():
+        if key not in settings.model_fields:
+            _refuse_key(section, key, settings)
+        values = value if isinstance(value, list | tuple) else [value]
+        if not values:
+            raise ConfigError(f"{section}.{key}: the list is empty; give at least one value")
+        axes[key] = [_read_value(section, key, item, settings) for item in values]
+        if len(set(map(repr, axes[key]))) < len(axes[key]):
+            raise ConfigError(f"{section}.{key}: a value is listed twice; list each once")
+    return axes
+
+
+def _read_value(section: str, key: str, value: Any, settings: type[Frozen]) -> Any:
+    if key == "target_modules" and isinstance(value, list | tuple) and all(isinstance(v, str) for v in value):
+        value = ",".join(value)
+    if isinstance(value, bool):
+        raise ConfigError(f"{section}.{key}: {show_value(value)} is not accepted; true and false mean nothing here")
+    try:
+        return getattr(settings.model_validate({key: value}), key)
+    except ValidationError as error:
+        problem = error.errors()[0]["msg"]
+        raise ConfigError(f"{section}.{key}: {show_value(value)} is not accepted; {_tidy(problem)}") from None
+
+
+def _points(axes: Mapping[str, list[Any]], settings: type[_Settings]) -> list[_Settings]:
+    return [settings(**dict(zip(axes, point, strict=True))) for point in itertools.product(*axes.values())]
+
+
+def _refuse_key(section: str, key: Any, settings: type[BaseModel]) -> None:
+    accepted = list(settings.model_fields)
+    where = f"{section}.{show_key(key)}" if section else show_key(key)
+    raise ConfigError(f"{where}: unknown key.{near_matches(str(key), accepted)} Accepted: {', '.join(accepted)}")
+
+
+def _tidy(message: str) -> str:
+    message = message.removeprefix("Value error, ")
+    return (message[0].lower() + message[1:]).replace("input should", "should").replace("\n", " ")
+
+
+def load_experiment(path: Path | str, overrides: Sequence[str] = ()) -> Experiment:
+    """Read and check an experiment file.
+
+    `overrides` are `key=value` with dotted keys (`training.learning_rate=1e-3`, `seeds=[0,1]`), the value read as YAML.
+    Raises ConfigError.
+    """
+    if not isinstance(path, str | os.PathLike) or not os.fspath(path) or "\0" in os.fspath(path):
+        raise ConfigError(f"experiment: {show_value(path)} is not accepted; the path of an experiment file is expected")
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+        text = content.decode("utf-8-sig", errors="strict" if len(content) <= MAX_FILE_BYTES else "ignore")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: there is no such file; give the path of an experiment file (.yaml)") from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror
+        raise ConfigError(f"{path}: the file cannot be read: {reason}") from None
+    if len(content) > MAX_FILE_BYTES:
+        raise ConfigError(f"{path}: the file is larger than {MAX_FILE_BYTES} bytes; an experiment is one short page")
+    values = parse_yaml(text, str(path))
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: an experiment is a mapping with at least name, models and datasets")
+    for override in [overrides] if isinstance(overrides, str) else overrides:
+        _apply_override(values, override)
+    return build_experiment(values, where=str(path))
+
+
+def build_experiment(values: Mapping[str, Any], where: str = "experiment") -> Experiment:
+    """Check an experiment given as a mapping. Raises ConfigError with one sentence for the first problem."""
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{where}: an experiment is a mapping with at least name, models and datasets")
+    for key in values:
+        if key not in Experiment.model_fields:
+            try:
+                _refuse_key("", key, Experiment)
+            except ConfigError as error:
+                raise ConfigError(f"{where}: {error}") from None
+    evaluation = values.get("evaluation")
+    if isinstance(evaluation, Mapping):
+        for key in evaluation:
+            if key not in EvaluationSettings.model_fields:
+                _refuse_key("evaluation", key, EvaluationSettings)
+    if evaluation is None:
+        values = {key: value for key, value in values.items() if key != "evaluation"}
+    try:
+        return Experiment.model_validate(dict(values))
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    except ValidationError as error:
+        problem = error.errors()[0]
+        key = ".".join(str(part) for part in problem["loc"]) or "experiment"
+        if problem["type"] == "missing":
+            raise ConfigError(f"{where}: {key}: the key is missing; an experiment needs it") from None
+        raise ConfigError(
+            f"{where}: {key}: {show_value(problem['input'])} is not accepted; {_tidy(problem['msg'])}"
+        ) from None
+    except (OverflowError, RecursionError, ValueError) as error:
+        raise ConfigError(f"{where}: a value cannot be used: {_tidy(str(error))[:120]}") from None
+
+
+def _apply_override(values: dict[str, Any], override: str) -> None:
+    if not isinstance(override, str):
+        raise ConfigError(f"--set {show_value(override)}: should be key=value, such as training.learning_rate=1e-3")
+    key, separator, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not separator or not all(parts):
+        raise ConfigError(f"--set {show_value(override)}: should be key=value, such as training.learning_rate=1e-3")
+    if parts[0] not in Experiment.model_fields:
+        _refuse_override(parts[0])
+    target = values
+    for part in parts[:-1]:
+        inner = target.get(part)
+        if inner is None:
+            inner = target[part] = {}
+        if not isinstance(inner, dict):
+            raise ConfigError(f"--set {show_key(key)}: {show_key(part)} holds a value, not a mapping")
+        target = inner
+    target[parts[-1]] = parse_yaml(text, f"--set {show_key(key)}")
+
+
+def _refuse_override(key: str) -> None:
+    accepted = list(Experiment.model_fields)
+    raise ConfigError(
+        f"--set {show_key(key)}: unknown key.{near_matches(key, accepted)} Accepted: {', '.join(accepted)}"
+    )

@@ -1,0 +1,158 @@
+"""The one seam between machines: the passes of a step, in torch or compiled for this processor.
+
+`PlainKernels` states each pass in torch operations, for any device. `lorabench.fast.cpu.native` has the same
+passes in C++, where a tensor is read and written once instead of once per operation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from lorabench.fast.attention import Heads, Segments, attend
+
+ActivationKind = Literal["silu", "gelu_tanh", "gelu_erf"]
+
+
+@dataclass(frozen=True)
+class Norm:
+    """RMSNorm, or LayerNorm where `centred`. weight, bias: float32 [width]."""
+
+    weight: Tensor
+    bias: Tensor | None
+    epsilon: float
+    centred: bool
+
+
+@dataclass(frozen=True)
+class Product:
+    """The sum of left [m, k] @ right [k, n] over the terms, plus bias [n]; k may differ from term to term."""
+
+    terms: tuple[tuple[Tensor, Tensor], ...]
+    bias: Tensor | None = None
+    out: Tensor | None = None
+    """Where it is written, [m, n] with any strides, in the factors' type or float32; a new tensor where None."""
+
+
+class Kernels(Protocol):
+    """Passes over activations [T, ...] of float32 or bfloat16; sums and the residual stream are float32."""
+
+    name: str
+    compile_seconds: float
+    """What compiling them took in this process."""
+
+    def multiply(self, products: Sequence[Product]) -> list[Tensor]:
+        """Products that do not need one another. Factors are views whose rows or columns are contiguous."""
+
+    def add_norm(
+        self, residual: Tensor, delta: Tensor | None, norm: Norm, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+        """Residual + delta (float32), its norm in `dtype`, and per row the mean (LayerNorm) and 1 / deviation."""
+
+    def add_norm_backward(
+        self, d_total: Tensor | None, d_normed: Tensor, total: Tensor, mean: Tensor | None, scale: Tensor, norm: Norm
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The residual's gradient in float32, the same in the activations' type, and the norm itself once more."""
+
+    def activation(self, kind: ActivationKind, gate: Tensor, up: Tensor | None) -> Tensor:
+        """f(gate), times `up` where there is one."""
+
+    def activation_backward_(
+        self, kind: ActivationKind, gate: Tensor, up: Tensor | None, d_out: Tensor
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Gradients of gate and up, and beside them the activation itself once more; all three are used up."""
+
+    def attend(self, projections: tuple[Tensor, ...], heads: Heads, segments: Segments) -> Tensor:
+        """Projections [T, ...] -> causal attention within segments [T, query heads * width], differentiable once.
+
+        The backward pass may use the projections up.
+        """
+
+    def cross_entropy_(self, logits: Tensor, targets: Tensor, *, gradient: bool) -> Tensor:
+        """Nats float32 [n] of targets [n]; with `gradient`, logits [n, V] become softmax minus one-hot."""
+
+
+class PlainKernels:
+    """Every pass in torch operations."""
+
+    name = "torch"
+    compile_seconds = 0.0
+
+    def multiply(self, products: Sequence[Product]) -> list[Tensor]:
+        return [_multiply(product) for product in products]
+
+    def add_norm(
+        self, residual: Tensor, delta: Tensor | None, norm: Norm, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+        total = residual if delta is None else residual + delta
+        mean = total.mean(-1, keepdim=True) if norm.centred else None
+        centred = total if mean is None else total - mean
+        scale = torch.rsqrt(centred.square().mean(-1, keepdim=True) + norm.epsilon)
+        normed = centred * scale * norm.weight
+        if norm.bias is not None:
+            normed = normed + norm.bias
+        return total, normed.to(dtype), mean, scale
+
+    def add_norm_backward(
+        self, d_total: Tensor | None, d_normed: Tensor, total: Tensor, mean: Tensor | None, scale: Tensor, norm: Norm
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        unit = (total if mean is None else total - mean) * scale
+        normed = unit * norm.weight if norm.bias is None else unit * norm.weight + norm.bias
+        slope = d_normed.float() * norm.weight
+        d_x = slope - unit * (slope * unit).mean(-1, keepdim=True)
+        if mean is not None:
+            d_x = d_x - slope.mean(-1, keepdim=True)
+        d_x = d_x * scale
+        if d_total is not None:
+            d_x = d_x + d_total
+        return d_x, d_x.to(d_normed.dtype), normed.to(d_normed.dtype)
+
+    def activation(self, kind: ActivationKind, gate: Tensor, up: Tensor | None) -> Tensor:
+        value = _activate(kind, gate)
+        return value if up is None else value * up
+
+    def activation_backward_(
+        self, kind: ActivationKind, gate: Tensor, up: Tensor | None, d_out: Tensor
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        value = _activate(kind, gate)
+        d_value = d_out if up is None else d_out * up
+        if kind == "silu":
+            d_gate = torch.ops.aten.silu_backward(d_value, gate)
+        else:
+            d_gate = torch.ops.aten.gelu_backward(d_value, gate, approximate=_GELU[kind])
+        return (d_gate, None, value) if up is None else (d_gate, d_out * value, value * up)
+
+    def attend(self, projections: tuple[Tensor, ...], heads: Heads, segments: Segments) -> Tensor:
+        return attend(projections, heads, segments)
+
+    def cross_entropy_(self, logits: Tensor, targets: Tensor, *, gradient: bool) -> Tensor:
+        wide = logits.float()
+        losses = functional.cross_entropy(wide, targets, reduction="none")
+        if gradient:
+            slope = torch.softmax(wide, -1)
+            slope[torch.arange(len(targets), device=targets.device), targets] -= 1.0
+            logits.copy_(slope)
+        return losses
+
+
+def _multiply(product: Product) -> Tensor:
+    (left, right), *others = product.terms
+    out, bias = product.out, product.bias
+    if out is not None and out.dtype == left.dtype and bias is None and not others:
+        return torch.mm(left, right, out=out)
+    total = torch.mm(left, right) if bias is None else torch.addmm(bias, left, right)
+    for other_left, other_right in others:
+        total.addmm_(other_left, other_right)
+    return total if out is None else out.copy_(total)
+
+
+_GELU = {"gelu_tanh": "tanh", "gelu_erf": "none"}
+
+
+def _activate(kind: ActivationKind, gate: Tensor) -> Tensor:
+    return functional.silu(gate) if kind == "silu" else functional.gelu(gate, approximate=_GELU[kind])

@@ -1,0 +1,132 @@
+"""Which models and modules we know how to compute: by exact type and without hooks, for a subclass may do anything."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+from torch import nn
+
+from lorabench.fast.kernels import ActivationKind
+
+_FAMILIES = {
+    "LlamaForCausalLM": (
+        "llama",
+        ("LlamaModel", "LlamaDecoderLayer", "LlamaAttention", "LlamaMLP", "LlamaRMSNorm", "LlamaRotaryEmbedding"),
+    ),
+    "GemmaForCausalLM": (
+        "gemma",
+        (
+            "GemmaModel",
+            "GemmaDecoderLayer",
+            "GemmaAttention",
+            "GemmaMLP",
+            "GemmaRMSNorm",
+            "GemmaRotaryEmbedding",
+            "GemmaTextScaledWordEmbedding",
+        ),
+    ),
+    "GPT2LMHeadModel": ("gpt2", ("GPT2Model", "GPT2Block", "GPT2Attention", "GPT2MLP")),
+    "GPTNeoXForCausalLM": (
+        "gpt_neox",
+        ("GPTNeoXModel", "GPTNeoXLayer", "GPTNeoXAttention", "GPTNeoXMLP", "GPTNeoXRotaryEmbedding"),
+    ),
+}
+"""Class of the causal language model: its package in Transformers, and the classes of its parts."""
+_LENGTH_DEPENDENT_ROTATIONS = {"dynamic", "longrope"}
+"""Their frequencies depend on the longest document in the pass, so that documents cannot share one."""
+_OBSERVERS = "transformers.utils.output_capturing"
+"""Transformers' own hooks that note outputs down and change none."""
+
+
+class NotFast(Exception):
+    """The fast path does not cover this model or adapter; the message says which part."""
+
+
+def inner_model(model: Any) -> Any:
+    """Transformers' model inside PEFT's where PEFT's forward pass adds nothing to it, as with LoRA; else `model`."""
+    from peft import LoraModel, PeftModel, PeftModelForCausalLM
+
+    if type(model) in (PeftModel, PeftModelForCausalLM) and type(model.base_model) is LoraModel:
+        own = (model, model.base_model)
+        if not model.active_peft_config.is_prompt_learning and not any(_is_changed(module) for module in own):
+            return model.base_model.model
+    return model
+
+
+def require_known(model: Any) -> None:
+    """Raises NotFast for the first part of Transformers' model, adapters included, that is not known here."""
+    types = _known_types(type(model).__name__)
+    if type(model) not in types:
+        is_adapted = hasattr(model, "peft_type")
+        what = f"an adapter of the kind {model.peft_type.value}" if is_adapted else type(model).__name__
+        raise NotFast(f"{what} has no fast path")
+    config = model.config
+    if not getattr(config, "is_causal", True) or getattr(config, "use_bidirectional_attention", False):
+        raise NotFast("attention to later tokens is not covered by the fast path")
+    for name, module in model.named_modules():
+        if type(module) not in types:
+            raise NotFast(f"{name} ({type(module).__name__}) is not covered by the fast path")
+        if _is_changed(module):
+            raise NotFast(f"a hook on {name or 'the model'} is not covered by the fast path")
+
+
+def can_pack(model: Any) -> bool:
+    """Whether documents can share a pass through Transformers' own modules, told apart by the attention mask."""
+    from peft.tuners.lora import Linear
+    from peft.tuners.lora.variants import DoraLinearVariant
+
+    model = inner_model(model)
+    try:
+        require_known(model)
+    except NotFast:
+        return False
+    adapted = [module for module in model.modules() if type(module) is Linear]
+    variants = [variant for module in adapted for variant in module.lora_variant.values()]
+    rotations = {getattr(module, "rope_type", "") for module in model.modules()}
+    return (
+        model.config._attn_implementation == "sdpa"
+        and not rotations & _LENGTH_DEPENDENT_ROTATIONS
+        and all(type(variant) is DoraLinearVariant for variant in variants)
+    )
+
+
+@cache
+def activations() -> dict[type, ActivationKind]:
+    """Transformers' activation modules that the kernels compute."""
+    from transformers.activations import GELUActivation, GELUTanh, NewGELUActivation, SiLUActivation
+
+    return {
+        nn.SiLU: "silu",
+        SiLUActivation: "silu",
+        GELUActivation: "gelu_erf",
+        NewGELUActivation: "gelu_tanh",
+        GELUTanh: "gelu_tanh",
+    }
+
+
+def _is_changed(module: nn.Module) -> bool:
+    """Whether somebody has put their own code before, after or in place of the module's forward pass."""
+    before_and_after = (*module._forward_pre_hooks.values(), *module._forward_hooks.values())
+    backward = module._backward_hooks or module._backward_pre_hooks
+    return (
+        "forward" in vars(module) or bool(backward) or any(hook.__module__ != _OBSERVERS for hook in before_and_after)
+    )
+
+
+@cache
+def _known_types(model_class: str) -> frozenset[type]:
+    """Every type that may occur in a model of the class; none where the class is not known."""
+    if model_class not in _FAMILIES:
+        return frozenset()
+    from peft.tuners.lora import Linear
+    from peft.tuners.lora.dora import DoraLinearLayer
+    from transformers.pytorch_utils import Conv1D
+
+    package, names = _FAMILIES[model_class]
+    modeling = import_module(f"transformers.models.{package}.modeling_{package}")
+    own = {getattr(modeling, name) for name in (model_class, *names)}
+    containers = {nn.ModuleList, nn.ModuleDict, nn.ParameterDict}
+    layers = {nn.Linear, Conv1D, nn.Embedding, nn.LayerNorm, nn.Dropout, nn.Identity}
+    return frozenset({*own, *containers, *layers, *activations(), Linear, DoraLinearLayer})

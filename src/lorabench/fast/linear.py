@@ -1,0 +1,203 @@
+"""Frozen linear layers with LoRA adapters, computed together where they read the same input.
+
+With u = x A^T and du = scaling * dy B: dB = scaling * dy^T u, dA = du^T x, dx = dy W^T + du A (Hu et al. 2021). An
+adapter's product is a term of the base's, and the first factors of layers with one input are one product over it. Only
+dA needs the input again, so whoever can make it again need not keep it: the backward pass comes in two parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lorabench.fast.differentiable import apply
+from lorabench.fast.kernels import Kernels, Product
+
+
+@dataclass(frozen=True)
+class Projection:
+    """y = x @ weight + bias + scaling * (x @ a.T) @ b.T; weight [in, out] is a view, a [r, in], b [out, r] float32."""
+
+    weight: Tensor
+    bias: Tensor | None
+    a: Tensor | None = None
+    b: Tensor | None = None
+    scaling: float = 1.0
+    dropout: float = 0.0
+
+
+@dataclass(frozen=True)
+class Projections:
+    """Layers that read the same input."""
+
+    layers: tuple[Projection, ...]
+
+    @property
+    def factors(self) -> list[Tensor]:
+        """The adapters' parameters, a and b of each adapted layer."""
+        return [factor for layer in self.adapted for factor in (layer.a, layer.b) if factor is not None]
+
+    @property
+    def adapted(self) -> list[Projection]:
+        """The layers that carry an adapter."""
+        return [layer for layer in self.layers if layer.a is not None]
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """What the backward pass needs of the forward one, the input apart. R = the ranks' sum."""
+
+    product: Tensor
+    """u of all adapted layers, [T, R]."""
+    firsts: Tensor
+    """Their first factors in the activations' type, [R, in]."""
+    seconds: tuple[Tensor, ...]
+    """Their second factors times the scaling, in the activations' type, [out, r] each."""
+    kept: tuple[Tensor, ...]
+    """Where dropout keeps the input, bool [T, in] per adapted layer; empty without dropout."""
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All of them, to be saved by autograd."""
+        return (self.product, self.firsts, *self.seconds, *self.kept)
+
+    @classmethod
+    def of(cls, tensors: Sequence[Tensor], num_adapted: int) -> Lowered:
+        """The inverse of `tensors`."""
+        return cls(tensors[0], tensors[1], tuple(tensors[2 : 2 + num_adapted]), tuple(tensors[2 + num_adapted :]))
+
+
+def project(
+    inputs: Tensor, projections: Projections, kernels: Kernels, *, training: bool
+) -> tuple[list[Tensor], Lowered | None]:
+    """[T, in] -> one [T, out] per layer, and what the backward pass needs where a layer is adapted."""
+    adapted = projections.adapted
+    lowered = _lower(inputs, adapted, kernels, training) if adapted else None
+    pieces = iter(() if lowered is None else zip(_split(lowered.product, adapted), lowered.seconds, strict=True))
+    products = []
+    for layer in projections.layers:
+        terms = [(inputs, layer.weight)]
+        if layer.a is not None:
+            piece, second = next(pieces)
+            terms.append((piece, second.t()))
+        products.append(Product(tuple(terms), layer.bias))
+    return kernels.multiply(products), lowered
+
+
+def input_gradient(
+    gradients: Sequence[Tensor], projections: Projections, lowered: Lowered | None, kernels: Kernels, *, wanted: bool
+) -> tuple[Tensor | None, Tensor | None, list[Tensor]]:
+    """From each layer's dy: dx (None unless wanted), du [T, R] (None without adapters), and each adapter's dB."""
+    terms = [(dy, layer.weight.t()) for layer, dy in zip(projections.layers, gradients, strict=True)]
+    if lowered is None:
+        return kernels.multiply([Product(tuple(terms))])[0] if wanted else None, None, []
+    adapted = projections.adapted
+    d_outputs = [dy for layer, dy in zip(projections.layers, gradients, strict=True) if layer.a is not None]
+    d_lowered = torch.empty_like(lowered.product)
+    d_pieces = _split(d_lowered, adapted)
+    kernels.multiply(
+        [Product(((dy, b),), out=du) for dy, b, du in zip(d_outputs, lowered.seconds, d_pieces, strict=True)]
+    )
+    d_seconds = [torch.empty_like(b, dtype=torch.float32) for b in lowered.seconds]
+    pieces = _split(lowered.product, adapted)
+    products = [Product(((dy.t(), u),), out=d_b) for dy, u, d_b in zip(d_outputs, pieces, d_seconds, strict=True)]
+    if wanted:
+        if not lowered.kept:
+            terms.append((d_lowered, lowered.firsts))
+        products.append(Product(tuple(terms)))
+    results = kernels.multiply(products)
+    for layer, d_b in zip(adapted, d_seconds, strict=True):
+        d_b.mul_(layer.scaling)
+    if not wanted:
+        return None, d_lowered, d_seconds
+    d_inputs = results[-1]
+    if lowered.kept:
+        splits = zip(adapted, d_pieces, _split(lowered.firsts, adapted, 0), lowered.kept, strict=True)
+        for layer, d_piece, a, kept in splits:
+            d_inputs.addcmul_(torch.mm(d_piece, a), kept, value=1.0 / (1.0 - layer.dropout))
+    return d_inputs, d_lowered, d_seconds
+
+
+def first_gradients(
+    inputs: Tensor, d_lowered: Tensor, projections: Projections, lowered: Lowered, kernels: Kernels
+) -> list[Tensor]:
+    """Each adapter's dA, float32 [r, in]."""
+    adapted = projections.adapted
+    d_firsts = torch.empty_like(lowered.firsts, dtype=torch.float32)
+    if not lowered.kept:
+        kernels.multiply([Product(((d_lowered.t(), inputs),), out=d_firsts)])
+        return list(_split(d_firsts, adapted, 0))
+    splits = zip(adapted, _split(d_lowered, adapted), _split(d_firsts, adapted, 0), lowered.kept, strict=True)
+    for layer, d_piece, d_a, kept in splits:
+        kernels.multiply([Product(((d_piece.t(), inputs * kept),), out=d_a)])
+        d_a.div_(1.0 - layer.dropout)
+    return list(_split(d_firsts, adapted, 0))
+
+
+def linear(inputs: Tensor, projections: Projections, kernels: Kernels, *, training: bool) -> tuple[Tensor, ...]:
+    """[T, in] -> one [T, out] per layer, differentiable in the input and in the adapters."""
+    outputs: tuple[Tensor, ...] = apply(_Linear, inputs, projections, kernels, training, *projections.factors)
+    return outputs
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, inputs: Tensor, projections: Projections, kernels: Kernels, training: bool, *factors: Tensor
+    ) -> tuple[Tensor, ...]:
+        outputs, lowered = project(inputs, projections, kernels, training=training)
+        ctx.projections, ctx.kernels = projections, kernels
+        if lowered is not None:
+            ctx.save_for_backward(inputs, *lowered.tensors)
+        return tuple(outputs)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        inputs, lowered = saved_lowered(ctx, 1)
+        d_inputs, d_lowered, d_seconds = input_gradient(
+            gradients, ctx.projections, lowered, ctx.kernels, wanted=ctx.needs_input_grad[0]
+        )
+        if lowered is None or d_lowered is None:
+            return d_inputs, None, None, None
+        d_firsts = first_gradients(inputs[0], d_lowered, ctx.projections, lowered, ctx.kernels)
+        return d_inputs, None, None, None, *interleave(d_firsts, d_seconds)
+
+
+def saved_lowered(ctx: Any, num_others: int) -> tuple[tuple[Tensor, ...], Lowered | None]:
+    """What a function saved: its own tensors first, then those of the adapters, if there are any."""
+    saved = ctx.saved_tensors
+    others, rest = saved[:num_others], saved[num_others:]
+    return others, Lowered.of(rest, len(ctx.projections.adapted)) if rest else None
+
+
+def interleave(d_firsts: Sequence[Tensor], d_seconds: Sequence[Tensor]) -> list[Tensor]:
+    """Gradients in the order of `Projections.factors`."""
+    return [gradient for pair in zip(d_firsts, d_seconds, strict=True) for gradient in pair]
+
+
+def _lower(inputs: Tensor, adapted: Sequence[Projection], kernels: Kernels, training: bool) -> Lowered:
+    firsts = torch.cat([layer.a.to(inputs.dtype) for layer in adapted if layer.a is not None])
+    seconds = tuple((layer.b * layer.scaling).to(inputs.dtype) for layer in adapted if layer.b is not None)
+    if not (training and any(layer.dropout for layer in adapted)):
+        return Lowered(kernels.multiply([Product(((inputs, firsts.t()),))])[0], firsts, seconds, ())
+    kept = tuple(_draw_kept(inputs, layer.dropout) for layer in adapted)
+    product = inputs.new_empty(len(inputs), len(firsts))
+    splits = zip(adapted, kept, _split(firsts, adapted, 0), _split(product, adapted), strict=True)
+    for layer, kept_here, a, u in splits:
+        kernels.multiply([Product(((inputs * kept_here, a.t()),), out=u)])
+        u.div_(1.0 - layer.dropout)
+    return Lowered(product, firsts, seconds, kept)
+
+
+def _draw_kept(inputs: Tensor, probability: float) -> Tensor:
+    """False with the given probability; the draws are those of torch's own dropout."""
+    return torch.empty_like(inputs).bernoulli_(1.0 - probability).bool()
+
+
+def _split(tensor: Tensor, adapted: Sequence[Projection], dim: int = 1) -> tuple[Tensor, ...]:
+    pieces: tuple[Tensor, ...] = tensor.split([len(layer.a) for layer in adapted if layer.a is not None], dim=dim)
+    return pieces

@@ -1,0 +1,117 @@
+"""Which modules an adapter goes on, and how many parameters that makes: arithmetic on shapes, no weights needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from lorabench.core.errors import ConfigError, ModelError, near_matches
+from lorabench.experiment.schema import AdapterSettings
+from lorabench.models.linears import HasLinears, is_attention
+
+
+def resolve_targets(shape: HasLinears, settings: AdapterSettings) -> list[str]:
+    """Full paths of the adapted modules, in the model's order.
+
+    Raises ConfigError where a name matches nothing, or experts or their router, and where the rank is too large.
+    """
+    if settings.method == "full":
+        return []
+    chosen: set[str] = set()
+    for name in settings.target_modules.split(","):
+        matching = _matching(shape, name)
+        if not matching:
+            raise ConfigError(_no_match(shape, name))
+        if not matching.isdisjoint(shape.experts):
+            raise ConfigError(_experts_match(shape, name, matching))
+        chosen |= matching
+    paths = [path for path in shape.linears if path in chosen]
+    smallest = min(paths, key=lambda path: min(shape.linears[path]))
+    limit = min(shape.linears[smallest])
+    if settings.rank > limit:
+        raise ConfigError(
+            f"adapter.rank: {settings.rank} is larger than the layer {smallest.rsplit('.', 1)[-1]} "
+            f"({shape.linears[smallest][0]} to {shape.linears[smallest][1]}); at most {limit}"
+        )
+    return paths
+
+
+def count_trainable(shape: HasLinears, settings: AdapterSettings, targets: Sequence[str]) -> int:
+    """Trainable parameters: rank x (inputs + outputs) for each module, DoRA's magnitudes beside them."""
+    if settings.method == "full":
+        return shape.num_parameters
+    magnitudes = 1 if settings.method == "dora" else 0
+    return sum(
+        settings.rank * (shape.linears[path][0] + shape.linears[path][1]) + magnitudes * shape.linears[path][1]
+        for path in targets
+    )
+
+
+def count_saved(settings: AdapterSettings, num_trainable: int) -> int:
+    """Parameters that are written: PiSSA is saved as LoRA of twice the rank."""
+    return 2 * num_trainable if settings.method == "pissa" else num_trainable
+
+
+def require_equal(planned: Iterable[str], planned_trainable: int, attached: Iterable[str], trainable: int) -> None:
+    """Raise ModelError unless the adapter is on exactly the planned modules, with the planned number of parameters."""
+    planned, attached = set(planned), set(attached)
+    different = sorted(planned ^ attached)
+    if different:
+        how = (
+            "was planned but carries no adapter"
+            if different[0] in planned
+            else "carries an adapter but was not planned"
+        )
+        more = f" and {len(different) - 1} more" * (len(different) > 1)
+        raise ModelError(
+            f"adapter.target_modules: the loaded model differs from what was planned: {different[0]} {how}{more}; "
+            "name modules that both have"
+        )
+    if planned_trainable != trainable:
+        raise ModelError(
+            f"adapter: {planned_trainable:,} trainable parameters were planned and {trainable:,} attached; the model's "
+            "weight files do not describe the model that was loaded"
+        )
+
+
+def _matching(shape: HasLinears, name: str) -> set[str]:
+    """Paths that a keyword, a module's name or the end of its path means, those of experts included."""
+    paths = {*shape.linears, *shape.experts}
+    if name == "all-linear":
+        return paths
+    if name in ("attention", "mlp"):
+        return {path for path in paths if is_attention(path) == (name == "attention")}
+    return {path for path in paths if path == name or path.endswith(f".{name}")}
+
+
+def _no_match(shape: HasLinears, name: str) -> str:
+    if name in ("attention", "mlp"):
+        return f"adapter.target_modules: the model has no linear layers of {name}. {_accepted(shape)}"
+    known = sorted({path.rsplit(".", 1)[-1] for path in shape.linears})
+    return f"adapter.target_modules: {name!r} matches no linear layer.{near_matches(name, known)} {_accepted(shape)}"
+
+
+def _experts_match(shape: HasLinears, name: str, matching: set[str]) -> str:
+    example = min(matching.intersection(shape.experts))
+    return (
+        f"adapter.target_modules: {name!r} takes in experts or their router ({example}), which the loaded model does "
+        f"not hold as linear layers and no adapter here goes on. {_accepted(shape)}"
+    )
+
+
+def _accepted(shape: HasLinears) -> str:
+    """What can be named on this model."""
+    keywords = []
+    for keyword in ("all-linear", "attention", "mlp"):
+        matching = _matching(shape, keyword)
+        if matching and matching.isdisjoint(shape.experts):
+            keywords.append(keyword)
+    taken = {name for path in shape.experts for name in _ends(path)}
+    free = (next((name for name in _ends(path) if name not in taken), None) for path in shape.linears)
+    names = sorted({name for name in free if name is not None})
+    return f"Accepted: {', '.join(keywords)}{', or ' if keywords else ''}names among {', '.join(names)}"
+
+
+def _ends(path: str) -> tuple[str, str]:
+    """The last part of a path, and its last two."""
+    parts = path.split(".")
+    return parts[-1], ".".join(parts[-2:])

@@ -1,0 +1,124 @@
+"""Scores one model, with or without an adapter, on one text: the same metrics as in a benchmark."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lorabench.core.device import choose_device
+from lorabench.core.errors import InputError, ModelError
+from lorabench.core.machine import prepare_process
+from lorabench.core.progress import Progress
+from lorabench.corpora.scored import read_scored_text
+from lorabench.methods.saved import attach_saved, num_virtual_tokens
+from lorabench.models.base import Precision, load_base
+from lorabench.models.locate import locate_model
+from lorabench.models.shape import read_model_shape
+from lorabench.records.schema import derived_figures
+from lorabench.records.store import check_adapter_of_run
+from lorabench.scoring.documents import score_documents
+from lorabench.tokens.tokenizer import Tokeniser
+
+_LOG = logging.getLogger("lorabench")
+MAX_DEFAULT_CONTEXT_LENGTH = 8192
+"""Attention's cost grows with the square of the window; who wants a longer one says so."""
+_PRECISIONS: dict[str, Precision] = {"fp32": "fp32", "bf16": "bf16"}
+
+
+def evaluate(
+    model: str,
+    data: Path | str | Mapping[str, Any],
+    *,
+    split: str | None = None,
+    max_bytes: int | None = None,
+    adapter: Path | str | None = None,
+    context_length: int | None = None,
+    stride: int | None = None,
+    precision: str = "fp32",
+    text_field: str = "text",
+    device: str | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Score every byte of every document of a file, or of one split of a corpus.
+
+    `data` is what `datasets` takes: a catalogue name, the path of a .txt, .jsonl or .parquet file, or a mapping. A file
+    is scored whole; with `split` it is prepared as in an experiment, and that split is scored. Of a catalogue corpus
+    the default is validation. `max_bytes`: only what an experiment's budget of so many bytes would take.
+
+    Returns `negative_log_likelihood` (nats, summed), `num_tokens` (scored), `num_bytes`, `num_words`, `num_documents`,
+    and the figures that follow from them; one that is too large for a float is None. `context_length` is in tokens
+    (default: the model's own limit, at most 8,192). Raises InputError for a model, adapter or file that cannot be used,
+    DiskError for a run's adapter that is not as the run wrote it.
+    """
+    _check_settings(precision, stride)
+    if adapter is not None:
+        check_adapter_of_run(Path(adapter))
+    where = choose_device(device)
+    if where.note:
+        _LOG.warning("%s", where.note)
+    prepare_process()
+    text = read_scored_text(data, split=split, max_bytes=max_bytes, text_field=text_field, progress=progress)
+    location = locate_model(model, progress=progress)
+    limit = read_model_shape(location.folder).max_context_length
+    who = location.name if adapter is None else f"{location.name} with {adapter}"
+    taken = 0 if adapter is None else num_virtual_tokens(Path(adapter))
+    window = _choose_window(context_length, limit - taken, who if taken else location.name)
+    tokeniser = Tokeniser(location.folder)
+    tokens = tokeniser.encode(text.documents)
+    base = load_base(location.folder, precision=_PRECISIONS[precision], device=str(where))
+    if adapter is not None:
+        attach_saved(base, Path(adapter))
+
+    def report(done: int, total: int) -> None:
+        if progress is not None:
+            progress(f"scoring {data}", done, total)
+
+    documents = score_documents(
+        base,
+        text.documents,
+        tokens,
+        prefix=tokeniser.prefix_token_id,
+        context_length=window,
+        stride=stride,
+        progress=report,
+    )
+    if not math.isfinite(documents.nll.sum()):
+        raise ModelError(f"{who}: the loss on {data} is not finite in {precision}; weights are damaged")
+    scores = documents.total()
+    derived = derived_figures(scores)
+    return {
+        "model": location.name,
+        "adapter": None if adapter is None else str(adapter),
+        "data": str(data),
+        "split": text.split,
+        "data_revision": text.revision,
+        "precision": precision,
+        "context_length": window,
+        "stride": min(stride or window, window),
+        **scores.model_dump(),
+        "bits_per_byte": derived["bits_per_byte"],
+        "token_perplexity": derived["perplexity"],
+        "word_perplexity": derived["word_perplexity"],
+        "byte_perplexity": derived["byte_perplexity"],
+        "bits_per_token": derived["bits_per_token"],
+    }
+
+
+def _check_settings(precision: str, stride: int | None) -> None:
+    if precision not in _PRECISIONS:
+        raise InputError(f"precision: {precision!r} is not accepted; accepted: {', '.join(_PRECISIONS)}")
+    if stride is not None and stride < 1:
+        raise InputError(f"stride: {stride} is not accepted; at least one new token per window")
+
+
+def _choose_window(asked: int | None, limit: int, model: str) -> int:
+    if limit < 1:
+        raise InputError(f"{model}: virtual tokens fill the whole context, so that no text can be read")
+    if asked is None:
+        return min(limit, MAX_DEFAULT_CONTEXT_LENGTH)
+    if not 1 <= asked <= limit:
+        raise InputError(f"context length: {asked} is not accepted; {model} reads 1 to {limit} tokens")
+    return asked

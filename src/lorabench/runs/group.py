@@ -1,0 +1,236 @@
+"""What the runs of one base model share, each thing done once: weights, tokens, and the base's own scores."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import io
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lorabench.core.device import Device
+from lorabench.core.errors import DataError, InputError
+from lorabench.core.progress import Progress
+from lorabench.core.storage import read_regular, set_aside, write_atomically
+from lorabench.corpora.documents import Corpus, Document, load_corpus
+from lorabench.experiment.identity import BaseVariant, fingerprint
+from lorabench.experiment.plan import Group
+from lorabench.experiment.schema import RunSpec, ScoringSettings
+from lorabench.models.base import FrozenBase, Precision, load_base
+from lorabench.models.locate import ModelLocation, locate_model
+from lorabench.records.schema import Sample
+from lorabench.scoring.documents import DocumentScores, score_documents
+from lorabench.scoring.samples import NUM_PROMPT_TOKENS, choose_prompts, continue_documents
+from lorabench.tokens.budget import take_budget
+from lorabench.tokens.packing import Tokens
+from lorabench.tokens.text_size import TextQuestion, TextSize
+from lorabench.tokens.tokenizer import Tokeniser
+from lorabench.training.loop import TrainingText
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Text:
+    """Documents and their token ids, in the same order."""
+
+    documents: list[Document]
+    tokens: list[Tokens]
+
+
+@dataclass
+class SharedBase:
+    """One base model, loaded once in one way for all groups that use it."""
+
+    variant: BaseVariant
+    location: ModelLocation
+    base: FrozenBase
+    tokeniser: Tokeniser
+
+    @classmethod
+    def load(cls, reference: str, variant: BaseVariant, device: Device, progress: Progress) -> SharedBase:
+        """Fetch the model where needed and load it. Raises InputError for what cannot be loaded as `variant` says."""
+        if variant.quantization != "none":
+            raise InputError(f"{variant.model}: quantization {variant.quantization!r} is unknown; accepted: none")
+        precision: Precision = "bf16" if variant.precision == "bf16" else "fp32"
+        location = locate_model(reference, progress=progress)
+        base = load_base(location.folder, precision=precision, device=str(device))
+        return cls(variant, location, base, Tokeniser(location.folder))
+
+    def free(self) -> None:
+        """Give the memory back before the next base is loaded."""
+        self.base.free()
+        gc.collect()
+
+
+@dataclass
+class GroupWork:
+    """A base and a corpus, with what was already read, tokenised and scored."""
+
+    shared: SharedBase
+    group: Group
+    text_field: str
+    base_scores_dir: Path
+    progress: Progress
+    _corpora: dict[str, Corpus] = field(default_factory=dict)
+    _texts: dict[tuple[str, str, int], Text] = field(default_factory=dict)
+    _base_scores: dict[str, DocumentScores] = field(default_factory=dict)
+    _base_samples: dict[tuple[BaseVariant, str, int, int, int], list[Sample]] = field(default_factory=dict)
+
+    def corpus(self, name: str) -> Corpus:
+        """The group's corpus or one it is also scored on, read once.
+
+        Raises DataError where a file is not what it was when the runs were planned.
+        """
+        if name not in self._corpora:
+            (plan,) = (plan for plan in (self.group.dataset, *self.group.also_on) if plan.name == name)
+            largest = max(run.spec.training.train_bytes for run in self.group.runs)
+            corpus = load_corpus(
+                plan.reference, max_train_bytes=largest, text_field=self.text_field, progress=self.progress
+            )
+            if corpus.info.source == "file" and corpus.revision != plan.revision:
+                raise DataError(f"{name}: the corpus changed while the experiment ran; start it again")
+            self._corpora[name] = corpus
+        return self._corpora[name]
+
+    def text(self, name: str, split: str, max_bytes: int) -> Text:
+        """The documents that the budget pays for, tokenised (and kept on disk by the tokeniser's cache)."""
+        key = (name, split, max_bytes)
+        if key not in self._texts:
+            documents = take_budget(self.corpus(name).splits[split], max_bytes)
+            self._texts[key] = Text(documents, self.shared.tokeniser.encode(documents))
+        return self._texts[key]
+
+    def _remember_size(self, spec: RunSpec, text: TrainingText, documents: Sequence[Document]) -> None:
+        largest = max(run.spec.training.train_bytes for run in self.group.runs)
+        TextQuestion(
+            model=spec.model,
+            model_revision=spec.model_revision,
+            dataset=spec.dataset,
+            dataset_revision=spec.dataset_revision,
+            text_field=self.text_field,
+            train_bytes=spec.training.train_bytes,
+            largest_train_bytes=largest,
+        ).remember(TextSize(sum(document.num_bytes for document in documents), text.num_tokens))
+
+    def training_text(self, spec: RunSpec) -> tuple[TrainingText, Text]:
+        """What a run trains on."""
+        text = self.text(spec.dataset, "train", spec.training.train_bytes)
+        training_text = TrainingText(text.tokens, self.shared.tokeniser.prefix_token_id)
+        self._remember_size(spec, training_text, text.documents)
+        return training_text, text
+
+    def scored_text(self, name: str, split: str, settings: ScoringSettings) -> Text:
+        """What is scored on a split."""
+        return self.text(name, split, settings.test_bytes if split == "test" else settings.validation_bytes)
+
+    def score(
+        self, name: str, split: str, spec: RunSpec, progress: Callable[[int, int], None] | None = None
+    ) -> DocumentScores:
+        """Score a split with the base as it is now: with the adapter that is attached, if one is."""
+        text = self.scored_text(name, split, spec.evaluation)
+        phase = split if name == spec.dataset else f"drift on {name}"
+        return score_documents(
+            self.shared.base,
+            text.documents,
+            text.tokens,
+            prefix=self.shared.tokeniser.prefix_token_id,
+            context_length=spec.training.context_length,
+            stride=spec.evaluation.stride,
+            progress=progress or (lambda done, total: self.progress(phase, done, total)),
+        )
+
+    def base_scores(self, name: str, split: str, spec: RunSpec) -> DocumentScores:
+        """The base's own scores: computed once however many runs share them, and kept on disk for later ones.
+
+        Call only while no adapter is attached, or after the first call.
+        """
+        text = self.scored_text(name, split, spec.evaluation)
+        variant = self.shared.variant
+        key = fingerprint(
+            {
+                "model": [variant.model, variant.revision, self.shared.tokeniser.sha256],
+                "documents": [document.hash for document in text.documents],
+                "context_length": spec.training.context_length,
+                "stride": spec.evaluation.stride,
+                "precision": variant.loading,
+                "device": self.shared.base.device.type,
+            }
+        )
+        if key not in self._base_scores:
+            scores = _read_scores(self.base_scores_dir, key, text)
+            if scores is None:
+                self.progress(f"scoring the base on {name} ({split})", 0, None)
+                scores = self.score(name, split, spec, lambda done, total: self._report(name, split, done, total))
+                _write_scores(self.base_scores_dir, key, scores)
+            self._base_scores[key] = scores
+        return self._base_scores[key]
+
+    def samples(self, spec: RunSpec, count: int) -> list[Sample]:
+        """What the model, as it is now, writes after the beginnings of the first `count` long validation documents."""
+        text = self.scored_text(spec.dataset, "validation", spec.evaluation)
+        chosen = choose_prompts(text.tokens, count)
+        continuations = continue_documents(self.shared.base, self.shared.tokeniser, text.tokens, chosen, spec.seed)
+        return [
+            Sample(
+                document_hash=text.documents[index].hash,
+                prompt=self.shared.tokeniser.decode(text.tokens[index][:NUM_PROMPT_TOKENS].tolist()),
+                continuation=continuation,
+            )
+            for index, continuation in zip(chosen, continuations, strict=True)
+        ]
+
+    def base_samples(self, spec: RunSpec, count: int) -> list[Sample]:
+        """The base's own continuations, written once per seed. Call only while no adapter is attached."""
+        key = (self.shared.variant, spec.dataset, count, spec.evaluation.validation_bytes, spec.seed)
+        if key not in self._base_samples:
+            self._base_samples[key] = self.samples(spec, count)
+        return self._base_samples[key]
+
+    def _report(self, name: str, split: str, done: int, total: int) -> None:
+        self.progress(f"scoring the base on {name} ({split})", done, total)
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a Parquet file whole or not at all."""
+    write_atomically(path, table.to_parquet(index=False, compression="zstd"))
+
+
+def _write_scores(folder: Path, key: str, scores: DocumentScores) -> None:
+    """Keep scores in a file whose name ends in the hash of its content."""
+    content = scores.table().to_parquet(index=False, compression="zstd")
+    write_atomically(folder / f"{key}-{hashlib.sha256(content).hexdigest()}.parquet", content)
+
+
+def _read_scores(folder: Path, key: str, text: Text) -> DocumentScores | None:
+    """Kept scores, if they are whole and of exactly these documents; damaged ones are named and set aside."""
+    import pandas as pd
+
+    for path in sorted(folder.glob(f"{key}-*.parquet")):
+        try:
+            content = read_regular(path)
+            if hashlib.sha256(content).hexdigest() != path.stem.rpartition("-")[2]:
+                raise ValueError("it does not match its hash")
+            table = pd.read_parquet(io.BytesIO(content), use_threads=False)
+            scores = DocumentScores(
+                hashes=tuple(table["document_hash"]),
+                nll=table["nll"].to_numpy(dtype=np.float64),
+                num_tokens=table["num_tokens"].to_numpy(dtype=np.int64),
+                num_bytes=table["num_bytes"].to_numpy(dtype=np.int64),
+                num_words=table["num_words"].to_numpy(dtype=np.int64),
+            )
+            if scores.hashes != tuple(document.hash for document in text.documents):
+                raise ValueError("it holds other documents")
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            _LOG.warning("%s is damaged (%s): set aside as %s and made again", path, error, set_aside(path).name)
+        else:
+            return scores
+    return None

@@ -1,0 +1,199 @@
+"""Measures a finished adapter beside its run's own figures: on other corpora, and by what it writes.
+
+Nothing here trains, and nothing here looks at test. A measurement that fails takes nothing from a finished run: its
+record keeps its state and says what is missing, and the same command tries it again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+
+from lorabench.cli.views import ProgressView
+from lorabench.core.errors import CancelledError, ModelError
+from lorabench.core.redaction import without_secrets
+from lorabench.core.storage import sha256_file
+from lorabench.experiment.identity import fingerprint
+from lorabench.experiment.plan import PlannedRun
+from lorabench.methods.saved import saved_adapter
+from lorabench.records.measurements import MeasurementRequest
+from lorabench.records.provenance import now
+from lorabench.records.schema import Drift, Environment, Measurement, RunRecord, Sample, Sampling
+from lorabench.records.store import RecordStore
+from lorabench.runs.context import RunContext
+from lorabench.runs.draft import check_model, failure
+from lorabench.runs.group import GroupWork, write_table
+from lorabench.scoring.documents import DocumentScores
+
+_NOT_MEASURED = "not measured"
+
+
+@dataclass
+class Measurements:
+    """What is measured of one adapter: first `measure_base` without it, then `add_to` while it is attached."""
+
+    work: GroupWork
+    planned: PlannedRun
+    request: MeasurementRequest
+    view: ProgressView
+    problems: dict[str, str] = field(default_factory=dict)
+    """By what could not be measured: the reason."""
+    _base_scores: dict[str, DocumentScores] = field(default_factory=dict)
+    _base_samples: list[Sample] | None = None
+
+    def measure_base(self) -> None:
+        """The base's own figures. Call while no adapter is attached."""
+        spec = self.planned.spec
+        for name in self.request.also_on:
+            with self._noting(_drift_title(name)):
+                scores = self.work.base_scores(name, "validation", spec)
+                if not math.isfinite(scores.nll.sum()):
+                    raise ModelError(f"{spec.model}: its own loss on {name} is not finite")
+                self._base_scores[name] = scores
+        if self.request.samples:
+            with self._noting(_SAMPLES_TITLE):
+                self._base_samples = self.work.base_samples(spec, self.request.samples)
+
+    @property
+    def is_possible(self) -> bool:
+        """Whether anything is left to measure with the adapter."""
+        return bool(self._base_scores) or self._base_samples is not None
+
+    def add_to(self, record: RunRecord, store: RecordStore, environment: Environment) -> RunRecord:
+        """Measure the attached adapter: the record with all that could be measured, not written yet.
+
+        Results go into files of new names, so that until the new record stands the earlier one is whole. A user who
+        stops it keeps what was measured before.
+        """
+        measured, spec = record, self.planned.spec
+        with suppress(CancelledError, KeyboardInterrupt):
+            for name, base in self._base_scores.items():
+                with self._noting(_drift_title(name)):
+                    measured = self._add_drift(measured, name, base, store, environment)
+            if self._base_samples is not None:
+                with self._noting(_SAMPLES_TITLE):
+                    written = self.work.samples(spec, self.request.samples)
+                    samples = tuple(
+                        ours.model_copy(update={"base_continuation": theirs.continuation})
+                        for ours, theirs in zip(written, self._base_samples, strict=True)
+                    )
+                    sampling = Sampling(num_asked=self.request.samples, measurement=self._how(environment))
+                    measured = measured.model_copy(update={"samples": samples, "sampling": sampling})
+        return with_problems(measured, self.problems)
+
+    def _add_drift(
+        self, record: RunRecord, name: str, base: DocumentScores, store: RecordStore, environment: Environment
+    ) -> RunRecord:
+        self.view.phase(f"drift on {name}")
+        scores, corpus = self.work.score(name, "validation", self.planned.spec), self.work.corpus(name)
+        if not math.isfinite(scores.nll.sum()):
+            raise ModelError(f"the adapter's loss on {name} is not finite")
+        file = f"documents/also_on-{name}.parquet"
+        if file in record.files:  # of another revision of the corpus: the record needs it until there is a new record
+            file = f"documents/also_on-{name}@{fingerprint(corpus.revision)[:8]}.parquet"
+        path = store.run_dir(record.run_id) / file
+        write_table(path, scores.table(base))
+        drift = Drift(
+            dataset=name,
+            revision=corpus.revision,
+            base=base.total(),
+            adapted=scores.total(),
+            documents=file,
+            measurement=self._how(environment),
+        )
+        kept = [other for other in record.drift if other.dataset != name]
+        replaced = {other.documents for other in record.drift if other.dataset == name}
+        files = {key: digest for key, digest in record.files.items() if key not in replaced}
+        update = {"drift": (*kept, drift), "files": {**files, file: sha256_file(path)}}
+        return record.model_copy(update=update)
+
+    def _how(self, environment: Environment) -> Measurement:
+        spec = self.planned.spec
+        return Measurement(
+            validation_bytes=spec.evaluation.validation_bytes,
+            context_length=spec.training.context_length,
+            stride=spec.evaluation.stride,
+            precision=spec.training.precision,
+            quantization=spec.quantization,
+            device=environment.device,
+            device_name=environment.device_name,
+            lorabench_version=environment.lorabench_version,
+            code_sha256=environment.code_sha256,
+            measured_at=now(),
+        )
+
+    @contextmanager
+    def _noting(self, what: str) -> Iterator[None]:
+        """Any failure inside becomes the reason why `what` could not be measured; stopping goes through."""
+        try:
+            yield
+        except CancelledError:
+            raise
+        except Exception as error:
+            self.problems[what] = failure(error)[1]
+
+
+def measure_finished(
+    context: RunContext,
+    open_work: Callable[[], GroupWork],
+    planned: PlannedRun,
+    record: RunRecord,
+    references: Mapping[str, str],
+) -> RunRecord:
+    """Measure the saved adapter of a finished run as far as its record lacks something; returns the new record.
+
+    `references` are what the experiment calls the corpora that are paths. Call with the run's lease, and only where
+    the files beside the record are whole. Whatever fails is noted in the record; only a record that cannot be written
+    is raised.
+    """
+    request, store = planned.measures.missing_in(record), context.store
+    try:
+        work = open_work()
+        check_model(work, planned.spec)
+        measurements = Measurements(work, planned, request, context.view)
+        measurements.measure_base()
+        if measurements.is_possible:
+            store.check_adapter(record)
+            with saved_adapter(work.shared.base, store.run_dir(record.run_id) / "adapter"):
+                if record.adapter is not None and record.adapter.execution_path == "reference":
+                    work.shared.base.use_reference_path(record.adapter.execution_reason)
+                measured = measurements.add_to(record, store, context.environment)
+        else:
+            measured = with_problems(record, measurements.problems)
+    except (CancelledError, KeyboardInterrupt):
+        return record
+    except Exception as error:
+        titles = [*map(_drift_title, request.also_on), *([_SAMPLES_TITLE] if request.samples else [])]
+        measured = with_problems(record, dict.fromkeys(titles, failure(error)[1]))
+    references = {key: without_secrets(path) for key, path in references.items()}
+    measured = measured.model_copy(update={"references": {**measured.references, **references}})
+    if measured != record:
+        store.write(measured)
+    for name in set(record.files) - set(measured.files):  # of an earlier revision of a corpus
+        with suppress(OSError):
+            (store.run_dir(record.run_id) / name).unlink()
+    return measured
+
+
+def with_problems(record: RunRecord, problems: Mapping[str, str]) -> RunRecord:
+    """The record with what could not be measured among its notes, and without notes that are not true any more."""
+    known = [*(_drift_title(drift.dataset) for drift in record.drift), *problems]
+    known += [_SAMPLES_TITLE] if record.sampling is not None else []
+    outdated = tuple(f"{what}: {_NOT_MEASURED}" for what in known)
+    notes = [note for note in record.notes if not note.startswith(outdated)]
+    notes += [without_secrets(f"{what}: {_NOT_MEASURED}: {reason}") for what, reason in problems.items()]
+    return record.model_copy(update={"notes": tuple(notes)})
+
+
+def unmeasured_notes(record: RunRecord) -> list[str]:
+    """What could not be measured, with the reasons."""
+    return [note for note in record.notes if f": {_NOT_MEASURED}: " in note]
+
+
+def _drift_title(name: str) -> str:
+    return f"also on {name}"
+
+
+_SAMPLES_TITLE = "samples"

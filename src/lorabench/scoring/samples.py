@@ -1,0 +1,40 @@
+"""Sample continuations: what the model writes after the beginning of a document it was not trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from lorabench.core.device import own_random_state
+from lorabench.models.base import FrozenBase
+from lorabench.tokens.packing import Tokens
+from lorabench.tokens.tokenizer import Tokeniser
+
+NUM_PROMPT_TOKENS = 32
+NUM_NEW_TOKENS = 24
+TEMPERATURE = 0.8
+TOP_P = 0.95
+
+
+def choose_prompts(tokens: Sequence[Tokens], count: int) -> list[int]:
+    """The first `count` documents that are longer than a prompt."""
+    long_enough = [index for index, ids in enumerate(tokens) if len(ids) > NUM_PROMPT_TOKENS]
+    return long_enough[:count]
+
+
+def continue_documents(
+    base: FrozenBase, tokeniser: Tokeniser, tokens: Sequence[Tokens], chosen: Sequence[int], seed: int
+) -> list[str]:
+    """Sampled continuations, one for each chosen document; the same for the same seed, model and machine.
+
+    Sampling (temperature 0.8, nucleus 0.95) draws from its own random state and leaves torch's as it was.
+    """
+    if not chosen:
+        return []
+    prompts = [[tokeniser.prefix_token_id, *tokens[index][:NUM_PROMPT_TOKENS].tolist()] for index in chosen]
+    input_ids = torch.tensor(prompts, device=base.device)
+    with own_random_state(base.device), torch.inference_mode():
+        torch.manual_seed(seed)
+        generated = base.generate(input_ids, max_new_tokens=NUM_NEW_TOKENS, temperature=TEMPERATURE, top_p=TOP_P)
+    return [tokeniser.decode(row[input_ids.shape[1] :].tolist()) for row in generated]

@@ -1,0 +1,109 @@
+"""The one small interface behind which every tracker lives, and what it is told.
+
+A tracker may be slow, offline or broken: nothing here is allowed to matter to a run. `trackers.make` runs every
+tracker but the run's own file in a thread of its own and switches it off at its first failure.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from lorabench.experiment.schema import RunSpec
+from lorabench.records.columns import ADAPTER_ONLY, STEP_FIGURES
+from lorabench.records.schema import RunRecord, Sample, Scores
+
+Values = Mapping[str, Any]
+"""Plain values by name; always with `step`."""
+
+STEP_FIELDS = tuple(STEP_FIGURES)
+"""What is logged after every optimizer step."""
+
+
+@dataclass(frozen=True)
+class TrackedRun:
+    """What a tracker has to know about a run before its first step."""
+
+    run_id: str
+    attempt: int
+    """1 for the first time this run is tried, 2 for the next, …"""
+    experiment: str
+    spec: RunSpec
+    folder: Path
+    """The run's own folder, `OUTPUT/runs/<run_id>`."""
+    group: str = ""
+    """What attempts of one run have in common; empty: the run id."""
+    tags: tuple[str, ...] = ()
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """Further facts for the configuration: sizes, revisions, hardware."""
+
+
+class Tracker(Protocol):
+    """Takes the figures of one run after another."""
+
+    def start(self, run: TrackedRun) -> None:
+        """A run begins."""
+
+    def log_step(self, values: Values) -> None:
+        """One optimizer step: the STEP_FIELDS."""
+
+    def log_evaluation(self, values: Values) -> None:
+        """One validation scoring: what `evaluation_values` returns."""
+
+    def log_samples(self, samples: Sequence[Sample]) -> None:
+        """Continuations written by the finished adapter."""
+
+    def finish(self, record: RunRecord | None, status: str) -> None:
+        """The run ended; `record` is None where there is none."""
+
+
+def evaluation_values(step: int, train_tokens: int, scores: Scores) -> dict[str, float | int | None]:
+    """The figures of one validation scoring, under the names that every tracker uses."""
+    return {
+        "step": step,
+        "train_tokens": train_tokens,
+        "validation_loss": finite(scores.loss),
+        "validation_perplexity": finite(scores.perplexity),
+        "validation_bits_per_byte": finite(scores.bits_per_byte),
+        "validation_bits_per_token": finite(scores.bits_per_token),
+        "validation_word_perplexity": finite(scores.word_perplexity),
+    }
+
+
+def finite(value: float | None) -> float | None:
+    """None for what JSON and the trackers have no number for."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def run_config(run: TrackedRun) -> dict[str, Any]:
+    """The run's configuration, flat, under the names of the results table; then the extra facts."""
+    spec: dict[str, Any] = run.spec.model_dump(mode="json")
+    adapter, training, evaluation = spec.pop("adapter"), spec.pop("training"), spec.pop("evaluation")
+    facts = {"run_id": run.run_id, "attempt": run.attempt, "experiment": run.experiment}
+    flat: dict[str, Any] = facts | spec | adapter | {"alpha": run.spec.adapter.alpha_value} | training
+    if run.spec.adapter.method == "full":
+        flat |= dict.fromkeys(ADAPTER_ONLY)
+    flat |= {f"evaluation.{name}": value for name, value in evaluation.items()}
+    return flat | dict(run.extra)
+
+
+def run_tags(run: TrackedRun, status: str | None = None) -> tuple[str, ...]:
+    """Model, corpus, method, rank, status, and the run's own tags: what one filters a project by."""
+    adapter = run.spec.adapter
+    tags = [run.spec.model, run.spec.dataset, adapter.method, run.experiment]
+    tags += [] if adapter.method == "full" else [f"rank-{adapter.rank}"]
+    tags += [*run.tags, *([status] if status else [])]
+    return tuple(dict.fromkeys(clean_name(tag, 64) for tag in tags if tag))
+
+
+def clean_name(text: str, max_length: int) -> str:
+    """`text` without control characters, its middle left out where it is too long for a dashboard."""
+    text = re.sub(r"[\x00-\x1f\x7f-\x9f]+", " ", text).strip() or "unnamed"
+    if len(text) <= max_length:
+        return text
+    tail = max_length // 2
+    return f"{text[: max_length - tail - 1]}…{text[-tail:]}"

@@ -1,0 +1,165 @@
+"""Checkpoints that a kill cannot spoil: written beside, synced, renamed, hashed; the two latest are kept.
+
+A checkpoint holds all that the next step depends on: adapter, optimizer, position and random state. The learning rate
+and the order of the text follow from the step, so they are not stored.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from lorabench.core.device import random_state, set_random_state
+from lorabench.core.storage import new_folder, read_regular, set_aside, sha256_file
+
+NUM_KEPT = 2
+STATE, POSITION, MANIFEST = "state.safetensors", "position.json", "manifest.json"
+MOMENTS = ("exp_avg", "exp_avg_sq")
+"""AdamW's own state, beside the step it counts."""
+
+
+@dataclass
+class Position:
+    """Where a run stands: everything countable. `steps_done` optimizer steps are finished."""
+
+    steps_done: int = 0
+    train_tokens: int = 0
+    smoothed_loss: float | None = None
+    train_seconds: float = 0.0
+    evaluation_seconds: float = 0.0
+    evaluation_tokens: int = 0
+    step_seconds: list[float] = field(default_factory=list)
+    step_tokens: list[int] = field(default_factory=list)
+    evaluations: list[dict[str, Any]] = field(default_factory=list)
+    num_resumed: int = 0
+
+
+def save_checkpoint(
+    folder: Path,
+    position: Position,
+    parameters: Mapping[str, torch.nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    key: str,
+) -> Path:
+    """Write `folder/step-<n>` whole or not at all. `key` names the run and settings it belongs to. Raises DiskError."""
+    target = folder / f"step-{position.steps_done:08d}"
+    tensors = {f"adapter.{name}": parameter.detach().cpu().contiguous() for name, parameter in parameters.items()}
+    for name, parameter in parameters.items():
+        for entry, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"optimizer.{entry}.{name}"] = torch.as_tensor(value).detach().cpu().contiguous()
+    tensors |= _random_states(parameters)
+    with new_folder(target) as temporary:
+        save_file(tensors, temporary / STATE)
+        (temporary / POSITION).write_text(json.dumps(asdict(position)), encoding="utf-8")
+        hashes = {name: sha256_file(temporary / name) for name in (STATE, POSITION)}
+        (temporary / MANIFEST).write_text(json.dumps({"key": key, "sha256": hashes}), encoding="utf-8")
+    for old in _finished(folder)[:-NUM_KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
+    return target
+
+
+def load_checkpoint(
+    folder: Path,
+    parameters: Mapping[str, torch.nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    key: str,
+    max_steps: int | None = None,
+) -> tuple[Position | None, list[str]]:
+    """Take up the latest whole checkpoint of at most `max_steps` steps, if any.
+
+    Returns its position, and what could not be taken up and was set aside.
+    """
+    for leftover in [*folder.glob(".writing-*"), *folder.glob(".replaced-*")]:
+        shutil.rmtree(leftover, ignore_errors=True)
+    problems: list[str] = []
+    for path in reversed(_finished(folder)):
+        try:
+            position, tensors = _read(path, parameters, key)
+            if max_steps is not None and position.steps_done > max_steps:
+                raise ValueError(f"metrics.jsonl is whole only up to step {max_steps}")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            moved = set_aside(path)
+            problems.append(f"{path}: the checkpoint cannot be taken up ({error}); it was set aside as {moved.name}")
+        else:
+            _take_up(tensors, parameters, optimizer)
+            return position, problems
+    return None, problems
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """A finished run needs none; damaged ones that were set aside stay."""
+    if not folder.is_dir():
+        return
+    for path in folder.iterdir():
+        if ".damaged-" not in path.name:
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+    if not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def _finished(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("step-*") if path.name[5:].isdigit())
+
+
+def _device(parameters: Mapping[str, torch.nn.Parameter]) -> torch.device:
+    """Where the parameters lie: dropout draws its random numbers there."""
+    return next(iter(parameters.values())).device
+
+
+def _random_states(parameters: Mapping[str, torch.nn.Parameter]) -> dict[str, torch.Tensor]:
+    """The processor's random state, and that of the GPU where the parameters lie on one."""
+    device = _device(parameters)
+    own = random_state(device)
+    return {"random.cpu": torch.get_rng_state()} | ({} if own is None else {f"random.{device.type}": own})
+
+
+def _read(
+    path: Path, parameters: Mapping[str, torch.nn.Parameter], key: str
+) -> tuple[Position, dict[str, torch.Tensor]]:
+    """Read and check everything before anything is changed."""
+    manifest = json.loads(read_regular(path / MANIFEST))
+    if manifest["key"] != key:
+        raise ValueError("it belongs to other settings or to another version of lorabench")
+    for name in (STATE, POSITION):
+        if sha256_file(path / name) != manifest["sha256"][name]:
+            raise ValueError(f"{name} does not match its hash")
+    position = Position(**json.loads((path / POSITION).read_bytes()))
+    tensors = load_file(path / STATE)
+    shapes = {
+        f"{entry}.{name}": parameter.shape
+        for name, parameter in parameters.items()
+        for entry in ("adapter", *(f"optimizer.{moment}" for moment in MOMENTS))
+    }
+    others = [*(f"optimizer.step.{name}" for name in parameters), *_random_states(parameters)]
+    missing = [name for name in [*shapes, *others] if name not in tensors]
+    if missing:
+        raise ValueError(f"{missing[0]} is missing")
+    for name, shape in shapes.items():
+        if tensors[name].shape != shape:
+            raise ValueError(f"{name} has another shape")
+    return position, tensors
+
+
+def _take_up(
+    tensors: Mapping[str, torch.Tensor],
+    parameters: Mapping[str, torch.nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+) -> None:
+    state = {
+        index: {entry: tensors[f"optimizer.{entry}.{name}"] for entry in ("step", *MOMENTS)}
+        for index, name in enumerate(parameters)
+    }
+    for name, parameter in parameters.items():
+        parameter.data.copy_(tensors[f"adapter.{name}"])
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    torch.set_rng_state(tensors["random.cpu"])
+    device = _device(parameters)
+    if device.type != "cpu":
+        set_random_state(device, tensors[f"random.{device.type}"])

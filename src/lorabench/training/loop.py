@@ -1,0 +1,188 @@
+"""The training loop: one function that can be read from top to bottom.
+
+Everything that a step depends on is a function of (settings, seed, step) or lies in the checkpoint, so that a run taken
+up again is the run that was never stopped.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from lorabench.core.errors import CancelledError, DivergedError
+from lorabench.experiment.schema import TrainingSettings
+from lorabench.experiment.steps import evaluation_steps, num_steps
+from lorabench.tokens.packing import Row, Tokens, make_batch, stream_rows
+from lorabench.training.checkpoints import Position, load_checkpoint, save_checkpoint
+from lorabench.training.optimization import clip_gradients, learning_rate_at, make_optimizer
+
+if TYPE_CHECKING:
+    from lorabench.methods.attach import Adapter
+    from lorabench.models.base import FrozenBase
+
+SMOOTHING = 0.9
+NUM_WARMUP_STEPS = 2
+"""Steps left out of the speed: the first ones pay for allocation and compilation."""
+
+
+@dataclass(frozen=True)
+class TrainingText:
+    """Token ids of the training documents, and the token that starts a segment."""
+
+    tokens: Sequence[Tokens]
+    prefix: int
+
+    @property
+    def num_tokens(self) -> int:
+        """Targets of one epoch: every token once."""
+        return sum(len(ids) for ids in self.tokens)
+
+    def num_rows(self, context_length: int) -> int:
+        """Rows of one epoch; rows are filled, so the order of the documents does not matter."""
+        return math.ceil(self.num_tokens / context_length)
+
+    def rows(self, context_length: int, seed: int, epoch: int) -> list[Row]:
+        """The epoch's rows, the documents in an order that depends on seed and epoch alone."""
+        order = np.random.default_rng([seed, epoch]).permutation(len(self.tokens))
+        return list(stream_rows(self.tokens, order.tolist(), prefix=self.prefix, context_length=context_length))
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What the loop tells and asks its surroundings."""
+
+    on_step: Callable[[dict[str, Any]], None]
+    evaluate: Callable[[], tuple[dict[str, Any], int]]
+    """Scores validation; returns the scores as plain values and the number of tokens scored."""
+    on_evaluation: Callable[[dict[str, Any]], None]
+    on_start: Callable[[Position, list[str]], None]
+    """Told where the run starts (after `steps_done` steps) and which checkpoints were set aside, and why."""
+    on_checkpoint: Callable[[], None]
+    """What was told so far must be safe on disk when this returns: a checkpoint follows."""
+    should_stop: Callable[[], bool]
+
+
+def train(
+    base: FrozenBase,
+    adapter: Adapter,
+    text: TrainingText,
+    settings: TrainingSettings,
+    *,
+    seed: int,
+    micro_batch_size: int,
+    evaluation_times: int,
+    checkpoint_folder: Path,
+    checkpoint_key: str,
+    checkpoint_seconds: float,
+    num_recorded_steps: int,
+    hooks: Hooks,
+) -> Position:
+    """Train the attached adapter and return where it ended.
+
+    Takes up the latest checkpoint in `checkpoint_folder` that is not ahead of the `num_recorded_steps` told before. A
+    step's loss is the mean over the scored tokens of its whole batch, whatever the micro-batch. Raises DivergedError at
+    the first step whose loss or gradient is not finite, and CancelledError after a checkpoint when `hooks.should_stop`
+    says so.
+    """
+    parameters = dict(adapter.named_parameters())
+    optimizer = make_optimizer(list(parameters.values()), settings)
+    torch.manual_seed(seed)
+    position, problems = load_checkpoint(checkpoint_folder, parameters, optimizer, checkpoint_key, num_recorded_steps)
+    if position is None:
+        position = Position()
+    else:
+        position.num_resumed += 1
+    hooks.on_start(position, problems)
+
+    steps = num_steps(text.num_rows(settings.context_length), settings)
+    steps_per_epoch = steps // settings.epochs
+    evaluate_after = set(evaluation_steps(steps, evaluation_times))
+    saved_at = time.monotonic()
+    epoch, rows = -1, []
+    for step in range(position.steps_done, steps):
+        if step // steps_per_epoch != epoch:
+            epoch = step // steps_per_epoch
+            rows = text.rows(settings.context_length, seed, epoch)
+        start = (step % steps_per_epoch) * settings.batch_size
+        step_rows = rows[start : start + settings.batch_size]
+
+        started = time.perf_counter()
+        batches = [
+            make_batch(step_rows[first : first + micro_batch_size])
+            for first in range(0, len(step_rows), micro_batch_size)
+        ]
+        num_scored = sum(batch.num_scored for batch in batches)
+        loss_sum = 0.0
+        for batch in batches:
+            loss = base.loss(batch)
+            torch.autograd.backward(loss / num_scored)
+            loss_sum += float(loss.detach())
+        loss_mean = loss_sum / num_scored
+        gradient_norm = clip_gradients(list(parameters.values()), settings.max_grad_norm)
+        if not math.isfinite(loss_mean) or not math.isfinite(gradient_norm):
+            raise DivergedError(step + 1, "the loss" if not math.isfinite(loss_mean) else "the gradient")
+        learning_rate = learning_rate_at(step, steps, settings)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        base.synchronize()
+        seconds = time.perf_counter() - started
+
+        position.steps_done = step + 1
+        position.train_tokens += num_scored
+        position.train_seconds += seconds
+        position.step_seconds.append(seconds)
+        position.step_tokens.append(num_scored)
+        previous = position.smoothed_loss
+        position.smoothed_loss = loss_mean if previous is None else SMOOTHING * previous + (1.0 - SMOOTHING) * loss_mean
+        hooks.on_step(
+            {
+                "step": step + 1,
+                "loss": loss_mean,
+                "smoothed_loss": position.smoothed_loss,
+                "learning_rate": learning_rate,
+                "gradient_norm": gradient_norm,
+                "tokens_per_second": num_scored / seconds,
+                "train_tokens": position.train_tokens,
+                "seconds": seconds,
+            }
+        )
+        if step + 1 in evaluate_after:
+            evaluation_started = time.perf_counter()
+            scores, num_evaluated = hooks.evaluate()
+            position.evaluation_seconds += time.perf_counter() - evaluation_started
+            position.evaluation_tokens += num_evaluated
+            position.evaluations.append(
+                {"step": step + 1, "train_tokens_seen": position.train_tokens, "validation": scores}
+            )
+            hooks.on_evaluation(position.evaluations[-1])
+        stopping = hooks.should_stop()
+        if step + 1 < steps and (stopping or time.monotonic() - saved_at >= checkpoint_seconds):
+            hooks.on_checkpoint()
+            save_checkpoint(checkpoint_folder, position, parameters, optimizer, checkpoint_key)
+            saved_at = time.monotonic()
+        if step + 1 < steps and stopping:
+            raise CancelledError(f"stopped after step {step + 1} of {steps}")
+    hooks.on_checkpoint()
+    save_checkpoint(checkpoint_folder, position, parameters, optimizer, checkpoint_key)
+    return position
+
+
+def tokens_per_second(position: Position) -> tuple[float | None, str]:
+    """The one definition of training speed, and why there is none if there is none.
+
+    Scored (non-padding) tokens ÷ seconds, over all steps after the warm-up.
+    """
+    counted = slice(NUM_WARMUP_STEPS, None)
+    seconds = sum(position.step_seconds[counted])
+    if seconds <= 0.0:
+        return None, f"the run has no step after the {NUM_WARMUP_STEPS} of warm-up"
+    return sum(position.step_tokens[counted]) / seconds, ""

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lorabench.core.errors import ConfigError
+from lorabench.experiment.schema import AdapterSettings, build_experiment, load_experiment
+
+EXPERIMENT = """
+name: rank_by_learning_rate
+models: [smollm2-135m-instruct]
+datasets: [news, python-code]
+adapter:
+  rank: [8, 16, 32]
+  alpha: 2r
+training:
+  learning_rate: [1.0e-4, 3e-4, 1.0e-3]
+  train_bytes: 2_000_000
+seeds: [0, 1, 2]
+"""
+
+
+@pytest.fixture
+def experiment_file(tmp_path: Path) -> Path:
+    path = tmp_path / "experiment.yaml"
+    path.write_text(EXPERIMENT, encoding="utf-8")
+    return path
+
+
+def test_lists_are_axes(experiment_file: Path) -> None:
+    experiment = load_experiment(experiment_file)
+    assert experiment.num_runs == 2 * 3 * 3 * 3
+    assert [adapter.rank for adapter in experiment.adapters()] == [8, 16, 32]
+    assert [training.learning_rate for training in experiment.trainings()] == [1e-4, 3e-4, 1e-3]
+    assert {training.train_bytes for training in experiment.trainings()} == {2_000_000}
+
+
+def test_parse_dump_parse_is_stable(experiment_file: Path, tmp_path: Path) -> None:
+    experiment = load_experiment(experiment_file, ["adapter.target_modules=[attention, 'q_proj,v_proj']"])
+    again = tmp_path / "again.yaml"
+    again.write_text(experiment.to_yaml(), encoding="utf-8")
+    assert load_experiment(again) == experiment
+
+
+def test_alpha_follows_the_rank_or_stands_alone() -> None:
+    assert AdapterSettings(rank=8, alpha="2r").alpha_value == 16
+    assert AdapterSettings(rank=8, alpha="0.5 r").alpha_value == 4
+    assert AdapterSettings(rank=8, alpha=32).alpha_value == 32
+
+
+def test_overrides_reach_nested_keys(experiment_file: Path) -> None:
+    overrides = ["training.learning_rate=1e-3", "seeds=[7]", "evaluation.times=1"]
+    experiment = load_experiment(experiment_file, overrides)
+    assert experiment.trainings()[0].learning_rate == 1e-3
+    assert experiment.seeds == (7,)
+    assert experiment.evaluation.times == 1
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("adapter.rnk=3", ["adapter.rnk", "unknown key", "'rank'"]),
+        ("trainin.x=2", ["trainin", "unknown key", "'training'"]),
+        ("evaluation.foo=1", ["evaluation.foo", "unknown key", "validation_bytes"]),
+        ("adapter.rank=0", ["adapter.rank", "0", "greater than or equal to 1"]),
+        ("adapter.rank=abc", ["adapter.rank", "'abc'", "integer"]),
+        ("adapter.rank=true", ["adapter.rank", "True"]),
+        ("adapter.rank=[[[[1]]]]", ["adapter.rank", "integer"]),
+        ("adapter.rank=[]", ["adapter.rank", "empty"]),
+        ("adapter.rank=[8, 8]", ["adapter.rank", "twice"]),
+        ("adapter.method=lorra", ["adapter.method", "'lorra'", "'lora'"]),
+        ("adapter.alpha=r2", ["adapter.alpha", "'r2'", "2r"]),
+        ("adapter.dropout=.inf", ["adapter.dropout", "inf"]),
+        ("adapter.dropout=1", ["adapter.dropout", "less than 1"]),
+        ("adapter.target_modules=a/../b", ["adapter.target_modules", "all-linear"]),
+        ("training.learning_rate=.nan", ["training.learning_rate", "nan"]),
+        ("training.precision=fp8", ["training.precision", "'auto', 'fp32' or 'bf16'"]),
+        ("training.train_bytes=99999999999999999999999999", ["training.train_bytes"]),
+        ("training.epochs=1.5", ["training.epochs", "1.5"]),
+        ("training=5", ["training", "mapping"]),
+        ("models=[]", ["models", "[]"]),
+        ("models=[a, a]", ["models", "twice"]),
+        ("name=../x", ["name", "'../x'"]),
+        ("seeds=[-1]", ["seeds", "-1"]),
+        ("seeds=[1e400]", ["seeds", "inf"]),
+        ("adapter.rank=&a [*a]", ["aliases"]),
+        ("adapter.rank=" + "[" * 3000, ["nested"]),
+        ("adapter.rank: 3", ["key=value"]),
+        ("adapter.rank={a: {b: c", ["not valid YAML"]),
+    ],
+)
+def test_wrong_values_are_refused_in_one_sentence(experiment_file: Path, override: str, said: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_experiment(experiment_file, [override])
+    message = str(caught.value)
+    assert "\n" not in message
+    assert len(message) < 400
+    for part in said:
+        assert part in message
+
+
+def test_a_missing_key_is_named() -> None:
+    with pytest.raises(ConfigError, match="datasets: the key is missing"):
+        build_experiment({"name": "x", "models": ["a"]})
+
+
+def test_a_repeated_key_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text(EXPERIMENT + "seeds: [1]\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="seeds: the key is given twice"):
+        load_experiment(path)
+
+
+def test_too_many_runs_are_refused(experiment_file: Path) -> None:
+    with pytest.raises(ConfigError, match="at most 10000"):
+        load_experiment(experiment_file, [f"seeds={list(range(1000))}"])
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"- a\n- b\n", b"", b"a: !!python/object/apply:os.system [ls]"])
+def test_files_that_are_no_experiments(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"x\.yaml"):
+        load_experiment(path)
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="there is no such file"):
+        load_experiment(tmp_path / "nothing.yaml")

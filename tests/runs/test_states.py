@@ -1,0 +1,236 @@
+"""Every way in which a run can end: out of memory, diverged, failed, cancelled, and other processes in between."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import lorabench
+from lorabench.core.errors import InputError
+from lorabench.models.base import FrozenBase
+from lorabench.records.schema import RunRecord, Status
+from lorabench.records.store import RecordStore, load_records
+from lorabench.runs import group as pipeline_group
+from lorabench.runs.memory import is_out_of_memory
+from lorabench.tokens.packing import PackedBatch
+from lorabench.training import loop
+from tests.runs.conftest import ExperimentWriter
+from tests.runs.test_survival import TRAINING, finish, start, wait_for
+
+BATCH = {"learning_rate": 0.02, "batch_size": 4, "context_length": 32, "train_bytes": 6000, "precision": "fp32"}
+
+
+def run_out_of_memory() -> None:
+    """Asks for a petabyte, so that the error is torch's own."""
+    torch.empty(2**50, dtype=torch.uint8)
+
+
+def small_memory(monkeypatch: pytest.MonkeyPatch, num_rows: int) -> None:
+    """More than so many rows at once do not fit."""
+    loss = FrozenBase.loss
+
+    def loss_that_needs_memory(base: FrozenBase, batch: PackedBatch) -> torch.Tensor:
+        if len(batch.input_ids) > num_rows * 32:
+            run_out_of_memory()
+        return loss(base, batch)
+
+    monkeypatch.setattr(FrozenBase, "loss", loss_that_needs_memory)
+
+
+def losses(out: Path, record: RunRecord) -> list[float]:
+    return [float(line["loss"]) for line in RecordStore(out).metrics(record) if line["kind"] == "step"]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("asked", [None, 4, 64])
+def test_out_of_memory_is_retried_at_half_with_the_same_mathematics(
+    experiment: ExperimentWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: int | None
+) -> None:
+    path = experiment(adapter={"rank": 2}, training={**BATCH, **({"micro_batch_size": asked} if asked else {})})
+    (whole,) = lorabench.run(path, tmp_path / "whole", trackers=["none"]).records
+    half = experiment(adapter={"rank": 2}, training={**BATCH, "micro_batch_size": 2})
+    (halves,) = lorabench.run(half, tmp_path / "halves", trackers=["none"]).records
+    small_memory(monkeypatch, 2)
+    path = experiment(adapter={"rank": 2}, training={**BATCH, **({"micro_batch_size": asked} if asked else {})})
+    (record,) = lorabench.run(path, tmp_path / "small", trackers=["none"]).records
+    assert record.status is Status.COMPLETED
+    assert record.budget is not None
+    assert (record.budget.micro_batch_size, record.budget.accumulation_steps) == (2, 2)
+    assert any("memory ran out at a micro-batch of 4; done again at 2" in note for note in record.notes)
+    assert losses(tmp_path / "small", record) == pytest.approx(losses(tmp_path / "whole", whole), rel=1e-5)
+    name = "adapter/adapter_model.safetensors"
+    assert record.files[name] == halves.files[name]
+    assert losses(tmp_path / "small", record) == losses(tmp_path / "halves", halves)
+
+
+def test_a_run_that_never_fits_is_recorded_and_the_others_go_on(
+    experiment: ExperimentWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_memory(monkeypatch, 1)
+    training = {**BATCH, "batch_size": [1, 4]}
+    path = experiment(adapter={"rank": 2}, training=training)
+    records = lorabench.run(path, tmp_path / "out", trackers=["none"]).records
+    states = {record.spec.training.batch_size: record for record in records}
+    assert states[4].status is Status.OUT_OF_MEMORY
+    assert states[4].status_reason == "memory ran out at micro-batches of 4 and 2"
+    assert states[1].status is Status.COMPLETED
+    monkeypatch.undo()
+    retried = lorabench.run(path, tmp_path / "out", trackers=["none"], retry_failed=True)
+    assert retried.num_skipped == 1
+    assert {record.status for record in retried.records} == {Status.COMPLETED}
+
+
+def test_out_of_memory_while_loading_is_that_too(
+    experiment: ExperimentWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline_group, "load_base", lambda *_, **__: run_out_of_memory())
+    records = lorabench.run(experiment(), tmp_path / "out", trackers=["none"]).records
+    assert [record.status for record in records] == [Status.OUT_OF_MEMORY] * 2
+    assert "memory ran out" in str(records[0].status_reason)
+
+
+def test_what_counts_as_out_of_memory() -> None:
+    def chained() -> BaseException:
+        try:
+            try:
+                run_out_of_memory()
+            except RuntimeError as error:
+                raise InputError("the model cannot be loaded") from error
+        except InputError as outer:
+            return outer
+        raise AssertionError
+
+    assert is_out_of_memory(chained())
+    assert is_out_of_memory(MemoryError())
+    assert is_out_of_memory(OSError(12, "Cannot allocate memory"))
+    assert is_out_of_memory(RuntimeError("std::bad_alloc"))
+    assert is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"))
+    assert not is_out_of_memory(RuntimeError("shapes differ"))
+    assert not is_out_of_memory(InputError("out of memory"))
+
+
+def test_weights_that_explode_in_the_last_step_are_a_divergence(
+    experiment: ExperimentWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = loop.make_optimizer
+
+    def explosive(parameters: Any, settings: Any) -> torch.optim.Optimizer:
+        optimizer = make(parameters, settings)
+        num_steps = 0
+
+        def explode(*_: Any) -> None:
+            nonlocal num_steps
+            num_steps += 1
+            if num_steps == 25:
+                parameters[0].data.fill_(float("inf"))
+
+        optimizer.register_step_post_hook(explode)
+        return optimizer
+
+    monkeypatch.setattr(loop, "make_optimizer", explosive)
+    path = experiment(adapter={"rank": 2}, training=BATCH)
+    (record,) = lorabench.run(path, tmp_path / "out", trackers=["none"]).records
+    assert record.budget is not None
+    assert record.budget.steps == 25
+    assert record.status is Status.DIVERGED
+    assert record.status_reason == "the validation loss was not finite at step 25"
+    assert record.validation is None
+
+
+@pytest.mark.slow
+def test_ctrl_c_while_loading_ends_at_once_and_loses_nothing(experiment: ExperimentWriter, tmp_path: Path) -> None:
+    process = start(experiment(adapter={"rank": 2}), tmp_path / "out")
+    assert wait_for(process, b"loading", 60)
+    process.send_signal(signal.SIGINT)
+    output = finish(process)
+    assert process.returncode == 1
+    assert "goes on where it stopped" in output
+    assert "Traceback" not in output
+    assert {record.status for record in load_records(tmp_path / "out")} == {Status.CANCELLED}
+    process = start(experiment(adapter={"rank": 2}), tmp_path / "out")
+    finish(process)
+    assert process.returncode == 0
+
+
+@pytest.mark.slow
+def test_a_second_ctrl_c_ends_at_once(experiment: ExperimentWriter, tmp_path: Path) -> None:
+    process = start(experiment(adapter={"rank": 2}, training={**TRAINING, "epochs": 400}), tmp_path / "out")
+    assert wait_for(process, b"training", 60)
+    for _ in range(2):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.01)
+    output = finish(process)
+    assert process.returncode == 1
+    assert "Traceback" not in output
+    assert {record.status for record in load_records(tmp_path / "out")} <= {Status.CANCELLED}
+
+
+LONG = {**TRAINING, "epochs": 60}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fate", ["goes on", "is killed"])
+def test_a_stopped_owner_keeps_its_run_until_it_goes_on_or_dies(
+    experiment: ExperimentWriter, tmp_path: Path, fate: str
+) -> None:
+    path, out = experiment(adapter={"rank": 2}, training=LONG), tmp_path / "out"
+    owner = start(path, out, "--checkpoint-seconds", "0")
+    assert wait_for(owner, b"training", 60)
+    owner.send_signal(signal.SIGSTOP)
+    heir = start(path, out)
+    assert wait_for(heir, f"waiting for a run that process {owner.pid} is doing".encode(), 60)
+    time.sleep(2.0)
+    assert heir.poll() is None
+    assert load_records(out) == []
+    owner.send_signal(signal.SIGCONT if fate == "goes on" else signal.SIGKILL)
+    outputs = [finish(process) for process in (owner, heir)]
+    assert heir.returncode == 0, outputs
+    (record,) = load_records(out)
+    assert record.status is Status.COMPLETED
+    assert sum("✓" in output for output in outputs) == 1
+    assert ("✓" in outputs[0]) == (fate == "goes on")
+
+
+@pytest.mark.slow
+def test_ctrl_c_while_waiting_for_another_process(experiment: ExperimentWriter, tmp_path: Path) -> None:
+    path, out = experiment(adapter={"rank": 2}, training=LONG), tmp_path / "out"
+    owner = start(path, out)
+    assert wait_for(owner, b"training", 60)
+    owner.send_signal(signal.SIGSTOP)
+    waiting = start(path, out)
+    assert wait_for(waiting, b"waiting for a run", 60)
+    waiting.send_signal(signal.SIGINT)
+    output = finish(waiting)
+    assert waiting.returncode == 1
+    assert "goes on where it stopped" in output
+    owner.kill()
+    finish(owner)
+
+
+def test_what_another_process_just_tried_again_is_not_tried_a_third_time(
+    experiment: ExperimentWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lorabench.runs import scheduler as pipeline
+
+    small_memory(monkeypatch, 0)
+    path, out = experiment(), tmp_path / "out"
+    lorabench.run(path, out, trackers=["none"])
+    do: Callable[..., None] = pipeline._Runner._do
+    others: list[int] = []
+
+    def do_while_another_does_the_rest(runner: Any, *arguments: Any) -> None:
+        if not others:
+            others.append(1)
+            lorabench.run(path, out, trackers=["none"], retry_failed=True)
+        do(runner, *arguments)
+
+    monkeypatch.setattr(pipeline._Runner, "_do", do_while_another_does_the_rest)
+    # The run in hand is held by its lease: the other process waits for it, so it is let go of at once here.
+    monkeypatch.setattr(pipeline._Runner, "_wait", lambda runner, wanted: runner.tried.update(r.run_id for r in wanted))
+    outcome = lorabench.run(path, out, trackers=["none"], retry_failed=True)
+    assert sorted(record.attempt for record in outcome.records) == [2, 2]

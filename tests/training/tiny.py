@@ -1,0 +1,64 @@
+"""A real but tiny model behind the engine's interface: the next token from a frozen table plus a low-rank adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lorabench.tokens.packing import IGNORED, PackedBatch
+from lorabench.training.loop import TrainingText
+
+VOCABULARY = 50
+
+
+class TinyAdapter:
+    def __init__(self, seed: int = 0, rank: int = 4) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        self.down = nn.Parameter(torch.randn(VOCABULARY, rank, generator=generator))
+        self.up = nn.Parameter(torch.zeros(rank, VOCABULARY))
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        yield "down", self.down
+        yield "up", self.up
+
+
+class TinyBase:
+    device = torch.device("cpu")
+
+    def __init__(self, adapter: TinyAdapter, dropout: float = 0.0) -> None:
+        self.table = torch.randn(VOCABULARY, VOCABULARY, generator=torch.Generator().manual_seed(1))
+        self.adapter = adapter
+        self.dropout = dropout
+
+    def _nll(self, batch: PackedBatch) -> Tensor:
+        ids, targets = torch.from_numpy(batch.input_ids), torch.from_numpy(batch.targets)
+        hidden = functional.dropout(self.adapter.down[ids], self.dropout, training=torch.is_grad_enabled())
+        logits = self.table[ids] + hidden @ self.adapter.up
+        return functional.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="none")
+
+    def loss(self, batch: PackedBatch) -> Tensor:
+        return self._nll(batch).sum()
+
+    def token_nll(self, batch: PackedBatch) -> Tensor:
+        with torch.no_grad():
+            return self._nll(batch)
+
+    def synchronize(self) -> None:
+        pass
+
+
+def tiny_text(num_documents: int = 40) -> TrainingText:
+    """Documents in which each token follows from the one before it, mostly."""
+    generator = np.random.default_rng(0)
+    documents = []
+    for _ in range(num_documents):
+        tokens = [int(generator.integers(2, VOCABULARY))]
+        for _ in range(int(generator.integers(3, 30))):
+            follows = (tokens[-1] * 7 + 3) % (VOCABULARY - 2) + 2
+            tokens.append(follows if generator.random() < 0.9 else int(generator.integers(2, VOCABULARY)))
+        documents.append(np.array(tokens, dtype=np.int32))
+    return TrainingText(documents, prefix=1)
