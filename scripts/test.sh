@@ -26,7 +26,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash scripts/setup.sh --dev
 .venv/bin/python -m pytest -m "not slow" -n 2 --dist loadfile "${arguments[@]}"
 if [ -n "$all" ]; then
-  # One after the other: they measure time and memory, and use every core themselves.
   bash scripts/install_browser.sh
-  .venv/bin/python -m pytest -m slow "${arguments[@]}"
+  .venv/bin/python -m pytest -m "slow and not alone" -n 2 --dist loadfile "${arguments[@]}"
+  .venv/bin/python -m pytest -m "slow and alone" "${arguments[@]}"
 fi

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.marks import mount, unmount
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models only lose by threads, most of all beside other tests
@@ -38,9 +39,9 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
 
 @pytest.fixture
 def small_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
-    """A file system of its own, of the size that the test gives as the fixture's parameter; mounting it needs root."""
+    """A file system of its own, with the options of `mount` that the test gives as the fixture's parameter."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={request.param}", "tmpfs", str(folder)], check=True)
+    mount(folder, request.param)
     yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    unmount(folder)

@@ -193,6 +193,7 @@ def test_a_tiny_run_is_what_it_says(tiny_model: Callable[[str], Path], tmp_path:
     assert read_record(tmp_path / "broken")["validation"] == record["validation"]
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_a_real_run_is_what_it_says_and_is_tracked_while_it_runs(tmp_path: Path) -> None:
     out = tmp_path / "out"

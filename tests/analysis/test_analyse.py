@@ -17,6 +17,7 @@ from lorabench.experiment.schema import AdapterSettings, EvaluationSettings, Run
 from lorabench.records.documents import DocumentResults
 from lorabench.records.schema import RunRecord, Scores, Status
 from lorabench.records.store import RecordStore
+from tests.marks import slow
 from tests.report.synthetic import ENVIRONMENT, LN2, SyntheticResults, Truth
 
 RATES = (1e-4, 1e-3, 3e-3)
@@ -363,7 +364,7 @@ def null_runs(random: np.random.Generator, num_documents: int, num_seeds: int) -
     return runs
 
 
-@pytest.mark.parametrize(("num_documents", "num_seeds"), [(25, 1), (25, 3), (100, 2)])
+@pytest.mark.parametrize(("num_documents", "num_seeds"), [(25, 1), slow(25, 3), slow(100, 2)])
 def test_of_equals_at_most_one_report_in_twenty_answers_a_question(num_documents: int, num_seeds: int) -> None:
     random, repetitions = np.random.default_rng(num_documents), 200
     calls = dict.fromkeys(("best", "model", "rank", "rate"), 0)

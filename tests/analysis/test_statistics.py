@@ -17,6 +17,7 @@ from lorabench.analysis.statistics import (
     mean_of,
     stack,
 )
+from tests.marks import slow
 
 LN2 = math.log(2.0)
 
@@ -62,8 +63,10 @@ def test_an_interval_over_seeds_holds_the_true_difference(num_seeds: int, seed_d
     assert 0.93 <= hits / repetitions <= (0.98 if num_seeds == 2 else 0.97)  # two seeds: see docs/statistics.md
 
 
-@pytest.mark.parametrize("num_seeds", [1, 2, 3])
-@pytest.mark.parametrize("num_documents", [20, 100])
+@pytest.mark.parametrize(
+    ("num_documents", "num_seeds"),
+    [(20, 1), slow(20, 2), (20, 3), slow(100, 1), slow(100, 2), slow(100, 3)],
+)
 def test_of_equals_at_most_one_family_in_twenty_sees_a_call(num_seeds: int, num_documents: int) -> None:
     random, repetitions, calls = np.random.default_rng(11), 1000, 0
     upper = np.triu_indices(9, 1)

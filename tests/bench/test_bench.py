@@ -38,6 +38,8 @@ def run_bench(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.alone
+@pytest.mark.slow
 def test_json_ends_in_one_line_of_what_programs_need(tiny_model: Callable[[str], Path]) -> None:
     done = run_bench(
         *("--model", str(tiny_model("smollm2")), "--rank", "4", "--context-length", "32", "--batch-size", "3"),
@@ -143,6 +145,7 @@ def test_a_model_of_an_unknown_family_has_no_random_weights() -> None:
         config_of_entry(entry)
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_short_documents_train_as_fast_as_a_long_one(tiny_model: Callable[[str], Path]) -> None:
     """Attention costs only what lies within documents: the same tokens, in one document or in many."""
@@ -168,6 +171,7 @@ def test_short_documents_train_as_fast_as_a_long_one(tiny_model: Callable[[str],
     assert np.median(seconds["pieces"]) < 1.1 * np.median(seconds["whole"])
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_training_is_faster_than_the_usual_stack(tmp_path: Path) -> None:
     """The comparison itself, short: its figures are ratios, so that a slow machine is no failure."""
@@ -187,6 +191,7 @@ def test_training_is_faster_than_the_usual_stack(tmp_path: Path) -> None:
     assert row["speed_ratio"] > 0.7
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["gpt2-mini", "pythia-mini", "gemma-mini"])
 def test_two_hundred_steps_in_bfloat16_end_where_those_of_peft_end(model: str) -> None:

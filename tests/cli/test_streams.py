@@ -11,6 +11,7 @@ import pytest
 
 from lorabench.records.schema import Status
 from lorabench.records.store import load_records
+from tests.marks import slow
 from tests.runs.conftest import write_corpus, write_experiment
 
 LORABENCH = f"{sys.executable} -m lorabench"
@@ -66,6 +67,7 @@ def test_python_without_docstrings_is_refused(tmp_path: Path, how: str) -> None:
     assert errors.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_python_without_assertions_works(tmp_path: Path, tiny_model: Callable[[str], Path]) -> None:
     write_experiment(tmp_path / "a.yaml", tiny_model("gpt2"), write_corpus(tmp_path / "words.jsonl"))
     code, printed = shell(f"PYTHONOPTIMIZE=1 {LORABENCH} run a.yaml --tracker none", tmp_path)
@@ -80,7 +82,7 @@ def test_the_version() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, f"lorabench {lorabench.__version__}\n", "")
 
 
-@pytest.mark.parametrize("where", ["| true", "2>&1 | head -1", ">&- 2>&-", "2> /dev/full"])
+@pytest.mark.parametrize("where", ["| true", slow("2>&1 | head -1"), slow(">&- 2>&-"), slow("2> /dev/full")])
 def test_a_run_goes_on_to_its_end(tmp_path: Path, tiny_model: Callable[[str], Path], where: str) -> None:
     write_experiment(tmp_path / "a.yaml", tiny_model("gpt2"), write_corpus(tmp_path / "words.jsonl"))
     code, errors = shell(f"{LORABENCH} run a.yaml --tracker none {where}", tmp_path)

@@ -148,6 +148,7 @@ def test_a_driver_that_does_not_answer_is_said_aloud(driver: Callable[..., None]
     assert "nvidia-smi does not answer (NVIDIA-SMI has failed because it has no driver)" in choose_device().note
 
 
+@pytest.mark.slow
 def test_the_notes_reach_people(tiny_model: Callable[[str], Path], corpus: Path, tmp_path: Path) -> None:
     path, says = play_driver(tmp_path, 1), "nvidia-smi shows an NVIDIA GPU, but torch cannot use it"
     file = tmp_path / "a.yaml"

@@ -20,6 +20,7 @@ from lorabench.core.errors import DiskError, InputError
 from lorabench.core.home import ensure_home, temporary_home, user_path
 from lorabench.core.storage import cache_root
 from lorabench.models.planning import plan_model
+from tests.marks import require_root
 
 
 @pytest.fixture(autouse=True)
@@ -127,10 +128,10 @@ def test_the_home_of_an_unknown_user_is_one_sentence(nobody: None, monkeypatch: 
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(os.getuid() != 0, reason="becoming another user needs root")
 @pytest.mark.parametrize("given", [{}, {"HOME": "/"}, {"HOME": "/root"}], ids=str)
 def test_a_user_whom_the_system_does_not_know(given: dict[str, str]) -> None:
     """`docker run --user 12345`: libraries too find what they look for."""
+    require_root("becoming another user")
     code = (  # everything is imported before: the interpreter may lie where only root can read
         "import getpass, os, pwd, lorabench.core.home; "
         "from lorabench.core.storage import cache_root, write_atomically; "

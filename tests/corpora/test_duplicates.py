@@ -261,6 +261,7 @@ def test_many_documents_with_common_text_stay_fast() -> None:
     assert time.process_time() - started < 20
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_a_hundred_megabytes_take_less_than_two_minutes() -> None:
     rng = random.Random(9)

@@ -117,7 +117,9 @@ def test_one_long_text_is_cut_without_losing_a_character(tmp_path: Path, cache: 
     assert sum(corpus.info.num_bytes.values()) == len(text)
 
 
-@pytest.mark.parametrize("num_bytes", [1_000_000, pytest.param(50_000_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "num_bytes", [1_000_000, pytest.param(50_000_000, marks=[pytest.mark.slow, pytest.mark.alone])]
+)
 def test_a_single_long_line_works_in_bounded_time(tmp_path: Path, num_bytes: int) -> None:
     started = time.perf_counter()
     for content in ("word " * (num_bytes // 5), "x" * num_bytes):

@@ -19,6 +19,7 @@ from lorabench.fast.kernels import Kernels, Norm, PlainKernels, Product
 from lorabench.tokens.packing import IGNORED
 
 DTYPES = (torch.float32, torch.bfloat16)
+NO_PRODUCTS = "needs AVX512-BF16 without AMX: elsewhere torch multiplies, and our own products are tested nowhere"
 PLAIN = PlainKernels()
 
 
@@ -27,6 +28,16 @@ def compiled() -> Kernels:
     kernels = kernels_for("cpu")
     assert kernels.name == "compiled"
     return kernels
+
+
+@pytest.fixture(params=["products of our own", "torch"])
+def multiplying(request: pytest.FixtureRequest, compiled: Kernels) -> Kernels:
+    """Who multiplies in bfloat16: our C++ needs AVX512-BF16 for it, and leaves it to torch elsewhere."""
+    if request.param == "torch":
+        return PLAIN
+    if getattr(compiled, "_products", None) is None:
+        pytest.skip(NO_PRODUCTS)
+    return compiled
 
 
 def random(*sizes: int, dtype: torch.dtype = torch.float32, seed: int = 0, size: float = 1.0) -> Tensor:
@@ -55,7 +66,7 @@ def matrix(rows: int, columns: int, dtype: torch.dtype, *, transposed: bool, see
 @pytest.mark.parametrize(
     "shape", [(1, 1, 1), (3, 7, 5), (100, 70, 33), (257, 193, 576), (16, 576, 1023), (40, 35, 9001)]
 )
-def test_products_agree(compiled: Kernels, dtype: torch.dtype, shape: tuple[int, int, int]) -> None:
+def test_products_agree(multiplying: Kernels, dtype: torch.dtype, shape: tuple[int, int, int]) -> None:
     """Sums of products of every layout, with odd sizes, into tensors of every kind."""
     rows, columns, inner = shape
     for left_turned, right_turned, out_turned in itertools.product([False, True], repeat=3):
@@ -73,29 +84,28 @@ def test_products_agree(compiled: Kernels, dtype: torch.dtype, shape: tuple[int,
                 0.0 if bias is None else bias.double()
             )
             scale = max(1.0, float(exact.abs().max()))  # type: ignore[union-attr]
-            outs = [torch.full((rows, columns), torch.nan, dtype=out_dtype) for _ in range(2)]
+            out = torch.full((rows, columns), torch.nan, dtype=out_dtype)
             if out_turned:
-                outs = [out.t().contiguous().t() for out in outs]
-            for kernels, out in zip((compiled, PLAIN), outs, strict=True):
-                kernels.multiply([Product(terms, bias, out)])
-                assert float((out.double() - exact).abs().max()) < scale * (1e-6 if dtype == torch.float32 else 8e-3)
+                out = out.t().contiguous().t()
+            multiplying.multiply([Product(terms, bias, out)])
+            assert float((out.double() - exact).abs().max()) < scale * (1e-6 if dtype == torch.float32 else 8e-3)
 
 
-def test_a_product_of_any_views_is_right(compiled: Kernels) -> None:
+def test_a_product_of_any_views_is_right(multiplying: Kernels) -> None:
     left = random(1, 1, dtype=torch.bfloat16).expand(40, 64)
     right = random(128, 80, dtype=torch.bfloat16)[::2, ::2]
     for terms in (((left, right),), ((left, right), (right[:40], left.expand(40, 64)[:, :40].t()))):
         exact = sum((one.double() @ other.double()) for one, other in terms)
-        assert torch.allclose(compiled.multiply([Product(terms)])[0].double(), exact, rtol=1e-2, atol=0.1)
+        assert torch.allclose(multiplying.multiply([Product(terms)])[0].double(), exact, rtol=1e-2, atol=0.1)
 
 
-def test_products_of_one_call_are_independent(compiled: Kernels) -> None:
+def test_products_of_one_call_are_independent(multiplying: Kernels) -> None:
     """Into parts of one tensor, from parts of another, with nothing written beside them."""
     inputs, out = random(50, 90, dtype=torch.bfloat16, seed=1), torch.full((50, 120), 7.0, dtype=torch.bfloat16)
     sizes = (16, 33, 40)
     weights = [random(size, 30, dtype=torch.bfloat16, seed=size) for size in sizes]
     pieces, places = inputs.split(30, dim=1), out[:, 10:99].split(sizes, dim=1)
-    results = compiled.multiply(
+    results = multiplying.multiply(
         [Product(((piece, w.t()),), out=place) for piece, w, place in zip(pieces, weights, places, strict=True)]
     )
     for piece, weight, place, result in zip(pieces, weights, places, results, strict=True):
@@ -233,6 +243,7 @@ def test_cross_entropy_agrees(compiled: Kernels, dtype: torch.dtype, size: float
     assert IGNORED not in targets
 
 
+@pytest.mark.slow
 def test_the_library_is_compiled_once_and_again_when_damaged(tmp_path: Path) -> None:
     code = "from lorabench.fast.cpu.native import kernels_for; print(kernels_for('cpu').name)"
     environment = {**os.environ, "LORABENCH_CACHE": str(tmp_path)}
@@ -250,6 +261,7 @@ def test_the_library_is_compiled_once_and_again_when_damaged(tmp_path: Path) -> 
     assert all(after > before for (_, before), (_, after) in zip(made[1], made[2], strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["no compiler", "a compiler that fails"])
 def test_without_a_compiler_everything_works_and_it_is_said_once(
     tmp_path: Path, tiny_model: Callable[[str], Path], how: str

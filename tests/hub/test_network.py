@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,17 +22,6 @@ def dead_url() -> str:
         return f"http://127.0.0.1:{unused.getsockname()[1]}"
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A folder whose files may not grow beyond what a tiny file system holds."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mounted = os.system(f"mount -t tmpfs -o size=1m tmpfs {folder} 2>/dev/null") == 0
-    yield folder
-    if mounted:
-        os.system(f"umount -l {folder}")
-
-
 def test_a_hub_that_is_down_is_known_within_seconds(start_worker: Callable[..., Worker], dead_url: str) -> None:
     worker = start_worker(url=dead_url)
     for answer in (
@@ -46,6 +34,7 @@ def test_a_hub_that_is_down_is_known_within_seconds(start_worker: Callable[..., 
         assert answer["seconds"] < 10
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_a_hub_that_does_not_answer_is_given_up_on(worker: Worker, hub_with_models: LocalHub) -> None:
     fault = Fault("/api/models/google", times=5, hang_seconds=13)
@@ -91,11 +80,10 @@ def test_a_dataset_in_the_hubs_cache_is_read_offline(
     assert len(read["texts"]["train"]) == 60
 
 
+@pytest.mark.parametrize("small_disk", ["size=1m"], indirect=True)
 def test_a_disk_that_is_too_small_is_said_before_the_first_byte(
     start_worker: Callable[..., Worker], hub_with_models: LocalHub, small_disk: Path
 ) -> None:
-    if not os.path.ismount(small_disk):
-        pytest.fail("this test needs to mount a tmpfs; run it as root")
     sent = hub_with_models.bytes_sent("/storage/")
     (small_disk / "home").mkdir()
     worker = start_worker(home=small_disk / "home")

@@ -104,6 +104,7 @@ for target in ("all-linear", "q_proj,v_proj,o_proj,up_proj"):
 """
 
 
+@pytest.mark.slow
 def test_every_process_writes_the_same_bytes(tiny_model: TinyModel, tmp_path: Path) -> None:
     hashes = []
     for seed in ("1", "2"):

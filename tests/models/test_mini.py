@@ -105,6 +105,7 @@ print(location.info.weights_note, location.folder, flush=True)
 """
 
 
+@pytest.mark.slow
 def test_a_killed_build_leaves_nothing_and_two_at_once_build_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -143,6 +143,7 @@ def test_an_earlier_page_stays_when_a_new_one_cannot_be_written(tmp_path: Path) 
     assert first != second
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_five_hundred_runs_take_under_five_seconds(tmp_path: Path) -> None:
     results = SyntheticResults(tmp_path, steps=300, also_on=("news",))

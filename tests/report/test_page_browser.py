@@ -367,6 +367,7 @@ def test_little_is_shown_well(browser: Browser, tmp_path: Path, name: str) -> No
     assert (opened.requests, opened.complaints) == ([], [])
 
 
+@pytest.mark.alone
 def test_two_thousand_runs_stay_quick(browser: Browser, tmp_path: Path) -> None:
     results = SyntheticResults(tmp_path, documents=False, steps=60)
     models, datasets = [f"model-{i}" for i in range(4)], [f"corpus-{i}" for i in range(4)]

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -19,6 +19,7 @@ from lorabench.core.storage import sha256_file
 from lorabench.records.reading import DamagedFileError
 from lorabench.records.schema import RunRecord, Status
 from lorabench.records.store import RecordStore
+from tests.marks import remount, slow
 from tests.runs.conftest import ExperimentWriter, new_cache
 
 SHORT = {"rank": 2}
@@ -95,7 +96,7 @@ def test_damage_beside_a_record_is_found_and_the_run_done_again(
     assert lorabench.run(experiment(adapter=SHORT), out, trackers=["none"]).num_skipped == 1
 
 
-@pytest.mark.parametrize("how", ["flipped", "cut", "empty", "a folder", "a pipe"])
+@pytest.mark.parametrize("how", ["flipped", slow("cut"), slow("empty"), "a folder", slow("a pipe")])
 @pytest.mark.parametrize("kind", ["base_scores", "tokens", "corpora"])
 def test_damaged_caches_are_named_and_made_again(
     experiment: ExperimentWriter,
@@ -174,7 +175,7 @@ def whole_version(path: Path) -> int:
     return version
 
 
-@pytest.mark.parametrize("small_disk", ["256k"], indirect=True)
+@pytest.mark.parametrize("small_disk", ["size=256k"], indirect=True)
 def test_a_disk_that_fills_up_keeps_the_last_whole_version(small_disk: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", SAVE_FOR_EVER, str(small_disk)], capture_output=True, text=True, check=True
@@ -206,30 +207,22 @@ def test_a_killed_writer_leaves_a_whole_version_and_its_leftovers_go(tmp_path: P
     assert {path.name for path in tmp_path.iterdir()} == {"file", "folder"}
 
 
-@pytest.mark.parametrize("kilobytes", [60, 120, 180])
+@pytest.mark.parametrize("small_disk", [slow("size=60k"), "size=120k", slow("size=180k")], indirect=True)
 def test_a_run_on_a_disk_too_small_is_told_and_ends_well_once_there_is_room(
-    experiment: ExperimentWriter, tmp_path: Path, finished: RunRecord, kilobytes: int
+    experiment: ExperimentWriter, small_disk: Path, finished: RunRecord
 ) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(disk)], check=True)
-    try:
-        path = experiment(adapter=SHORT)
-        command = [sys.executable, "-m", "lorabench", "run", str(path), "--output-dir", str(disk / "out")]
-        done = subprocess.run(
-            [*command, "--tracker", "none", "--checkpoint-seconds", "0"], capture_output=True, text=True
-        )
-        assert done.returncode == 1
-        assert "No space left on device" in done.stdout + done.stderr
-        assert "Traceback" not in done.stdout + done.stderr
-        subprocess.run(["mount", "-o", "remount,size=20m", str(disk)], check=True)
-        outcome = lorabench.run(path, disk / "out", trackers=["none"])  # the same command
-        assert [record.status for record in outcome.records] == [Status.COMPLETED]
-        assert outcome.records[0].validation == finished.validation
-        name = "adapter/adapter_model.safetensors"
-        assert outcome.records[0].files[name] == finished.files[name]
-    finally:
-        subprocess.run(["umount", "-l", str(disk)], check=True)
+    path = experiment(adapter=SHORT)
+    command = [sys.executable, "-m", "lorabench", "run", str(path), "--output-dir", str(small_disk / "out")]
+    done = subprocess.run([*command, "--tracker", "none", "--checkpoint-seconds", "0"], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "No space left on device" in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    remount(small_disk, "size=20m")
+    outcome = lorabench.run(path, small_disk / "out", trackers=["none"])  # the same command
+    assert [record.status for record in outcome.records] == [Status.COMPLETED]
+    assert outcome.records[0].validation == finished.validation
+    name = "adapter/adapter_model.safetensors"
+    assert outcome.records[0].files[name] == finished.files[name]
 
 
 def blocked_by_a_file(out: Path, name: str) -> None:
@@ -252,24 +245,17 @@ def test_an_output_folder_that_is_a_file_is_wrong_input(experiment: ExperimentWr
         lorabench.run(experiment(adapter=SHORT), tmp_path / "out", trackers=["none"])
 
 
-@pytest.fixture
-def read_only(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "read-only"
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "ro,size=64k", "tmpfs", str(folder)], check=True)
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-def test_a_read_only_output_folder_is_told(experiment: ExperimentWriter, read_only: Path) -> None:
+@pytest.mark.parametrize("small_disk", ["ro,size=64k"], indirect=True)
+def test_a_read_only_output_folder_is_told(experiment: ExperimentWriter, small_disk: Path) -> None:
     with pytest.raises(DiskError, match="cannot be written: Read-only file system"):
-        lorabench.run(experiment(adapter=SHORT), read_only / "out", trackers=["none"])
+        lorabench.run(experiment(adapter=SHORT), small_disk / "out", trackers=["none"])
 
 
+@pytest.mark.parametrize("small_disk", ["ro,size=64k"], indirect=True)
 def test_a_read_only_cache_is_told(
-    experiment: ExperimentWriter, tmp_path: Path, read_only: Path, monkeypatch: pytest.MonkeyPatch
+    experiment: ExperimentWriter, tmp_path: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("LORABENCH_CACHE", str(read_only / "cache"))
+    monkeypatch.setenv("LORABENCH_CACHE", str(small_disk / "cache"))
     with pytest.raises(DiskError, match="set LORABENCH_CACHE to a folder on another"):
         lorabench.run(experiment(adapter=SHORT), tmp_path / "out", trackers=["none"])
 

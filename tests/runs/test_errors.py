@@ -132,7 +132,7 @@ def test_no_network_at_the_first_fetch(
     assert "\n" not in str(records["news"].status_reason)
 
 
-@pytest.mark.parametrize("small_disk", ["16m"], indirect=True)
+@pytest.mark.parametrize("small_disk", ["size=16m"], indirect=True)
 def test_a_full_disk_is_told_and_earlier_results_stay(
     experiment: ExperimentWriter, command: Answer, small_disk: Path
 ) -> None:

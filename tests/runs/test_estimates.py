@@ -78,6 +78,7 @@ def ratio(pair: tuple[float, float]) -> float:
     return max(pair) / min(pair)
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_estimates_hold(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

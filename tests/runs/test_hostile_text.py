@@ -98,6 +98,7 @@ def test_fields_of_strange_names(experiment: ExperimentWriter, tmp_path: Path) -
     assert "\x1b" not in str(caught.value)
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_a_line_of_fifty_megabytes(experiment: ExperimentWriter, tmp_path: Path) -> None:
     path = write_corpus(tmp_path / "long.jsonl")

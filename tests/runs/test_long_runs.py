@@ -32,6 +32,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.parametrize("tracker", ["none", "wandb"])
 def test_fifty_runs_do_not_grow(experiment: ExperimentWriter, tmp_path: Path, tracker: str) -> None:

@@ -30,6 +30,7 @@ from lorabench.records.schema import RunRecord, Status
 from lorabench.records.store import RecordStore, load_records
 from lorabench.runs.group import GroupWork, SharedBase
 from lorabench.runs.reproduction import reproduce
+from tests.marks import slow
 from tests.runs.conftest import ExperimentWriter, write_corpus, write_experiment
 
 SCORING = {"validation_bytes": 1200, "test_bytes": 1200, "times": 2, "samples": 1}
@@ -70,7 +71,7 @@ ADAPTERS: dict[str, tuple[str, dict[str, object]]] = {
 }
 
 
-@pytest.mark.parametrize("case", ADAPTERS)
+@pytest.mark.parametrize("case", ["lora", *(slow(case) for case in ADAPTERS if case != "lora")])
 def test_what_is_measured_later_is_what_the_run_would_have_measured(
     experiment: ExperimentWriter, elsewhere: list[str], tmp_path: Path, case: str
 ) -> None:
@@ -216,6 +217,7 @@ def test_the_plan_says_what_is_left(
     assert 0 < remaining["estimated_seconds"] < 60
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_kills_during_a_later_measurement_leave_the_record_whole(

@@ -20,6 +20,7 @@ from tests.runs.conftest import ExperimentWriter
 from tests.runs.test_survival import TRAINING, finish, start, wait_for
 
 
+@pytest.mark.slow
 def test_paths_given_relative_and_another_text_field(
     experiment: ExperimentWriter,
     tmp_path: Path,

@@ -18,14 +18,24 @@ from lorabench.experiment.plan import make_plan
 from lorabench.experiment.schema import load_experiment
 from lorabench.records.schema import Status
 from lorabench.records.store import RecordStore
+from tests.marks import slow
 
 ExperimentWriter = Callable[..., Path]
 TRAINING = {"learning_rate": 0.02, "batch_size": 4, "context_length": 32, "train_bytes": 4000}
 PART = {"gpt2": "attn.", "smollm2": "self_attn."}
 
 
-@pytest.mark.parametrize(("family", "method"), [("gpt2", "lora"), ("gpt2", "pissa"), ("smollm2", "dora")])
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(
+    ("family", "method", "precision"),
+    [
+        ("gpt2", "lora", "bf16"),
+        ("gpt2", "pissa", "fp32"),
+        slow("gpt2", "lora", "fp32"),
+        slow("gpt2", "pissa", "bf16"),
+        slow("smollm2", "dora", "bf16"),
+        slow("smollm2", "dora", "fp32"),
+    ],
+)
 def test_record_and_files_say_the_same(
     experiment: ExperimentWriter,
     tiny_model: Callable[[str], Path],

@@ -19,6 +19,7 @@ from lorabench.models.base import FrozenBase
 from lorabench.records.schema import RunRecord, Status
 from lorabench.records.store import load_records
 from lorabench.tokens.packing import PackedBatch
+from tests.marks import remount, slow
 from tests.runs.conftest import ExperimentWriter
 from tests.runs.test_survival import finish, start, wait_for
 
@@ -68,7 +69,7 @@ def test_a_folder_that_vanishes_is_told_and_the_same_command_does_the_run_again(
     assert_the_same(record, finished)
 
 
-@pytest.mark.parametrize("most_bytes", [3_000, 20_000, 60_000])
+@pytest.mark.parametrize("most_bytes", [slow(3_000), 20_000, slow(60_000)])
 def test_a_limit_on_files_is_told_and_the_same_command_goes_on_without_it(
     experiment: ExperimentWriter, tmp_path: Path, finished: RunRecord, most_bytes: int
 ) -> None:
@@ -91,21 +92,18 @@ def test_a_limit_on_files_is_told_and_the_same_command_goes_on_without_it(
     assert_the_same(record, finished)
 
 
-@pytest.mark.parametrize("small_disk", ["20m"], indirect=True)
+@pytest.mark.parametrize("small_disk", ["size=20m"], indirect=True)
 def test_a_disk_that_fills_up_and_then_can_only_be_read(
     experiment: ExperimentWriter, small_disk: Path, finished: RunRecord, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def remount(how: str) -> None:
-        subprocess.run(["mount", "-o", f"remount,{how}", str(small_disk)], check=True)
-
     path, out = experiment(adapter={"rank": 2}), small_disk / "out"
     at_loss(monkeypatch, 5, lambda: (small_disk / "others").write_bytes(bytes(shutil.disk_usage(small_disk).free)))
     with pytest.raises(DiskError, match="No space left on device; free some space and give the same command again"):
         lorabench.run(path, out, trackers=["none"], checkpoint_seconds=0.0)
-    remount("ro")
+    remount(small_disk, "ro")
     with pytest.raises(DiskError, match="Read-only file system"):
         lorabench.run(path, out, trackers=["none"])
-    remount("rw")
+    remount(small_disk, "rw")
     (small_disk / "others").unlink()
     (record,) = lorabench.run(path, out, trackers=["none"]).records
     assert_the_same(record, finished)
@@ -140,6 +138,7 @@ with exclusively(pathlib.Path(sys.argv[1]) / "benchmark_results.csv"):
 """
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.parametrize("end", ["the holder goes", "Ctrl-C"])
 def test_runs_do_not_wait_for_who_holds_the_results(experiment: ExperimentWriter, tmp_path: Path, end: str) -> None:
@@ -172,6 +171,7 @@ def test_runs_do_not_wait_for_who_holds_the_results(experiment: ExperimentWriter
     assert len(rows) == 4
 
 
+@pytest.mark.slow
 def test_a_busy_table_is_rebuilt_later(
     experiment: ExperimentWriter, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -78,6 +78,7 @@ def results(out: Path) -> dict[str, tuple[Any, ...]]:
     return found
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_thirty_kills_change_nothing(experiment: ExperimentWriter, tmp_path: Path) -> None:
     training = {**TRAINING, "batch_size": 4, "micro_batch_size": 2, "epochs": 1, "train_bytes": 3000}
@@ -107,6 +108,7 @@ def completed(records: list[RunRecord]) -> int:
     return sum(record.status is Status.COMPLETED for record in records)
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_four_processes_share_twenty_runs(experiment: ExperimentWriter, tmp_path: Path) -> None:
     path = experiment(adapter={"rank": [1, 2, 3, 4, 5]}, seeds=[0, 1, 2, 3])
@@ -123,6 +125,7 @@ def test_four_processes_share_twenty_runs(experiment: ExperimentWriter, tmp_path
     assert len(rows) == 21
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_ctrl_c_keeps_a_checkpoint_and_says_how_to_go_on(experiment: ExperimentWriter, tmp_path: Path) -> None:
     path = experiment(adapter={"rank": 2}, training={**TRAINING, "epochs": 40})

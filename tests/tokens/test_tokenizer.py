@@ -190,6 +190,7 @@ def test_padding_and_truncation_in_the_file_are_not_applied(tmp_path: Path, cach
     assert [len(ids) for ids in Tokeniser(folder).encode(documents(["a longer text", "x"]))] == [13, 1]
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_speed_is_near_the_library_s_own(tiny_model: Callable[[str], Path], cache: Path) -> None:
     rng = random.Random(1)

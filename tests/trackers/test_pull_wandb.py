@@ -99,6 +99,7 @@ def test_an_offline_run_can_be_synced_later_and_pulled_back(
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_a_run_tracked_online_arrives_while_it_runs(tmp_path: Path) -> None:
     with FakeWandb() as server:
@@ -130,6 +131,7 @@ assert said == [], said
 """
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_a_server_that_stops_answering_costs_a_bounded_time(tmp_path: Path) -> None:
     program = _TRACK.replace("output, said", "from lorabench.trackers import wandb_tracker\noutput, said")
