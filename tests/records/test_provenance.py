@@ -35,7 +35,7 @@ def test_all_of_the_native_code_is_among_it() -> None:
 
 
 @pytest.mark.parametrize(
-    "changed", ["report/page.py", "cli/views/view.py", "trackers/wandb_tracker.py", "cli/main.py", "core/formatting.py"]
+    "changed", ["report/page.py", "cli/views/view.py", "trackers/kinds/wandb.py", "cli/main.py", "core/formatting.py"]
 )
 def test_what_shows_results_can_be_edited_between_a_kill_and_the_next_start(copy: Path, changed: str) -> None:
     before = code_sha256(copy)

@@ -19,7 +19,7 @@ from lorabench.records.store import RecordStore
 from lorabench.report.build import build_report, ties_of
 from lorabench.report.markdown import code_block, escape, table
 from lorabench.report.section import Report
-from lorabench.report.sections import all_sections
+from lorabench.report.sections import SECTIONS
 from lorabench.report.summary import render_summary
 from tests.report.synthetic import SyntheticResults, Truth
 
@@ -63,7 +63,7 @@ def shown(text: str) -> str:
 
 def summary_of(results: SyntheticResults, **options: Any) -> str:
     records = results.store.read_all()[0]
-    report = Report(analyse(records, results.store), records, results.store, all_sections())
+    report = Report(analyse(records, results.store), records, results.store, tuple(SECTIONS.all().values()))
     return render_summary(report, **options)
 
 
@@ -202,7 +202,7 @@ def test_the_same_records_give_the_same_summary(tmp_path: Path) -> None:
 
 def test_analysing_needs_neither_torch_nor_pandas() -> None:
     code = "import sys, lorabench.analysis.analyse, lorabench.report.page, lorabench.report.sections as sections; "
-    code += "sections.all_sections(); "
+    code += "sections.SECTIONS.all(); "
     code += "print(sorted({'torch', 'pandas', 'scipy.stats', 'transformers', 'matplotlib'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -15,9 +15,9 @@ from lorabench.core.redaction import without_anything_key_like
 from lorabench.records.schema import RunRecord, Sample
 from lorabench.report.table import csv_rows
 from lorabench.trackers.background import BackgroundTracker, plain_reason
-from lorabench.trackers.base import TrackedRun, Values, run_config, run_tags
+from lorabench.trackers.base import TrackedRun, TrackerKind, Values, run_config, run_tags
 from lorabench.trackers.jsonl import MetricsFile
-from lorabench.trackers.make import TrackerGroup, make_trackers, parse_tracker_names
+from lorabench.trackers.make import TRACKERS, TrackerGroup, make_trackers, parse_tracker_names
 from lorabench.trackers.summary import final_values
 
 from .conftest import step_values
@@ -49,6 +49,19 @@ class Recorder:
 
     def finish(self, record: RunRecord | None, status: str) -> None:
         self._take("finish", status)
+
+
+def test_a_tracker_of_ones_own(tmp_path: Path, tracked_run: TrackedRun) -> None:
+    recorder = Recorder()
+    TRACKERS.add("recorder", TrackerKind(lambda output_dir, options, report: recorder))
+    try:
+        with make_trackers("recorder", tmp_path, report=pytest.fail) as group:
+            group.start(tracked_run)
+            group.log_step(step_values(1))
+            group.finish(None, "completed")
+    finally:
+        TRACKERS.remove("recorder")
+    assert recorder.calls == [("start", tracked_run.run_id), ("log_step", 1), ("finish", "completed")]
 
 
 def _fail() -> None:

@@ -134,7 +134,7 @@ assert said == [], said
 @pytest.mark.alone
 @pytest.mark.slow
 def test_a_server_that_stops_answering_costs_a_bounded_time(tmp_path: Path) -> None:
-    program = _TRACK.replace("output, said", "from lorabench.trackers import wandb_tracker\noutput, said")
+    program = _TRACK.replace("output, said", "import lorabench.trackers.kinds.wandb as wandb_tracker\noutput, said")
     program = program.replace("spec = ", "wandb_tracker.FINISH_SECONDS = 2.0\nspec = ").replace(
         'group.finish(None, "completed")', 'input(); group.finish(None, "completed")'
     )

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from lorabench.records.schema import RunRecord, Status
-from lorabench.trackers.base import TrackedRun, evaluation_values
-from lorabench.trackers.make import TrackerOptions, make_trackers
-from lorabench.trackers.wandb_tracker import WandbTracker, attempt_id, choose_mode
+from lorabench.trackers.base import TrackedRun, TrackerOptions, evaluation_values
+from lorabench.trackers.kinds.wandb import WandbTracker, attempt_id, choose_mode
+from lorabench.trackers.make import make_trackers
 
 from .conftest import step_values
 from .reading import inspect, merged, of_kind, offline_folders
@@ -92,7 +92,7 @@ def test_every_figure_is_read_back(
 def test_system_metrics_are_sampled_along_the_run(
     tracked_run: TrackedRun, record: RunRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lorabench.trackers.wandb_tracker.SYSTEM_METRICS_SECONDS", 0.2)
+    monkeypatch.setattr("lorabench.trackers.kinds.wandb.SYSTEM_METRICS_SECONDS", 0.2)
     # W&B samples in a process of its own, which may get no turn for a while on a busy machine.
     for attempt, seconds in enumerate((1.0, 8.0, 30.0)):
         output_dir = tmp_path / str(attempt)
@@ -258,7 +258,7 @@ import sys, time
 from pathlib import Path
 from lorabench.experiment.schema import AdapterSettings, EvaluationSettings, RunSpec, TrainingSettings
 from lorabench.trackers.base import TrackedRun
-from lorabench.trackers import wandb_tracker
+from lorabench.trackers.kinds import wandb as wandb_tracker
 from lorabench.trackers.make import make_trackers
 
 wandb_tracker.INIT_SECONDS = 3.0

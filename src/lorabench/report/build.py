@@ -48,7 +48,7 @@ def build_report(
     from lorabench.report.latex import LATEX_NAME, render_latex
     from lorabench.report.page import PAGE_NAME, render_page
     from lorabench.report.section import Report
-    from lorabench.report.sections import all_sections
+    from lorabench.report.sections import SECTIONS
     from lorabench.report.summary import SUMMARY_NAME, render_summary
 
     results = store.results_dir
@@ -60,7 +60,7 @@ def build_report(
     with exclusively(results / SUMMARY_NAME, wait=wait):
         findings = analyse(records, store)
         findings = replace(findings, problems=(*paths.problems, *findings.problems))
-        chosen = all_sections() if sections is None else sections
+        chosen = tuple(SECTIONS.all().values()) if sections is None else sections
         report = Report(findings, records, store, chosen, shlex.quote(str(store.output_dir)))
         paths.problems = report.problems
         if figures:

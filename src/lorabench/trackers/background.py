@@ -15,12 +15,7 @@ from collections.abc import Callable, Sequence
 
 from lorabench.core.redaction import without_anything_key_like
 from lorabench.records.schema import RunRecord, Sample
-from lorabench.trackers.base import TrackedRun, Tracker, Values
-
-MAX_QUEUED = 50_000
-"""Figures waiting for a tracker before it is given up: some 50 MB."""
-STALL_SECONDS = 180.0
-"""A single call that takes longer never comes back."""
+from lorabench.trackers.base import MAX_QUEUED, STALL_SECONDS, TrackedRun, Tracker, Values
 
 
 class BackgroundTracker:

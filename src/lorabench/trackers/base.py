@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,6 +22,10 @@ Values = Mapping[str, Any]
 
 STEP_FIELDS = tuple(STEP_FIGURES)
 """What is logged after every optimizer step."""
+MAX_QUEUED = 50_000
+"""Figures waiting for a tracker before it is given up: some 50 MB."""
+STALL_SECONDS = 180.0
+"""A single call that takes longer never comes back."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,31 @@ class Tracker(Protocol):
 
     def finish(self, record: RunRecord | None, status: str) -> None:
         """The run ended; `record` is None where there is none."""
+
+
+@dataclass(frozen=True)
+class TrackerOptions:
+    """What a user may choose about tracking."""
+
+    project: str = "lorabench"
+    """W&B's or trackio's project; WANDB_PROJECT wins for W&B."""
+    upload_adapters: bool = False
+    """Hand each trained adapter to W&B as an artifact."""
+    close_seconds: float = 40.0
+    """How long the end of the command waits for slow trackers, all of them together."""
+    max_queued: int = MAX_QUEUED
+    stall_seconds: float = STALL_SECONDS
+
+
+@dataclass(frozen=True)
+class TrackerKind:
+    """How one kind of tracker is made; `TRACKER` in its file."""
+
+    make: Callable[[Path, TrackerOptions, Callable[[str], None]], Tracker]
+    """From the output folder, the options, and where one sentence may be reported. Must not import the service's
+    package: `start` does, in the tracker's own thread."""
+    extra: str | None = None
+    """lorabench's optional dependencies that bring the package of the same name; None: it comes with lorabench."""
 
 
 def evaluation_values(step: int, train_tokens: int, scores: Scores) -> dict[str, float | int | None]:

@@ -6,34 +6,18 @@ import importlib.util
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from lorabench.core.errors import ConfigError, MissingExtraError, near_matches
+from lorabench.core.registry import Registry
 from lorabench.records.schema import RunRecord, Sample
-from lorabench.trackers.background import MAX_QUEUED, STALL_SECONDS, BackgroundTracker
-from lorabench.trackers.base import TrackedRun, Tracker, Values
+from lorabench.trackers.background import BackgroundTracker
+from lorabench.trackers.base import TrackedRun, TrackerKind, TrackerOptions, Values
 from lorabench.trackers.jsonl import MetricsFile
 
-TRACKER_NAMES = ("wandb", "trackio", "tensorboard")
-DEFAULT_TRACKERS = ("wandb",)
-_EXTRAS = {"trackio": "trackio", "tensorboard": "tensorboard"}
-
-
-@dataclass(frozen=True)
-class TrackerOptions:
-    """What a user may choose about tracking."""
-
-    project: str = "lorabench"
-    """W&B's or trackio's project; WANDB_PROJECT wins for W&B."""
-    upload_adapters: bool = False
-    """Hand each trained adapter to W&B as an artifact."""
-    close_seconds: float = 40.0
-    """How long the end of the command waits for slow trackers, all of them together."""
-    max_queued: int = MAX_QUEUED
-    stall_seconds: float = STALL_SECONDS
+TRACKERS: Registry[TrackerKind] = Registry("lorabench.trackers.kinds", "TRACKER", "tracker")
 
 
 def parse_tracker_names(text: str | Sequence[str]) -> tuple[str, ...]:
@@ -44,11 +28,11 @@ def parse_tracker_names(text: str | Sequence[str]) -> tuple[str, ...]:
     parts = [part for entry in entries for part in entry.split(",")]
     names = tuple(dict.fromkeys(part.strip().lower() for part in parts))
     for name in names:
-        if name not in (*TRACKER_NAMES, "none"):
-            accepted = ", ".join((*TRACKER_NAMES, "none"))
+        if name != "none" and name not in TRACKERS.all():
+            accepted = ", ".join((*TRACKERS.all(), "none"))
             raise ConfigError(
                 f"--tracker: {name!r} is not a tracker; accepted are {accepted}, several separated by commas."
-                f"{near_matches(name, TRACKER_NAMES)}"
+                f"{near_matches(name, TRACKERS.all())}"
             )
     if "none" in names and len(names) > 1:
         raise ConfigError("--tracker: none cannot be combined with other trackers")
@@ -71,34 +55,21 @@ def make_trackers(
     options = options or TrackerOptions(upload_adapters=upload_adapters)
     report = report or _print_to_stderr
     names = parse_tracker_names(names)
-    for name in names:
-        if name in _EXTRAS and importlib.util.find_spec(name) is None:
-            raise MissingExtraError(f"the tracker {name}", _EXTRAS[name])
+    kinds = {name: TRACKERS.get(name) for name in names}
+    for name, kind in kinds.items():
+        if kind.extra is not None and importlib.util.find_spec(kind.extra) is None:
+            raise MissingExtraError(f"the tracker {name}", kind.extra)
     trackers = [
         BackgroundTracker(
             name,
-            _make_tracker(name, output_dir, options, report),
+            kind.make(output_dir, options, report),
             report,
             max_queued=options.max_queued,
             stall_seconds=options.stall_seconds,
         )
-        for name in names
+        for name, kind in kinds.items()
     ]
     return TrackerGroup(MetricsFile(), trackers, options.close_seconds)
-
-
-def _make_tracker(name: str, output_dir: Path, options: TrackerOptions, report: Callable[[str], None]) -> Tracker:
-    if name == "wandb":
-        from lorabench.trackers.wandb_tracker import WandbTracker
-
-        return WandbTracker(output_dir, options.project, upload_adapters=options.upload_adapters, report=report)
-    if name == "trackio":
-        from lorabench.trackers.trackio_tracker import TrackioTracker
-
-        return TrackioTracker(output_dir, options.project)
-    from lorabench.trackers.tensorboard_tracker import TensorboardTracker
-
-    return TensorboardTracker(output_dir)
 
 
 def _print_to_stderr(sentence: str) -> None:

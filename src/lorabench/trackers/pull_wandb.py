@@ -22,7 +22,7 @@ from lorabench.core.storage import write_atomically
 from lorabench.records.columns import STEP_FIGURES
 from lorabench.trackers.background import plain_reason
 from lorabench.trackers.jsonl import METRICS_NAME
-from lorabench.trackers.wandb_tracker import has_credentials, quieten
+from lorabench.trackers.kinds.wandb import has_credentials, quieten
 
 TIMEOUT_SECONDS = 60
 _PROJECT = re.compile(r"[^/\\#?%:\x00-\x1f\x7f]{1,128}")

@@ -12,6 +12,7 @@ import pytest
 
 import lorabench.report.sections as package
 from lorabench.core.formatting import bits
+from lorabench.core.registry import Registry
 from lorabench.records.store import RecordStore
 from lorabench.report.build import build_report
 from lorabench.report.latex import LATEX_NAME, latex_text
@@ -19,7 +20,7 @@ from lorabench.report.markdown import escape, table
 from lorabench.report.page import PAGE_NAME
 from lorabench.report.picture import Kind, Panel, Picture, Point, Series
 from lorabench.report.section import Chapter, PagePart, References, Report, Section, SummaryPart, in_order
-from lorabench.report.sections import all_sections
+from lorabench.report.sections import SECTIONS
 from lorabench.report.summary import SUMMARY_NAME
 from tests.report.synthetic import SyntheticResults
 
@@ -70,7 +71,11 @@ MINE = Section(
 def test_a_section_of_ones_own_has_a_part_of_everything(tmp_path: Path) -> None:
     records = SyntheticResults(tmp_path).grid(ranks=[8, 16])
     figures = sorted(bits(record.validation.bits_per_byte) for record in records if record.validation is not None)
-    paths = build_report(RecordStore(tmp_path), sections=(*all_sections(), MINE))
+    SECTIONS.add("mine", MINE)
+    try:
+        paths = build_report(RecordStore(tmp_path))
+    finally:
+        SECTIONS.remove("mine")
     page = (paths.results_dir / PAGE_NAME).read_text(encoding="utf-8")
     assert '<a href="#mine">My section</a>' in page
     assert "<h2>&lt;b&gt;bold&lt;/b&gt; &amp; 100 % | `code`</h2><p>2 runs of mine</p>" in page
@@ -95,24 +100,23 @@ def test_a_section_of_ones_own_has_a_part_of_everything(tmp_path: Path) -> None:
 def test_a_file_dropped_into_the_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "greeting.py").write_text(ONE_FILE, encoding="utf-8")
     monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path)])
-    all_sections.cache_clear()
+    monkeypatch.setattr("lorabench.report.sections.SECTIONS", Registry(package.__name__, "SECTION", "section"))
     try:
         SyntheticResults(tmp_path / "outputs").grid(ranks=[8])
         paths = build_report(RecordStore(tmp_path / "outputs"), figures=False)
     finally:
         monkeypatch.undo()
         sys.modules.pop(f"{package.__name__}.greeting", None)
-        all_sections.cache_clear()
     page = (paths.results_dir / PAGE_NAME).read_text(encoding="utf-8")
     assert '<section id="greeting" class="stack">\n<h2>Good day</h2>' in page
     assert "### Good day" in (paths.results_dir / SUMMARY_NAME).read_text("utf-8").split("## 2. ")[0]
-    assert "greeting" not in {section.name for section in all_sections()}
+    assert "greeting" not in SECTIONS.all()
 
 
 def test_a_section_that_has_nothing_to_show_leaves_no_trace(tmp_path: Path) -> None:
     SyntheticResults(tmp_path).grid(ranks=[8])
     silent = Section("silent", 1, page=PagePart("<h2>Silent</h2>", "Silent", lambda report, picture: None))
-    build_report(RecordStore(tmp_path), figures=False, sections=(*all_sections(), silent))
+    build_report(RecordStore(tmp_path), figures=False, sections=(*SECTIONS.all().values(), silent))
     page = (tmp_path / "results" / PAGE_NAME).read_text(encoding="utf-8")
     assert "silent" not in page.lower().split("<script")[0]
 
@@ -123,7 +127,7 @@ def test_two_sections_of_one_name_are_refused() -> None:
 
 
 def test_every_section_has_its_place() -> None:
-    names = [section.name for section in in_order(all_sections())]
+    names = [section.name for section in in_order([*SECTIONS.all().values()])]
     assert names == [
         *("recommendation", "unanswered", "next_steps", "problems", "overview", "texts", "models", "corpora"),
         *("settings", "cost", "gain", "drift", "lengths", "curves", "samples", "runs", "failures", "place"),

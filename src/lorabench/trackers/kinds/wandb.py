@@ -17,7 +17,7 @@ from typing import Any, Literal
 from lorabench.experiment.identity import fingerprint
 from lorabench.records.schema import RunRecord, Sample
 from lorabench.trackers.background import plain_reason
-from lorabench.trackers.base import TrackedRun, Values, clean_name, run_config, run_tags
+from lorabench.trackers.base import TrackedRun, TrackerKind, TrackerOptions, Values, clean_name, run_config, run_tags
 from lorabench.trackers.summary import final_facts, final_values
 
 Mode = Literal["online", "offline", "disabled"]
@@ -211,3 +211,10 @@ def has_credentials() -> bool:
         return bool(wbauth.read_netrc_auth(host=settings.base_url))
     except Exception:
         return True
+
+
+def _make(output_dir: Path, options: TrackerOptions, report: Callable[[str], None]) -> WandbTracker:
+    return WandbTracker(output_dir, options.project, upload_adapters=options.upload_adapters, report=report)
+
+
+TRACKER = TrackerKind(_make)

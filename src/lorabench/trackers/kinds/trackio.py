@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lorabench.records.schema import RunRecord, Sample
-from lorabench.trackers.base import TrackedRun, Values, clean_name, run_config, run_tags
+from lorabench.trackers.base import TrackedRun, TrackerKind, Values, clean_name, run_config, run_tags
 from lorabench.trackers.summary import final_facts, final_values
 
 _chosen_here: set[str] = set()
@@ -109,3 +109,6 @@ def _local_trackio(folder: Path) -> Any:
 
 def _say_nothing(*words: object, **options: object) -> None:
     """In place of `print`, in trackio's modules alone: redirecting the stream would silence other threads too."""
+
+
+TRACKER = TrackerKind(lambda output_dir, options, _: TrackioTracker(output_dir, options.project), extra="trackio")

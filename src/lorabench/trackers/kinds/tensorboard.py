@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lorabench.records.schema import RunRecord, Sample
-from lorabench.trackers.base import TrackedRun, Values, run_config
+from lorabench.trackers.base import TrackedRun, TrackerKind, Values, run_config
 from lorabench.trackers.summary import final_values
 
 FLUSH_SECONDS = 10
@@ -101,3 +101,6 @@ class TensorboardTracker:
 
 def _plain(value: Any) -> bool | int | float | str:
     return value if isinstance(value, bool | int | float | str) else str(value)
+
+
+TRACKER = TrackerKind(lambda output_dir, _options, _: TensorboardTracker(output_dir), extra="tensorboard")
