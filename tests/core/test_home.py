@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from lorabench.cli.doctor import examine
+from lorabench.cli.commands.doctor import examine
 from lorabench.core import home
 from lorabench.core import storage as cache
 from lorabench.core.errors import DiskError, InputError

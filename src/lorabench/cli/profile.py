@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from lorabench.cli.doctor import hub_is_reachable
+from lorabench.cli.commands.doctor import hub_is_reachable
 from lorabench.core.device import choose_device
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from lorabench.bench.measure import Rate, Result
 from lorabench.bench.profile import Part
-from lorabench.cli.views.plan import print_rows
+from lorabench.cli.views.rows import print_rows
 from lorabench.core.formatting import rough_size
 
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from lorabench.cli.views.rows import wide_console
 from lorabench.core.formatting import duration, rough_size
 from lorabench.experiment.plan import Group, Part, Plan
 from lorabench.records.columns import COLUMNS
@@ -151,27 +152,3 @@ def _table(*columns: str, left: int = 1) -> Table:
 def _span(values: Sequence[float], show: Callable[[Any], str]) -> str:
     least, most = show(min(values)), show(max(values))
     return least if least == most else f"{least} to {most}"
-
-
-def print_rows(rows: list[dict[str, Any]], columns: Sequence[str]) -> None:
-    """A table of the given columns."""
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in columns:
-        table.add_column(column.replace("_", " "), overflow="fold")
-    for row in rows:
-        table.add_row(*(_cell(column, row[column]) for column in columns))
-    wide_console().print(table)
-
-
-def wide_console() -> Console:
-    """A console as wide as its terminal; where there is none, wide enough that nothing is folded."""
-    console = Console()
-    return console if console.is_terminal else Console(width=240)
-
-
-def _cell(column: str, value: Any) -> str:
-    if value is None:
-        return ""
-    if column.endswith("_bytes"):
-        return rough_size(value)
-    return f"{value:,}" if isinstance(value, int) else escape(str(value))

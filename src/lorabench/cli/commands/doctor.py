@@ -1,4 +1,4 @@
-"""What this machine has, and what that means for lorabench."""
+"""The command `doctor`: what this machine has, and what that means for lorabench."""
 
 from __future__ import annotations
 
@@ -8,7 +8,19 @@ import shutil
 from dataclasses import dataclass
 from typing import Any
 
+from lorabench.cli.options import AsJson
 from lorabench.core.errors import DiskError
+
+
+def doctor(as_json: AsJson = False) -> None:
+    """Show what this machine has, and what that means."""
+    from lorabench.cli.views.rows import print_json
+
+    findings = examine()
+    if as_json:
+        print_json({finding.name: finding.value for finding in findings})
+    else:
+        print_findings(findings)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,72 @@
+"""Commands on an experiment file: `plan` and `run`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lorabench.cli.options import AsJson, DeviceName, ExperimentFile, OutputDir, Overrides
+from lorabench.core.errors import InputError
+
+
+def plan(
+    experiment: ExperimentFile,
+    set_: Overrides = None,
+    output_dir: OutputDir = Path("outputs"),
+    device: DeviceName = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show every run an experiment would do, and what of it the output folder already holds; nothing is run."""
+    from lorabench.cli.views.plan import print_plan, print_remaining
+    from lorabench.cli.views.rows import print_json
+    from lorabench.core.device import choose_device
+    from lorabench.experiment.plan import make_plan
+    from lorabench.experiment.schema import load_experiment
+    from lorabench.records.store import RecordStore
+    from lorabench.runs.remaining import find_remaining, with_recorded_ids
+
+    store = RecordStore(output_dir)
+    planned = make_plan(load_experiment(experiment, set_ or []), choose_device(device))
+    planned = with_recorded_ids(planned, store)
+    remaining = find_remaining(planned, store)
+    if as_json:
+        print_json(planned.to_json() | {"remaining": remaining.to_json()})
+    else:
+        print_plan(planned)
+        print_remaining(remaining, output_dir)
+
+
+def run(
+    experiment: ExperimentFile,
+    output_dir: OutputDir = Path("outputs"),
+    set_: Overrides = None,
+    tracker: Annotated[
+        str, typer.Option(help="wandb, trackio, tensorboard, several separated by commas, or none.")
+    ] = "wandb",
+    upload_adapters: Annotated[bool, typer.Option(help="Give each adapter to the tracker as an artifact.")] = False,
+    retry: Annotated[str | None, typer.Option(help="failed: do the runs again that did not complete.")] = None,
+    checkpoint_seconds: Annotated[float, typer.Option(help="Time between checkpoints.", min=0.0)] = 60.0,
+    device: DeviceName = None,
+) -> None:
+    """Do what is missing of an experiment; run it again to go on where it stopped."""
+    from lorabench.cli.views import print_outcome
+    from lorabench.experiment.schema import load_experiment
+    from lorabench.records.store import RecordStore
+    from lorabench.report.build import ties_of
+    from lorabench.runs.scheduler import run_experiment
+
+    if retry not in (None, "failed"):
+        raise InputError(f"--retry {retry}: unknown state; accepted: failed")
+    outcome = run_experiment(
+        load_experiment(experiment, set_ or []),
+        output_dir,
+        trackers=[name.strip() for name in tracker.split(",")],
+        upload_adapters=upload_adapters,
+        retry_failed=retry == "failed",
+        checkpoint_seconds=checkpoint_seconds,
+        device=device,
+    )
+    print_outcome(outcome, ties_of(outcome.records, RecordStore(output_dir)))
+    raise typer.Exit(outcome.exit_code)

@@ -1,0 +1,80 @@
+"""Commands on an output folder: `report`, `show`, `score-test`, `reproduce`, `pull-wandb`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lorabench.cli.options import DeviceName, OutputDir, RunId
+from lorabench.core.errors import InputError
+
+
+def report(
+    output_dir: Annotated[Path, typer.Argument(help="The output folder.", metavar="[DIR]")] = Path("outputs"),
+) -> None:
+    """Rebuild table, summary, figures and page from the records alone."""
+    from lorabench.records.store import RecordStore
+    from lorabench.report.build import build_report
+
+    if not (output_dir / "runs").is_dir():
+        raise InputError(f"{output_dir}: there are no runs here; give the folder that lorabench run wrote to")
+    paths = build_report(RecordStore(output_dir))
+    for problem in paths.problems:
+        print(problem, file=sys.stderr)
+    for path in paths.written:
+        print(path)
+
+
+def show(run_id: RunId, output_dir: OutputDir = Path("outputs")) -> None:
+    """Show one run."""
+    from lorabench.cli.views import show_run
+    from lorabench.records.store import RecordStore
+
+    store = RecordStore(output_dir)
+    show_run(store.get(run_id), store)
+
+
+def score_test(
+    run_id: RunId,
+    again: Annotated[bool, typer.Option("--again", help="Yes, a second time; the record is flagged for ever.")] = False,
+    output_dir: OutputDir = Path("outputs"),
+    device: DeviceName = None,
+) -> None:
+    """Score a finished run on test a second time: refused without --again."""
+    from lorabench.cli.views import make_view
+    from lorabench.records.store import RecordStore
+    from lorabench.report.build import rebuild_table
+    from lorabench.runs.second_scoring import score_test_again
+
+    with make_view(sys.stderr) as view:
+        record = score_test_again(run_id, output_dir, again=again, view=view, device=device)
+    rebuild_table(RecordStore(output_dir))
+    print(f"{run_id}: test scored {record.num_test_scorings} times; the record and every table say so")
+
+
+def reproduce(run_id: RunId, output_dir: OutputDir = Path("outputs")) -> None:
+    """Do one run again in a fresh process, from its record, and compare."""
+    from lorabench.runs.reproduction import print_reproduction
+    from lorabench.runs.reproduction import reproduce as reproduce_run
+
+    result = reproduce_run(run_id, output_dir)
+    print_reproduction(result)
+    raise typer.Exit(0 if result.identical else 1)
+
+
+def pull_wandb(
+    project: Annotated[str, typer.Argument(help="NAME or ENTITY/NAME.", metavar="PROJECT")],
+    output_dir: OutputDir = Path("outputs"),
+) -> None:
+    """Download the runs of a Weights & Biases project: configuration, summary, every step."""
+    from lorabench.cli.views import make_view
+    from lorabench.trackers.pull_wandb import pull_wandb as pull
+
+    with make_view(sys.stderr) as view:
+        runs = pull(project, output_dir, progress=view.progress)
+    for pulled in runs:
+        print(f"{pulled.folder}: {pulled.num_steps} steps, {pulled.num_evaluations} evaluations")
+    print(f"{len(runs)} runs of {project}")
