@@ -45,3 +45,11 @@ def small_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]
     mount(folder, request.param)
     yield folder
     unmount(folder)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache folder of its own."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("LORABENCH_CACHE", str(folder))
+    return folder

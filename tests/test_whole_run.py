@@ -22,7 +22,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lorabench.models.locate import locate_model
-from tests.runs.conftest import write_corpus
+from tests.runs.conftest import new_cache, write_corpus
 from tests.trackers.reading import inspect, merged, of_kind, offline_folders
 
 COLUMNS = (  # noqa: SIM905
@@ -155,7 +155,7 @@ def read_record(out: Path) -> dict[str, Any]:
 
 
 def test_a_tiny_run_is_what_it_says(tiny_model: Callable[[str], Path], tmp_path: Path) -> None:
-    environment = {"LORABENCH_CACHE": str(tmp_path / "cache")}
+    environment = {"LORABENCH_CACHE": str(new_cache(tmp_path / "cache"))}
     corpus, out = write_corpus(tmp_path / "words.jsonl"), tmp_path / "out"
     values = {
         "name": "tiny",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lorabench.cli.main import main as cli
+from lorabench.cli.main import main
 from lorabench.core.revisions import given_name
 from lorabench.records.schema import Status
 from lorabench.records.store import load_records
@@ -28,7 +28,7 @@ class Answer:
     def __call__(self, *arguments: str | Path) -> tuple[int, str, str]:
         self.monkeypatch.setattr(sys, "argv", ["lorabench", *map(str, arguments)])
         with pytest.raises(SystemExit) as ended:
-            cli.main()
+            main()
         captured = self.capsys.readouterr()
         assert "Traceback" not in captured.err
         code = ended.value.code
