@@ -47,7 +47,7 @@ WITHOUT_TEXT_ALONE = {"XLORA", "MULTITASK_PROMPT_TUNING", "POLY"}
 REFUSED = {
     "LILY": "the tokens after them",
     "VBLORA topk": "does not take over",
-    "PVERA sampled": "the tokens after them",
+    "PVERA sampled": "its scores are random",
     "lora invoked": "alora_invocation_tokens",
     "SHADOW": "",
 }

@@ -13,10 +13,8 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
 
 from lorabench.core.errors import ModelError
-from lorabench.models import base as base_module
-from lorabench.models.base import FrozenBase, load_base
-from lorabench.models.causality import find_lookahead
-from lorabench.tokens.packing import PackedBatch
+from lorabench.models.base import load_base
+from lorabench.models.causality import Ids, ScoreChanges, find_changes
 
 SIZES: dict[str, Any] = {
     "vocab_size": 160,
@@ -78,11 +76,13 @@ def test_a_model_that_sees_later_tokens_is_refused(name: str, precision: Any, tm
     assert "\n" not in str(caught.value)
 
 
-def test_weights_as_small_as_at_the_start_of_pretraining_show_it_too(tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("kind", ["bert", "roberta", "electra"])
+def test_weights_as_small_as_at_the_start_of_pretraining_show_it_too(kind: str, precision: Any, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    AutoModelForMaskedLM.from_config(AutoConfig.for_model("bert", **SIZES)).save_pretrained(tmp_path)
+    AutoModelForMaskedLM.from_config(AutoConfig.for_model(kind, **SIZES)).save_pretrained(tmp_path)
     with pytest.raises(ModelError, match="tokens after them"):
-        load_base(tmp_path, precision="fp32", device="cpu")
+        load_base(tmp_path, precision=precision, device="cpu")
 
 
 def test_an_encoder_decoder_is_refused_by_its_name(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_no_causal_model_is_refused(name: str, precision: Any, tmp_path: Path) -
     folder = save(AutoModelForCausalLM, kind, settings, tmp_path / "model")
     base = load_base(folder, precision=precision, device="cpu")
     state = torch.get_rng_state()
-    assert base.lookahead() == 0.0
+    assert base.score_changes() == (0.0, 0.0)
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -115,40 +115,75 @@ def test_a_model_that_takes_no_text_alone_is_one_sentence(tmp_path: Path, monkey
         load_base(folder, precision="fp32", device="cpu")
 
 
-@pytest.mark.parametrize("kind", ["llama", "qwen2"])
-def test_the_check_is_cheap(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[int] = []
-    real = FrozenBase.token_nll
-
-    def counting(self: FrozenBase, batch: PackedBatch) -> Tensor:
-        seen.append(len(batch.input_ids))
-        return real(self, batch)
-
-    monkeypatch.setattr(FrozenBase, "token_nll", counting)
-    monkeypatch.setattr("lorabench.models.causality.MAX_LONG_WORK", 0)
+@pytest.mark.parametrize(("kind", "shapes"), [("llama", []), ("qwen2", [(3, 6)])])
+def test_the_check_is_cheap(
+    kind: str, shapes: list[tuple[int, int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = save(AutoModelForCausalLM, kind, GROUPED, tmp_path / "model")
-    base_module.load_base(folder, precision="fp32", device="cpu")
-    assert len(seen) == 3
-    assert sum(seen) <= 42
+    seen: list[tuple[int, ...]] = []
+    real = torch.nn.Embedding.forward
+
+    def counting(self: torch.nn.Embedding, ids: Tensor) -> Tensor:
+        seen.append(tuple(ids.shape))
+        return real(self, ids)
+
+    monkeypatch.setattr("torch.nn.Embedding.forward", counting)
+    monkeypatch.setattr("lorabench.models.causality.MAX_LONG_WORK", 0)
+    load_base(folder, precision="fp32", device="cpu")
+    assert seen == shapes
 
 
-def lookahead(see: Callable[[int, int], bool], *, packs: bool = False) -> float:
-    """What is found in a model whose score at a position is a sum over the positions that it sees."""
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("for_all_rows", [True, False])
+def test_random_scores_are_called_random(
+    for_all_rows: bool, precision: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = save(AutoModelForCausalLM, "qwen2", GROUPED, tmp_path / "model")
 
-    def score(batch: PackedBatch) -> Tensor:
-        size = len(batch.input_ids)
-        visible = np.array([[see(one, other) for other in range(size)] for one in range(size)])
-        if not packs:
-            assert len(batch.segment_starts) == 2
-        return torch.from_numpy((visible * np.sin(batch.input_ids)[None]).sum(1) + batch.targets * 0.0)
+    def noisy(self: Any, hidden: Tensor) -> Tensor:
+        noise = torch.randn(() if for_all_rows else hidden.shape)
+        return torch.nn.functional.silu(hidden) + noise.to(hidden.dtype)
 
-    return find_lookahead(
-        score, vocabulary_size=100, longest=512, num_parameters=1000, packs=packs, dtype=torch.float32
+    monkeypatch.setattr("transformers.activations.SiLUActivation.forward", noisy)
+    with pytest.raises(ModelError, match=r"model: its scores are random: .* differ by up to [0-9.]+ nats"):
+        load_base(folder, precision=precision, device="cpu")
+
+
+def test_drawing_a_number_that_changes_nothing_is_not_random() -> None:
+    def score(ids: Ids) -> Tensor:
+        torch.rand(())
+        return torch.from_numpy(ids)[..., None] * torch.arange(3.0)
+
+    assert changes(score) == (0.0, 0.0)
+
+
+def changes(score: Callable[[Ids], Tensor], longest: int = 512, *, rows_mix: bool = False) -> ScoreChanges:
+    return find_changes(
+        score, vocabulary_size=100, longest=longest, num_parameters=1000, dtype=torch.float32, rows_mix=rows_mix
     )
 
 
+def lookahead(see: Callable[[int, int], bool]) -> float:
+    """What is found in a model whose scores at a position come of a sum over the positions that it sees."""
+
+    def score(ids: Ids) -> Tensor:
+        size = ids.shape[1]
+        visible = np.array([[see(one, other) for other in range(size)] for one in range(size)])
+        sums = (visible[None] * np.sin(ids)[:, None]).sum(2)
+        return torch.from_numpy(sums)[..., None] * torch.arange(3.0)
+
+    found = changes(score)
+    assert found.at_random == 0.0
+    return found.with_later_tokens
+
+
 @pytest.mark.parametrize("size", [2, 3, 4, 5, 7, 8, 16, 32, 64])
-def test_looking_ahead_within_blocks_is_found(size: int) -> None:
+@pytest.mark.parametrize("for_large_models", [True, False])
+def test_looking_ahead_within_blocks_is_found(
+    size: int, for_large_models: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if for_large_models:
+        monkeypatch.setattr("lorabench.models.causality.MAX_LONG_WORK", 0)
     assert lookahead(lambda one, other: other <= one or other // size == one // size) > 0.01
 
 
@@ -169,16 +204,34 @@ def test_what_is_causal_is_not_found() -> None:
     assert lookahead(lambda one, other: other <= one and other // 8 == one // 8) == 0.0
 
 
-def test_documents_that_see_one_another_are_found() -> None:
-    assert lookahead(lambda one, other: other <= one, packs=True) > 0.01, "it sees the document before it"
-    own = [range(0, 2), range(2, 12), range(12, 14)]
-    place = {position: index for index, places in enumerate(own) for position in places}
-    assert lookahead(lambda one, other: other <= one and place[one] == place[other], packs=True) == 0.0
-    assert lookahead(lambda one, other: other <= one or place[other] == 2, packs=True) > 0.01
+def test_scores_that_are_minus_infinity_hide_nothing() -> None:
+    def score(ids: Ids) -> Tensor:
+        sums = torch.from_numpy(np.sin(ids).sum(1, keepdims=True).repeat(ids.shape[1], 1))
+        scores = sums[..., None] * torch.arange(4.0)
+        scores[..., 3] = -torch.inf
+        return scores
+
+    assert changes(score).with_later_tokens > 0.01
+
+
+def test_rows_that_see_one_another_are_found_where_they_may() -> None:
+    def score(ids: Ids) -> Tensor:
+        return torch.from_numpy(np.full(ids.shape, np.sin(ids).mean()))[..., None] * torch.arange(3.0)
+
+    assert changes(score, rows_mix=True).with_later_tokens > 1e-4
 
 
 def test_a_document_of_one_token_has_nothing_ahead() -> None:
-    def fail(batch: PackedBatch) -> Tensor:
+    def fail(ids: Ids) -> Tensor:
         raise AssertionError
 
-    assert find_lookahead(fail, vocabulary_size=9, longest=1, num_parameters=1, packs=False, dtype=torch.float32) == 0.0
+    assert changes(fail, longest=1) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("longest", [2, 4, 5, 6])
+def test_short_contexts_are_tried_too(longest: int) -> None:
+    def score(ids: Ids) -> Tensor:
+        assert ids.shape[1] == longest
+        return torch.from_numpy(np.sin(ids).sum(1, keepdims=True).repeat(longest, 1))[..., None] * torch.arange(3.0)
+
+    assert changes(score, longest).with_later_tokens > 0.01

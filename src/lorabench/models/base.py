@@ -21,7 +21,7 @@ from lorabench.fast.cpu.native import kernels_for
 from lorabench.fast.families import read_decoder
 from lorabench.fast.forward import Decoder
 from lorabench.fast.known import NotFast, can_pack, inner_model
-from lorabench.models.causality import find_lookahead
+from lorabench.models.causality import Ids, ScoreChanges, find_changes
 from lorabench.models.shape import read_config
 from lorabench.tokens.packing import IGNORED, PackedBatch
 
@@ -80,19 +80,27 @@ class FrozenBase:
         self._decoder = None
         self.execution = ExecutionPath("reference", reason)
 
-    def lookahead(self) -> float:
-        """Nats by which later tokens, or other documents in a pass, change a token's score; 0.0 for a causal model.
+    def score_changes(self) -> ScoreChanges:
+        """Nats by which a token's score changes at random, or with later tokens; zero for a causal model.
 
-        Random states stay as they were.
+        Only the model's own forward pass is tried: on the fast path, and where documents share a pass, every part is
+        known and attention is masked by ourselves. Random states stay as they were.
         """
+        if self._decoder is not None or self._packs:
+            return ScoreChanges(0.0, 0.0)
+
+        def logits(ids: Ids) -> Tensor:
+            with torch.inference_mode():
+                return self._logits(torch.from_numpy(ids).to(self.device))
+
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
-            return find_lookahead(
-                self.token_nll,
+            return find_changes(
+                logits,
                 vocabulary_size=self.vocabulary_size,
                 longest=_longest_document(self.model),
                 num_parameters=self.num_parameters,
-                packs=self._packs,
                 dtype=DTYPES[self.precision],
+                rows_mix=hasattr(self.model, "peft_type"),  # Lily's router takes the mean over a batch
             )
 
     def token_nll(self, batch: PackedBatch) -> Tensor:
@@ -191,14 +199,18 @@ class FrozenBase:
                 module.eval()
 
     def _segment_nll(self, batch: PackedBatch) -> Iterator[Tensor]:
-        """Nats of each segment's targets, one segment at a time through the model's own forward pass."""
-        options = {} if _has_virtual_tokens(self.model) else {"use_cache": False}
+        """Nats of each segment's targets, one segment at a time."""
         ids, targets = (torch.from_numpy(array).to(self.device) for array in (batch.input_ids, batch.targets))
         for start, end in itertools.pairwise(batch.segment_starts.tolist()):
-            with self._mixed(), _without_deprecations():
-                output = self.model(input_ids=ids[None, start:end], **options)
-            logits = output.logits[0, start - end :]  # of virtual tokens, which come first, nothing is scored
-            yield functional.cross_entropy(logits.float(), targets[start:end], ignore_index=IGNORED, reduction="none")
+            logits = self._logits(ids[None, start:end])[0].float()
+            yield functional.cross_entropy(logits, targets[start:end], ignore_index=IGNORED, reduction="none")
+
+    def _logits(self, ids: Tensor) -> Tensor:
+        """Logits by the model's own forward pass: token ids [B, T] -> [B, T, V]."""
+        options = {} if _has_virtual_tokens(self.model) else {"use_cache": False}
+        with self._mixed(), _without_deprecations():
+            logits: Tensor = self.model(input_ids=ids, **options).logits
+        return logits[:, -ids.shape[1] :]  # of virtual tokens, which come first, nothing is scored
 
     def _mixed(self) -> torch.autocast:
         """Products in bfloat16 where trained weights are held in float32."""
@@ -267,19 +279,25 @@ def load_base(folder: Path, *, precision: Precision, device: str) -> FrozenBase:
 
 
 def require_causal(base: FrozenBase, name: str) -> None:
-    """Raise ModelError where the model cannot score a text, or tokens see what comes after them."""
+    """Raise ModelError where the model cannot score a text, scores at random, or tokens see what comes after them."""
     try:
-        nats = base.lookahead()
+        changes = base.score_changes()
     except (ModelError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # whatever a model that is no causal language model, or a strange adapter, meets
         message = " ".join(str(error).split())[:300]
         raise ModelError(f"{name}: it cannot score a text: {message or type(error).__name__}") from None
-    if nats:
+    if changes.at_random:
         raise ModelError(
-            f"{name}: the scores of tokens change by up to {nats:.2g} nats with the tokens after them, so they are not "
-            "those of a causal language model; accepted are decoders (GPT-2, Llama), not encoders or masked language "
-            "models (BERT), and adapters that do not look ahead either"
+            f"{name}: its scores are random: of the same text, scored twice, they differ by up to "
+            f"{changes.at_random:.2g} nats; give one that draws nothing at random when it scores (of PVeRA, with "
+            "sample_at_inference: false in adapter_config.json)"
+        )
+    if changes.with_later_tokens:
+        raise ModelError(
+            f"{name}: the scores of tokens change by up to {changes.with_later_tokens:.2g} nats with the tokens after "
+            "them, so they are not those of a causal language model; accepted are decoders (GPT-2, Llama), not "
+            "encoders or masked language models (BERT), and adapters that do not look ahead either"
         )
 
 
