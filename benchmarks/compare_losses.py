@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from lorabench.core.machine import prepare_process
 from lorabench.corpora.documents import make_document
-from lorabench.experiment.schema import AdapterSettings
 from lorabench.methods.attach import attach
+from lorabench.methods.settings import AdapterSettings
 from lorabench.models.base import load_base
 from lorabench.models.locate import locate_model
 from lorabench.samplepack.stories import write_stories

@@ -21,12 +21,12 @@ from torch.overrides import TorchFunctionMode
 
 from lorabench.core.device import choose_device
 from lorabench.core.machine import prepare_process
-from lorabench.corpora.documents import load_corpus
+from lorabench.corpora.budget import take_budget
+from lorabench.corpora.store import load_corpus
 from lorabench.models.base import Precision, load_base
 from lorabench.models.locate import locate_model
 from lorabench.samplepack.mini import CORPORA
 from lorabench.scoring.documents import score_documents
-from lorabench.tokens.budget import take_budget
 from lorabench.tokens.tokenizer import Tokeniser
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")

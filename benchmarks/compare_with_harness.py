@@ -22,9 +22,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from lorabench.corpora.documents import load_corpus
+from lorabench.corpora.budget import take_budget
+from lorabench.corpora.store import load_corpus
 from lorabench.models.locate import locate_model
-from lorabench.tokens.budget import take_budget
 from lorabench.tokens.tokenizer import Tokeniser
 
 HERE = Path(__file__)

@@ -9,10 +9,12 @@ from pathlib import Path
 PAGE = Path(__file__).parent.parent / "docs" / "extending.md"
 
 
-def example(heading: str) -> str:
-    """The first block of Python under a heading of the page."""
+def example(heading: str, language: str = "python") -> str:
+    """The first block of a language under a heading of the page."""
     part = re.split(rf"(?m)^## {re.escape(heading)}$", PAGE.read_text(encoding="utf-8"))[1]
-    return re.split(r"(?m)^```\w*$", part.split("\n## ")[0])[1].removeprefix("\n")
+    found = re.search(rf"(?ms)^```{language}\n(.*?)^```$", part.split("\n## ")[0])
+    assert found is not None
+    return found[1]
 
 
 def install_plugin(folder: Path, group: str, name: str, code: str, attribute: str) -> dict[str, str]:

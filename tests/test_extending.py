@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from lorabench.records.store import load_records
@@ -15,6 +16,40 @@ from tests.runs.conftest import ExperimentWriter, corpus, experiment  # noqa: F4
 def lorabench(environment: dict[str, str], *arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "lorabench", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+
+
+def test_a_corpus_source(
+    tmp_path: Path,
+    tiny_model: Callable[[str], Path],
+    experiment: ExperimentWriter,  # noqa: F811
+) -> None:
+    environment = install_plugin(
+        tmp_path / "site", "lorabench.corpora.sources", "spelled", example("A corpus source"), "SOURCE"
+    )
+    (tmp_path / "own.yaml").write_text(example("A corpus source", "yaml"), encoding="utf-8")
+    environment["LORABENCH_CATALOG"] = str(tmp_path / "own.yaml")
+    listed = lorabench(environment, "datasets")
+    assert "spelled-letters" in listed.stdout
+    path, out = experiment(datasets=["spelled-letters"], adapter={"rank": 2}), tmp_path / "out"
+    planned = lorabench(environment, "plan", path)
+    assert (planned.returncode, "spelled-letters" in planned.stdout) == (0, True), planned.stderr
+    done = lorabench(environment, "run", path, "--output-dir", out, "--tracker", "none")
+    assert done.returncode == 0, done.stderr
+    (record,) = load_records(out)
+    assert record.spec.dataset_revision == "spelled-200-letter"
+    assert record.dataset is not None
+    assert record.dataset.source == "spelled"
+    model, exported = tiny_model("smollm2"), tmp_path / "validation.jsonl"
+    scored = lorabench(environment, "evaluate", "--model", model, "--data", "spelled-letters", "--max-bytes", 900)
+    assert scored.returncode == 0, scored.stderr
+    written = lorabench(environment, "datasets", "export", "spelled-letters", "--output", exported)
+    assert written.returncode == 0, written.stderr
+    assert "letter" in exported.read_text(encoding="utf-8")
+    wrong = (tmp_path / "own.yaml").read_text(encoding="utf-8").replace("count: 200", "number: 200")
+    (tmp_path / "own.yaml").write_text(wrong, encoding="utf-8")
+    refused = lorabench(environment, "plan", path)
+    assert refused.returncode == 2
+    assert "own.yaml: datasets: spelled-letters: count: Field required" in refused.stderr
 
 
 def test_a_report_section(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from lorabench.experiment.plan import Plan
-    from lorabench.runs.scheduler import Outcome
+    from lorabench.runs.outcome import Outcome
 
 # How long a thread of the OpenMP runtime spins before it sleeps, some 50 µs, read when torch is imported. Sleeping at
 # once makes a step a quarter longer; the runtime's default, milliseconds, makes it up to 35 times as long where another
@@ -46,10 +46,15 @@ def plan(experiment: Path | str, overrides: Sequence[str] = (), *, device: str |
 def run(
     experiment: Path | str, output_dir: Path | str = "outputs", *, overrides: Sequence[str] = (), **options: Any
 ) -> Outcome:
-    """Do what is missing of the experiment file's runs; `options` as for runs.scheduler.run_experiment."""
+    """Do what is missing of the experiment file's runs; `options` as for runs.scheduler.run_experiment.
+
+    Progress is shown on standard error where no `view` is given.
+    """
+    from lorabench.cli.views import make_view
     from lorabench.experiment.schema import load_experiment
     from lorabench.runs.scheduler import run_experiment
 
+    options.setdefault("view", make_view())
     return run_experiment(load_experiment(experiment, overrides), output_dir, **options)
 
 

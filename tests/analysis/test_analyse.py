@@ -13,7 +13,8 @@ import pytest
 from lorabench.analysis.analyse import analyse, choose
 from lorabench.analysis.findings import Findings, Verdict
 from lorabench.analysis.validation import DocumentReader, ValidationRun, read_validation_runs, validation_run
-from lorabench.experiment.schema import AdapterSettings, EvaluationSettings, RunSpec, TrainingSettings
+from lorabench.experiment.schema import EvaluationSettings, RunSpec, TrainingSettings
+from lorabench.methods.settings import AdapterSettings
 from lorabench.records.documents import DocumentResults
 from lorabench.records.schema import RunRecord, Scores, Status
 from lorabench.records.store import RecordStore

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from lorabench.models.catalog import list_models
 
 from lorabench.bench.command import answer
 from lorabench.bench.limit import Products
@@ -19,9 +20,8 @@ from lorabench.bench.request import Request
 from lorabench.cli.views import make_view
 from lorabench.core.device import choose_device
 from lorabench.core.errors import InputError
-from lorabench.experiment.catalog import list_models
-from lorabench.experiment.schema import AdapterSettings
 from lorabench.methods.attach import attach
+from lorabench.methods.settings import AdapterSettings
 from lorabench.models.base import load_base
 from lorabench.models.planning import plan_model
 from lorabench.models.random_weights import build, config_of_entry, load_random
@@ -151,7 +151,7 @@ def test_short_documents_train_as_fast_as_a_long_one(tiny_model: Callable[[str],
     """Attention costs only what lies within documents: the same tokens, in one document or in many."""
     import time
 
-    from lorabench.experiment.catalog import get_model
+    from lorabench.models.catalog import get_model
 
     del tiny_model
     base = load_random(plan_model(get_model("pythia-mini").name), precision="fp32", device="cpu")

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from lorabench.experiment.schema import AdapterSettings, EvaluationSettings, RunSpec, TrainingSettings
+from lorabench.experiment.schema import EvaluationSettings, RunSpec, TrainingSettings
+from lorabench.methods.settings import AdapterSettings
 from lorabench.records.schema import Drift, Environment, Evaluation, RunRecord, Sample, Scores, Speed, Status
 
 MakeRecord = Callable[..., RunRecord]

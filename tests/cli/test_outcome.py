@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lorabench.cli.views import Counts
 from lorabench.records.schema import RunRecord, Status
+from lorabench.runs.outcome import Counts
 
 from .conftest import MakeRecord
 

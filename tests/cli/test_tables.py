@@ -9,12 +9,13 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from lorabench.cli.views import Counts, print_outcome, results_table, show_run
+from lorabench.cli.views import print_outcome, results_table, show_run
 from lorabench.cli.views.text import clean, percent, sparkline
 from lorabench.core.formatting import duration, number
 from lorabench.core.storage import sha256_file
 from lorabench.records.schema import RunRecord, Scores, Status
 from lorabench.records.store import RecordStore
+from lorabench.runs.outcome import Counts
 
 from .conftest import MakeRecord
 

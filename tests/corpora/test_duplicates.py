@@ -10,10 +10,11 @@ from collections.abc import Callable
 import pytest
 
 from lorabench.core.errors import DataError
-from lorabench.corpora.documents import Document, load_corpus, make_document
+from lorabench.corpora.documents import Document, make_document
 from lorabench.corpora.duplicates import MIN_CONTAINED_SHINGLES, MIN_CONTAINMENT, MIN_JACCARD, remove_near_duplicates
 from lorabench.corpora.prepare import prepare
 from lorabench.corpora.shingles import Shingler
+from lorabench.corpora.store import load_corpus
 
 WORDS = [f"{a}{b}{c}" for a in "bdfgklmnprst" for b in "aeiou" for c in ("n", "rta", "ll", "mosk", "ve", "x")]
 

@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from lorabench.core.errors import DataError
-from lorabench.corpora.documents import load_corpus, read_corpus_info
 from lorabench.corpora.sources.local import cut_into_pieces, read_local_documents, read_local_texts
+from lorabench.corpora.store import load_corpus, read_corpus_info
 
 TEXTS = [f"Text number {number} — with its own words: {number * 7919}." for number in range(40)]
 

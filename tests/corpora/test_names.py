@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from lorabench.core.revisions import content_name, given_name, safe_name, short_revision
-from lorabench.corpora.documents import load_corpus
-from lorabench.corpora.store import request_corpus
+from lorabench.corpora.store import load_corpus, request_corpus
 
 TEXTS = [f"Text number {number} with its own words, such as {number * 7919}." for number in range(30)]
 

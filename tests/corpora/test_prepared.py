@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from lorabench.core.errors import InputError, UnknownNameError
-from lorabench.corpora.documents import load_corpus, read_corpus_info
-from lorabench.corpora.export import export_split
-from lorabench.corpora.store import HUB_STEP_BYTES, request_corpus
+from lorabench.corpora.sources.hub import STEP_BYTES
+from lorabench.corpora.store import load_corpus, read_corpus_info, request_corpus
+from lorabench.scoring.export import export_split
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_leftovers_of_a_kill_are_cleared_away(file: Path, cache: Path) -> None:
 
 def test_two_processes_prepare_one_corpus_without_harm(file: Path, cache: Path) -> None:
     code = (
-        "import sys; from lorabench.corpora.documents import load_corpus;"
+        "import sys; from lorabench.corpora.store import load_corpus;"
         "print(load_corpus(sys.argv[1], max_train_bytes=None).info.content_sha256)"
     )
     processes = [
@@ -92,7 +92,7 @@ def test_two_processes_prepare_one_corpus_without_harm(file: Path, cache: Path) 
 
 def test_hub_budgets_are_rounded_up_and_others_are_not_bounded() -> None:
     small = request_corpus("tinystories", max_train_bytes=100_000)
-    assert small.max_bytes == HUB_STEP_BYTES
+    assert small.max_bytes == STEP_BYTES
     assert request_corpus("tinystories", max_train_bytes=1_000_000) == small
     assert request_corpus("tinystories", max_train_bytes=50_000_000).max_bytes == 72_000_000
     assert request_corpus("tinystories", max_train_bytes=None).max_bytes is None
@@ -122,7 +122,7 @@ def test_export_writes_what_an_experiment_uses(file: Path, cache: Path, tmp_path
 def test_plans_read_manifests_without_heavy_imports(file: Path, cache: Path) -> None:
     load_corpus(str(file), max_train_bytes=None)
     code = (
-        "import sys; from lorabench.corpora.documents import read_corpus_info;"
+        "import sys; from lorabench.corpora.store import read_corpus_info;"
         "assert read_corpus_info(sys.argv[1]).num_documents['train'] > 200;"
         "print([m for m in ('torch', 'transformers', 'datasets', 'pyarrow', 'pandas', 'scipy') if m in sys.modules])"
     )

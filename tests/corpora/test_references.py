@@ -10,11 +10,10 @@ import pytest
 import yaml
 
 from lorabench.core.errors import ConfigError, DataError, InputError, UnknownNameError
-from lorabench.corpora.documents import load_corpus, read_corpus_info
-from lorabench.corpora.scored import WHOLE_FILE, read_scored_text
-from lorabench.corpora.store import request_corpus
-from lorabench.experiment.references import parts_of, read_reference, write_reference
-from lorabench.experiment.schema import CorpusReference, build_experiment
+from lorabench.corpora.references import CorpusReference, parts_of, read_reference, write_reference
+from lorabench.corpora.store import load_corpus, read_corpus_info, request_corpus
+from lorabench.experiment.schema import build_experiment
+from lorabench.scoring.text import WHOLE_FILE, read_scored_text
 
 FORM = "Patient admitted with condition code {}. Please review the chart and sign the form before discharge. Thank you."
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from lorabench.core.errors import DownloadError
-from lorabench.corpora.documents import load_corpus
-from lorabench.experiment.catalog.schema import WheelMember
+from lorabench.corpora.store import load_corpus
 from lorabench.samplepack import installed, wheels
 from lorabench.samplepack import readers as sample_pack
+from lorabench.samplepack.wheels import WheelMember
 
 CONTENT = b"what the member holds\n" * 100
 

@@ -1,22 +1,18 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
 import pytest
 
+from lorabench.core.catalog import read_entries
 from lorabench.core.errors import ConfigError, UnknownNameError
-from lorabench.experiment.catalog import (
-    DatasetEntry,
-    ModelEntry,
-    dataset_rows,
-    get_dataset,
-    get_model,
-    list_datasets,
-    list_models,
-    model_rows,
-    read_entries,
-)
+from lorabench.corpora.catalog import SOURCES as DATASET_SOURCES
+from lorabench.corpora.catalog import dataset_rows, get_dataset, list_datasets
+from lorabench.corpora.sources.hub import HubCorpus
+from lorabench.models.catalog import SOURCES as MODEL_SOURCES
+from lorabench.models.catalog import get_model, list_models, model_rows
 from lorabench.models.shape import shape_of_entry
 
 RANK_8_PARAMETERS = {"gpt2": 1_179_648, "pythia-410m": 3_145_728, "gemma-2b": 9_805_824, "smollm2-135m": 2_442_240}
@@ -81,7 +77,13 @@ x:
     [
         ("bos: false", "bos: false\n  colour: red", "colour"),
         ("repository: some/model", "repository: ../../etc", "repository"),
-        ("repository: some/model\n", "\n", "hub goes with a repository"),
+        ("repository: some/model\n", "\n", "x: repository: Field required"),
+        (
+            "source: hub",
+            "source: hubb",
+            "'hubb' is not a source of models; accepted: hub, mini, wheel. Did you mean 'hub'?",
+        ),
+        ("  source: hub\n", "", "x: source: it is missing; accepted: hub, mini, wheel"),
         ("linear_modules: {mlp.up: [1, 2]}", "linear_modules: {mlp.up: [1, 0]}", "linear_modules"),
         ("num_layers: 1", "num_layers: 0", "num_layers"),
         ("x:", "X/../y:", "name"),
@@ -89,9 +91,9 @@ x:
     ],
 )
 def test_wrong_entries_are_refused_in_one_sentence(old: str, new: str, named: str) -> None:
-    assert "x" in read_entries(MODEL, ModelEntry, "models.yaml")
-    with pytest.raises(ConfigError, match=named) as caught:
-        read_entries(MODEL.replace(old, new, 1), ModelEntry, "models.yaml")
+    assert "x" in read_entries(MODEL, MODEL_SOURCES, "models.yaml")
+    with pytest.raises(ConfigError, match=re.escape(named)) as caught:
+        read_entries(MODEL.replace(old, new, 1), MODEL_SOURCES, "models.yaml")
     assert "\n" not in str(caught.value)
 
 
@@ -107,14 +109,16 @@ mine:
   approximate_bytes: 10
   download_bytes: 10
 """
-    entry = read_entries(text, DatasetEntry, "datasets.yaml")["mine"]
+    entry = read_entries(text, DATASET_SOURCES, "datasets.yaml")["mine"]
+    assert isinstance(entry, HubCorpus)
     assert entry.splits == {"train": "train"}
     assert not entry.pinned
 
 
 def test_the_catalogue_imports_nothing_heavy() -> None:
     code = (
-        "import sys, lorabench.experiment.catalog as c; c.model_rows(); c.dataset_rows();"
+        "import sys; from lorabench.corpora import catalog as c; from lorabench.models import catalog as m; "
+        "m.model_rows(); c.dataset_rows();"
         "print([m for m in ('torch', 'transformers', 'datasets', 'pyarrow', 'numpy') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -11,7 +11,7 @@ import pytest
 from lorabench.core.device import choose_device
 from lorabench.experiment import estimates as estimate
 from lorabench.experiment.estimates import Workload, estimate_run, remember_speed, training_multiply_adds
-from lorabench.experiment.schema import AdapterSettings
+from lorabench.methods.settings import AdapterSettings
 from lorabench.models.planning import plan_model
 
 CPU = choose_device("cpu")

@@ -7,15 +7,11 @@ import pytest
 from pydantic import create_model
 
 import lorabench.experiment.identity
-from lorabench.experiment.identity import LEFT_OUT, BaseVariant, canonical, configuration_of, fingerprint, run_id
-from lorabench.experiment.schema import (
-    AdapterSettings,
-    EvaluationSettings,
-    Frozen,
-    RunSpec,
-    ScoringSettings,
-    TrainingSettings,
-)
+from lorabench.core.canonical import canonical, fingerprint
+from lorabench.core.settings import Frozen
+from lorabench.experiment.identity import LEFT_OUT, BaseVariant, configuration_of, run_id
+from lorabench.experiment.schema import EvaluationSettings, RunSpec, ScoringSettings, TrainingSettings
+from lorabench.methods.settings import AdapterSettings
 
 
 def make_spec(**changes: Any) -> RunSpec:

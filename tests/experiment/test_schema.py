@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from lorabench.core.errors import ConfigError
-from lorabench.experiment.schema import AdapterSettings, build_experiment, load_experiment
+from lorabench.experiment.schema import build_experiment, load_experiment
+from lorabench.methods.settings import AdapterSettings
 
 EXPERIMENT = """
 name: rank_by_learning_rate

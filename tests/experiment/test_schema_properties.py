@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 
 from lorabench.core.errors import ConfigError
 from lorabench.experiment.schema import (
-    AdapterSettings,
     EvaluationSettings,
     Experiment,
     TrainingSettings,
     build_experiment,
     load_experiment,
 )
+from lorabench.methods.settings import AdapterSettings
 
 scalars = st.one_of(
     st.none(),

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lorabench.experiment.catalog import get_dataset
+from lorabench.corpora.catalog import get_dataset
 from tests.hub import corpora
 from tests.hub.conftest import Worker
 from tests.hub.server import Fault, HubRepository, LocalHub
@@ -32,7 +32,7 @@ def entry(name: str, **changes: Any) -> dict[str, Any]:
 
 
 def repository(hub: LocalHub, name: str) -> HubRepository:
-    return hub.repositories["dataset", str(get_dataset(name).repository)]
+    return hub.repositories["dataset", get_dataset(name).origin]
 
 
 EXPECTED: dict[str, dict[str, Callable[[], list[str]]]] = {

@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from lorabench.models.catalog import get_model
 
-from lorabench.experiment.catalog import get_dataset, get_model
+from lorabench.corpora.catalog import get_dataset
 from lorabench.experiment.plan import make_plan
 from lorabench.experiment.schema import load_experiment
 from tests.hub.conftest import ROOT

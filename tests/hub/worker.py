@@ -18,12 +18,12 @@ from lorabench.core.errors import LorabenchError
 
 def read_hub(entry: dict[str, Any], max_bytes: int | None) -> dict[str, Any]:
     """`load_hub_documents` on an entry given in full."""
-    from lorabench.corpora.sources.hub import load_hub_documents
-    from lorabench.experiment.catalog import DatasetEntry
+    from lorabench.corpora.hub_stream import load_hub_documents
+    from lorabench.corpora.sources.hub import HubCorpus
 
     told: list[tuple[str, int, int | None]] = []
     documents = load_hub_documents(
-        DatasetEntry.model_validate(entry), max_bytes=max_bytes, progress=lambda *news: told.append(news)
+        HubCorpus.model_validate(entry), max_bytes=max_bytes, progress=lambda *news: told.append(news)
     )
     return {
         "texts": documents.texts,
@@ -36,19 +36,19 @@ def read_hub(entry: dict[str, Any], max_bytes: int | None) -> dict[str, Any]:
 
 
 def fetch(entry: dict[str, Any]) -> dict[str, Any]:
-    """`fetch_hub_model` on an entry given in full."""
-    from lorabench.experiment.catalog import ModelEntry
-    from lorabench.models.hub import fetch_hub_model
+    """Locate the model of an entry given in full."""
+    from lorabench.models.sources.hub import HubModel
 
     told: list[tuple[str, int, int | None]] = []
-    folder, revision = fetch_hub_model(ModelEntry.model_validate(entry), progress=lambda *news: told.append(news))
+    location = HubModel.model_validate(entry).locate(progress=lambda *news: told.append(news))
+    folder, revision = location.folder, location.revision
     files = sorted(str(path.relative_to(folder)) for path in Path(folder).rglob("*"))
     return {"folder": str(folder), "revision": revision, "files": files, "told": told}
 
 
 def corpus(name: str, max_train_bytes: int | None) -> dict[str, Any]:
     """`load_corpus` on a name of the catalogue."""
-    from lorabench.corpora.documents import load_corpus
+    from lorabench.corpora.store import load_corpus
 
     loaded = load_corpus(name, max_train_bytes=max_train_bytes)
     return {

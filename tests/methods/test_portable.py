@@ -16,11 +16,12 @@ import torch
 from peft import AutoPeftModelForCausalLM, LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lorabench.experiment.schema import AdapterSettings
 from lorabench.methods.attach import attach
 from lorabench.methods.portable import TOKENIZER_FILES, BaseReference
+from lorabench.methods.settings import AdapterSettings
 from lorabench.models.base import load_base
-from lorabench.models.locate import ModelInfo, ModelLocation, Published, locate_model
+from lorabench.models.entry import ModelInfo, ModelLocation, Published
+from lorabench.models.locate import locate_model
 from tests.conftest import FAMILIES
 from tests.fast.fast_cases import alone_nll, packed, randomise, settings
 
@@ -92,7 +93,7 @@ import sys
 from pathlib import Path
 from lorabench.methods.attach import attach
 from lorabench.methods.portable import BaseReference
-from lorabench.experiment.schema import AdapterSettings
+from lorabench.methods.settings import AdapterSettings
 from lorabench.models.base import load_base
 from lorabench.models.locate import locate_model
 model, out = map(Path, sys.argv[1:])

@@ -11,6 +11,7 @@ import pytest
 import torch
 import transformers
 from huggingface_hub.errors import StrictDataclassClassValidationError
+from lorabench.models.catalog import get_model, list_models
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from safetensors import safe_open
@@ -20,9 +21,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.pytorch_utils import Conv1D
 
 from lorabench.core.errors import ConfigError, ModelError
-from lorabench.experiment.catalog import get_model, list_models
-from lorabench.experiment.schema import AdapterSettings
 from lorabench.methods.attach import attach
+from lorabench.methods.settings import AdapterSettings
 from lorabench.methods.targets import count_trainable, resolve_targets
 from lorabench.models.base import FrozenBase, freeze
 from lorabench.models.linears import StoredLinears, body_name, is_tied, read_stored_linears

@@ -11,11 +11,11 @@ import pytest
 from safetensors.numpy import save_file
 
 from lorabench.core.errors import ModelError, UnknownNameError
-from lorabench.experiment.catalog import ModelEntry, get_model
-from lorabench.models import locate
+from lorabench.models.catalog import get_model
 from lorabench.models.linears import is_attention
-from lorabench.models.locate import expected_model_revision, locate_model, made_folder
+from lorabench.models.locate import locate_model
 from lorabench.models.shape import read_model_shape, shape_of_entry
+from lorabench.models.sources.mini import MiniModel
 from lorabench.samplepack import wheel_model as wheel
 
 FAMILIES = ["gpt2", "pythia", "gemma", "smollm2"]
@@ -117,17 +117,17 @@ def test_a_mini_model_is_built_once_and_again_when_damaged(
 ) -> None:
     built: list[str] = []
 
-    def make(entry: ModelEntry, folder: Path, progress: object) -> None:
+    def make(entry: MiniModel, folder: Path, progress: object) -> None:
         built.append(entry.name)
         save_file({"x": np.zeros(3, dtype=np.float32)}, folder / "model.safetensors")
         (folder / "config.json").write_text("{}")
 
-    monkeypatch.setattr(locate, "_make", make)
+    monkeypatch.setattr(MiniModel, "make", make)
     first = locate_model("gpt2-mini")
     assert locate_model("gpt2-mini") == first
     assert built == ["gpt2-mini"]
-    assert first.folder == made_folder(get_model("gpt2-mini"))
-    assert first.revision == expected_model_revision(get_model("gpt2-mini"))
+    assert first.folder == get_model("gpt2-mini").present_folder()
+    assert first.revision == get_model("gpt2-mini").expected_revision()
     weights = first.folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
     with caplog.at_level(logging.WARNING):
@@ -149,7 +149,7 @@ def test_the_real_model_of_the_sample_pack() -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from lorabench.corpora.documents import load_corpus
+    from lorabench.corpora.store import load_corpus
     from lorabench.tokens.tokenizer import Tokeniser
 
     location = locate_model("smollm2-135m-instruct")

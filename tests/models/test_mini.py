@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +17,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lorabench.corpora.documents import SPLITS, make_document
-from lorabench.experiment.catalog import get_model
+from lorabench.models.catalog import get_model
+from lorabench.models.sources.mini import MiniModel
 from lorabench.samplepack import mini, mini_training
 from lorabench.samplepack.mini_tokenizers import train_tokenizer
 from lorabench.samplepack.mini_training import Muon, Schedule, _FusedHead, orthogonalise, pretrain
@@ -41,12 +43,18 @@ class _TrainOnly(dict[str, Any]):
         return super().__getitem__(split)
 
 
+def mini_entry(name: str) -> MiniModel:
+    entry = get_model(name)
+    assert isinstance(entry, MiniModel)
+    return entry
+
+
 @pytest.fixture
 def build(monkeypatch: pytest.MonkeyPatch, stories: list[str], tmp_path: Path) -> Callable[[str], Path]:
     """`build_mini` on a few stories and few steps, at an entry's real size."""
     documents = sorted(map(make_document, stories), key=lambda document: document.hash)
     splits = _TrainOnly(dict.fromkeys(SPLITS, documents))
-    monkeypatch.setattr(mini, "load_corpus", lambda name, **_: SimpleNamespace(splits=splits))
+    monkeypatch.setattr("lorabench.models.sources.mini.load_corpus", lambda name, **_: SimpleNamespace(splits=splits))
     monkeypatch.setattr(mini_training, "Schedule", lambda: QUICK)
 
     def built(name: str, into: str = "model") -> Path:
@@ -54,7 +62,7 @@ def build(monkeypatch: pytest.MonkeyPatch, stories: list[str], tmp_path: Path) -
         folder.mkdir()
         tokenizer = train_tokenizer(get_model(name).family, stories, get_model(name).vocabulary_size)
         monkeypatch.setattr("lorabench.samplepack.mini_tokenizers.train_tokenizer", lambda *_: tokenizer)
-        mini.build_mini(get_model(name), folder)
+        mini_entry(name).make(folder)
         return folder
 
     return built
@@ -98,8 +106,9 @@ BUILD = """
 import sys
 from lorabench.samplepack import mini, mini_training
 from lorabench.models.locate import locate_model
+from lorabench.models.sources import mini as source
 quick = mini_training.Schedule(num_steps=int(sys.argv[1]), tokens_per_step=256, short_row_length=32, warmup_steps=2)
-mini_training.Schedule, mini.CORPORA, mini.PRETRAINING_CORPORA = lambda: quick, ("stories",), ("stories",)
+mini_training.Schedule, source.CORPORA, mini.PRETRAINING_CORPORA = lambda: quick, ("stories",), ("stories",)
 location = locate_model("gpt2-mini", progress=lambda what, done, total: print(what, done, total, flush=True))
 print(location.info.weights_note, location.folder, flush=True)
 """
@@ -129,9 +138,9 @@ def test_a_killed_build_leaves_nothing_and_two_at_once_build_one(
 
 
 def test_pretraining_text_comes_from_where_budgets_do_not() -> None:
-    documents = [make_document(f"{number} {'word ' * 20}") for number in range(10)]
+    documents = [f"{number} {'word ' * 20}" for number in range(10)]
     texts = list(mini._texts([documents, documents[:3]], 250))
-    assert texts == [d.text for d in [*documents[:6:-1], *documents[2::-1]]]
+    assert texts == [*documents[:6:-1], *documents[2::-1]]
 
 
 TEXT = "The old bridge, 1234 metres.\n\n    def run(x):\n        return x  # naïve 你好\n"
@@ -204,15 +213,15 @@ def test_rates_rise_then_fall_and_rows_grow() -> None:
 def test_pretraining_learns_and_reports(stories: list[str], name: str) -> None:
     sizes = {"num_layers": 1, "hidden_size": 32, "vocabulary_size": 400, "max_context_length": 64}
     modules = {"mlp.c_fc": (32, 64), "mlp.dense_h_to_4h": (32, 64), "mlp.gate_proj": (32, 64)}
-    entry = get_model(name).model_copy(
-        update=sizes | {"linear_modules": modules | {"self_attn.k_proj": (32, 32)}, "num_parameters": None}
+    shape = replace(
+        mini_entry(name).shape(), **sizes, linear_modules=modules | {"self_attn.k_proj": (32, 32)}, num_parameters=-1
     )
-    tokenizer = train_tokenizer(entry.family, stories, 400)
+    tokenizer = train_tokenizer(shape.family, stories, 400)
     torch.manual_seed(0)
-    with pytest.raises(Exception, match="the catalogue says None, it has") as refused:
-        mini.make_model(entry, tokenizer)
+    with pytest.raises(Exception, match="the catalogue says -1, it has") as refused:
+        mini.make_model(shape, tokenizer)
     count = int(str(refused.value).rpartition(" ")[2])
-    model = mini.make_model(entry.model_copy(update={"num_parameters": count}), tokenizer)
+    model = mini.make_model(replace(shape, num_parameters=count), tokenizer)
     prefix = model.config.bos_token_id
     ids = [id for story in stories for id in (prefix, *tokenizer.encode(story, add_special_tokens=False).ids)]
     told: list[tuple[int, int]] = []
@@ -238,7 +247,7 @@ def _bits_per_byte(model: Any, tokenizer: Any, text: str, *, bos: bool) -> float
 
 @pytest.mark.slow
 def test_gemma_needs_its_bos() -> None:
-    from lorabench.corpora.documents import load_corpus
+    from lorabench.corpora.store import load_corpus
     from lorabench.models.locate import locate_model
 
     folder = locate_model("gemma-mini").folder
@@ -257,11 +266,11 @@ def test_gemma_needs_its_bos() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_mini_models_know_more_than_token_frequencies(name: str) -> None:
     """Their bits per byte on held-out text against those of the same tokens' frequencies in the training text."""
-    from lorabench.corpora.documents import load_corpus
+    from lorabench.corpora.budget import take_budget
+    from lorabench.corpora.store import load_corpus
     from lorabench.models.base import load_base
     from lorabench.models.locate import locate_model
     from lorabench.scoring.documents import score_documents
-    from lorabench.tokens.budget import take_budget
 
     folder = locate_model(name).folder
     tokens = Tokeniser(folder)

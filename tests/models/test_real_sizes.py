@@ -12,9 +12,9 @@ import peft
 import pytest
 import torch
 import transformers
+from lorabench.models.catalog import get_model
 
-from lorabench.experiment.catalog import get_model
-from lorabench.experiment.schema import AdapterSettings
+from lorabench.methods.settings import AdapterSettings
 from lorabench.methods.targets import count_trainable, resolve_targets
 from lorabench.models.shape import shape_of_entry
 

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from lorabench.experiment.schema import AdapterSettings, EvaluationSettings, Frozen, TrainingSettings
+from lorabench.core.settings import Frozen
+from lorabench.experiment.schema import EvaluationSettings, TrainingSettings
+from lorabench.methods.settings import AdapterSettings
 from lorabench.records.columns import AXES, COLUMNS, SETTINGS, axis_values
 from lorabench.report.table import csv_columns
 from lorabench.trackers.summary import final_facts, final_values

@@ -7,7 +7,8 @@ import json
 from pathlib import Path
 
 from lorabench.experiment.identity import run_id
-from lorabench.records.measurements import MeasurementRequest
+from lorabench.experiment.measurements import MeasurementRequest
+from lorabench.records.measurements import missing_in
 from lorabench.records.schema import SCHEMA_VERSION, Status
 from lorabench.records.store import RECORD_NAME, RecordStore
 from lorabench.report.build import build_report
@@ -64,8 +65,8 @@ def test_it_is_reported_and_written_as_today(tmp_path: Path) -> None:
 def test_nothing_that_it_holds_is_measured_again(tmp_path: Path) -> None:
     (record,), _ = stored(tmp_path).read_all()
     revision = record.drift[0].revision
-    assert not MeasurementRequest({"far-23b3af12": revision}, samples=1).missing_in(record)
-    assert not MeasurementRequest({"far-23b3af12": None}).missing_in(record)
-    assert not MeasurementRequest().missing_in(record)
-    missing = MeasurementRequest({"far-23b3af12": "another", "near": "1"}, samples=2).missing_in(record)
+    assert not missing_in(record, MeasurementRequest({"far-23b3af12": revision}, samples=1))
+    assert not missing_in(record, MeasurementRequest({"far-23b3af12": None}))
+    assert not missing_in(record, MeasurementRequest())
+    missing = missing_in(record, MeasurementRequest({"far-23b3af12": "another", "near": "1"}, samples=2))
     assert missing == MeasurementRequest({"far-23b3af12": "another", "near": "1"}, samples=2)

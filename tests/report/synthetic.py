@@ -21,7 +21,8 @@ import pandas as pd
 
 from lorabench.core.storage import sha256_file
 from lorabench.experiment.identity import run_id
-from lorabench.experiment.schema import AdapterSettings, RunSpec, ScoringSettings, TrainingSettings
+from lorabench.experiment.schema import RunSpec, ScoringSettings, TrainingSettings
+from lorabench.methods.settings import AdapterSettings
 from lorabench.records.schema import (
     AdapterFacts,
     Budget,

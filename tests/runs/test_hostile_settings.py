@@ -15,13 +15,8 @@ from hypothesis import strategies as st
 import lorabench
 from lorabench.core.errors import ConfigError, InputError
 from lorabench.experiment.plan import make_plan
-from lorabench.experiment.schema import (
-    AdapterSettings,
-    EvaluationSettings,
-    TrainingSettings,
-    build_experiment,
-    load_experiment,
-)
+from lorabench.experiment.schema import EvaluationSettings, TrainingSettings, build_experiment, load_experiment
+from lorabench.methods.settings import AdapterSettings
 from tests.experiment.test_schema_properties import values
 from tests.runs.conftest import ExperimentWriter
 

@@ -67,7 +67,7 @@ def test_records_hold_what_plain_peft_measures(
 
 
 def lorabench_documents(corpus: Path) -> dict[str, list]:
-    from lorabench.corpora.documents import load_corpus
+    from lorabench.corpora.store import load_corpus
 
     return dict(load_corpus(str(corpus), max_train_bytes=None).splits)
 

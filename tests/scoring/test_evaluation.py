@@ -18,8 +18,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lorabench.cli.main import app
 from lorabench.core.errors import LorabenchError
-from lorabench.corpora.export import export_split
 from lorabench.runs.evaluation import evaluate
+from lorabench.scoring.export import export_split
 from tests.conftest import FAMILIES
 
 TinyModel = Callable[[str], Path]

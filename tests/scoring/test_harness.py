@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
-from lorabench.corpora.documents import load_corpus
+from lorabench.corpora.budget import take_budget
 from lorabench.corpora.sources.local import read_local_documents
+from lorabench.corpora.store import load_corpus
 from lorabench.models.base import load_base
 from lorabench.models.locate import locate_model
 from lorabench.runs.evaluation import evaluate
 from lorabench.scoring.documents import score_documents
-from lorabench.tokens.budget import take_budget
 from lorabench.tokens.tokenizer import Tokeniser
 from tests.conftest import FAMILIES
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from lorabench.experiment.schema import AdapterSettings
 from lorabench.methods.attach import attach
+from lorabench.methods.settings import AdapterSettings
 from lorabench.models.base import load_base
 from lorabench.runs.evaluation import evaluate
 from lorabench.tokens.packing import document_segments, make_batch

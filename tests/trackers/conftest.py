@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lorabench.experiment.schema import AdapterSettings, EvaluationSettings, RunSpec, TrainingSettings
+from lorabench.experiment.schema import EvaluationSettings, RunSpec, TrainingSettings
+from lorabench.methods.settings import AdapterSettings
 from lorabench.records.schema import (
     AdapterFacts,
     Budget,

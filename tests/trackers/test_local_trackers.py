@@ -90,7 +90,8 @@ def test_trackio_reads_every_step_back(tmp_path: Path) -> None:
 _PROGRAM = """
 import json, sys
 from pathlib import Path
-from lorabench.experiment.schema import AdapterSettings, EvaluationSettings, RunSpec, TrainingSettings
+from lorabench.methods.settings import AdapterSettings
+from lorabench.experiment.schema import EvaluationSettings, RunSpec, TrainingSettings
 from lorabench.records.schema import Sample
 from lorabench.trackers.base import TrackedRun
 from lorabench.trackers.make import make_trackers

@@ -115,7 +115,8 @@ def test_a_run_tracked_online_arrives_while_it_runs(tmp_path: Path) -> None:
 _TRACK = """
 import sys
 from pathlib import Path
-from lorabench.experiment.schema import AdapterSettings, EvaluationSettings, RunSpec, TrainingSettings
+from lorabench.methods.settings import AdapterSettings
+from lorabench.experiment.schema import EvaluationSettings, RunSpec, TrainingSettings
 from lorabench.trackers.base import TrackedRun
 from lorabench.trackers.make import make_trackers
 

@@ -256,7 +256,8 @@ def test_a_key_without_a_server_goes_on_offline(kind: str, tracked_run: TrackedR
 _PROGRAM = """
 import sys, time
 from pathlib import Path
-from lorabench.experiment.schema import AdapterSettings, EvaluationSettings, RunSpec, TrainingSettings
+from lorabench.methods.settings import AdapterSettings
+from lorabench.experiment.schema import EvaluationSettings, RunSpec, TrainingSettings
 from lorabench.trackers.base import TrackedRun
 from lorabench.trackers.kinds import wandb as wandb_tracker
 from lorabench.trackers.make import make_trackers

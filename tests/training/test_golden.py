@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lorabench.experiment.schema import AdapterSettings, TrainingSettings
+from lorabench.experiment.schema import TrainingSettings
 from lorabench.methods.attach import attach
+from lorabench.methods.settings import AdapterSettings
 from lorabench.models.base import load_base
 from lorabench.training.loop import Hooks, TrainingText, train
 

@@ -14,9 +14,10 @@ from lorabench.analysis.findings import Candidate, Cost, Setting, Verdict
 from lorabench.analysis.pairing import MISSING_DOCUMENTS, Measured, Pairs, seed_note
 from lorabench.analysis.statistics import Interval, compare_pair, estimate_figure, holm, stack
 from lorabench.analysis.validation import ValidationRun
+from lorabench.core.canonical import fingerprint
 from lorabench.core.formatting import setting
 from lorabench.core.revisions import short_revision
-from lorabench.experiment.identity import configuration_of, fingerprint
+from lorabench.experiment.identity import configuration_of
 from lorabench.experiment.schema import RunSpec
 from lorabench.records.columns import AXES, axis_values
 from lorabench.records.schema import Environment, Scores

@@ -9,8 +9,8 @@ from lorabench.bench.measure import Result, bench
 from lorabench.bench.profile import Part, profile_step
 from lorabench.bench.request import Request
 from lorabench.bench.subject import load_subject
-from lorabench.cli.views import ProgressView
 from lorabench.core.machine import prepare_process
+from lorabench.core.progress import View
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Answer:
         return values
 
 
-def answer(request: Request, view: ProgressView) -> Answer:
+def answer(request: Request, view: View) -> Answer:
     """Measure every point of the request. Raises InputError before anything is loaded."""
     precisions, points = request.precisions, request.points
     if request.device.note:

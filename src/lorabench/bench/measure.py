@@ -15,8 +15,9 @@ from lorabench.bench.request import Point
 from lorabench.bench.subject import Subject
 from lorabench.core.device import EVALUATION_TOKENS, peak_memory, reset_peak_memory
 from lorabench.experiment.estimates import Workload, remember_speed
-from lorabench.experiment.schema import AdapterSettings, TrainingSettings
+from lorabench.experiment.schema import TrainingSettings
 from lorabench.methods.attach import Adapter, attach
+from lorabench.methods.settings import AdapterSettings
 from lorabench.models.base import DTYPES
 from lorabench.tokens.packing import document_segments, make_batch
 from lorabench.training.loop import NUM_WARMUP_STEPS, Hooks, train

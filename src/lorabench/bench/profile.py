@@ -14,10 +14,11 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from lorabench.bench.request import Point
 from lorabench.bench.subject import Subject
-from lorabench.experiment.schema import AdapterSettings, TrainingSettings
+from lorabench.experiment.schema import TrainingSettings
 from lorabench.fast.cpu.native import kernels_for
 from lorabench.fast.kernels import Product
 from lorabench.methods.attach import attach
+from lorabench.methods.settings import AdapterSettings
 from lorabench.tokens.packing import document_segments, make_batch
 from lorabench.training.optimization import clip_gradients, make_optimizer
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from lorabench.core.device import Device, choose_device
 from lorabench.core.errors import InputError
-from lorabench.experiment.schema import AdapterSettings
+from lorabench.methods.settings import AdapterSettings
 from lorabench.methods.targets import resolve_targets
 from lorabench.models.planning import plan_model
 

@@ -10,3 +10,16 @@ class Progress(Protocol):
 
     def __call__(self, description: str, done: float, total: float | None, /) -> None:
         """Costs microseconds, and may be called from any thread."""
+
+
+class View(Protocol):
+    """Who shows work to people, on a terminal or elsewhere."""
+
+    def message(self, text: str, /) -> None:
+        """One sentence that stays."""
+
+    def phase(self, name: str, total: float | None = None, unit: str = "") -> object:
+        """What is done now, and how much of it there is."""
+
+    def progress(self, description: str, done: float, total: float | None, /) -> None:
+        """See Progress."""

@@ -1,25 +1,18 @@
-"""What a corpus is to everything downstream: documents in three splits, and the facts about them.
-
-`load_corpus` is the one entrance, for catalogue names and local files alike. How it splits and what it removes is
-told in docs/data.md; `preparation.py` does it, `prepared.py` keeps the result on disk.
-"""
+"""What a corpus is to everything downstream: documents in three splits, and the facts about them."""
 
 from __future__ import annotations
 
 import hashlib
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict
 
 from lorabench.core.errors import InputError, near_matches
-from lorabench.core.progress import Progress
 
-if TYPE_CHECKING:
-    from lorabench.experiment.schema import CorpusReference
-
-SPLITS = ("train", "validation", "test")
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[str, ...] = get_args(Split)
 REPLACEMENT = "\ufffd"
 _UNUSABLE = re.compile("[\0\ud800-\udfff]")
 
@@ -90,33 +83,6 @@ def count_words(text: str) -> int:
 def repair(text: str) -> str:
     """`text` with each NUL character and each lone surrogate, which tools cannot carry, replaced by U+FFFD."""
     return _UNUSABLE.sub(REPLACEMENT, text)
-
-
-def load_corpus(
-    reference: str | CorpusReference,
-    *,
-    max_train_bytes: int | None,
-    text_field: str = "text",
-    progress: Progress | None = None,
-) -> Corpus:
-    """The corpus of a catalogue name or of a .txt, .jsonl or .parquet file, prepared on first use.
-
-    Of a hub corpus only enough for `max_train_bytes` of training text is fetched (None: all of it); other corpora
-    are always whole, so that their documents do not depend on a budget. Raises UnknownNameError, DataError,
-    DownloadError or DiskError.
-    """
-    from lorabench.corpora.store import load_prepared
-
-    return load_prepared(reference, max_train_bytes=max_train_bytes, text_field=text_field, progress=progress)
-
-
-def read_corpus_info(
-    reference: str | CorpusReference, *, max_train_bytes: int | None = None, text_field: str = "text"
-) -> CorpusInfo | None:
-    """What is known of a corpus that was prepared before, from its manifest alone; None where it was not."""
-    from lorabench.corpora.store import read_prepared_info
-
-    return read_prepared_info(reference, max_train_bytes=max_train_bytes, text_field=text_field)
 
 
 def check_split(split: str) -> None:

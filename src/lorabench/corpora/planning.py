@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lorabench.corpora.documents import load_corpus, read_corpus_info
-from lorabench.corpora.sources.hub import WINDOW_FACTOR, bytes_drawn
-from lorabench.corpora.store import request_corpus
-from lorabench.experiment.schema import CorpusReference
+from lorabench.corpora.references import CorpusReference
+from lorabench.corpora.store import load_corpus, read_corpus_info, request_corpus
 
 HELD_OUT_SHARE = 0.1
 
@@ -63,21 +61,18 @@ def plan_dataset(reference: str | CorpusReference, text_field: str, max_train_by
     entry = request.entry
     assert entry is not None
     held_out = round(HELD_OUT_SHARE * entry.approximate_bytes)
-    drawn = min(entry.approximate_bytes, bytes_drawn(entry, request.max_bytes))
     return DatasetPlan(
         reference=reference,
         name=request.name,
         revision=request.revision,
         pinned=entry.pinned,
         contaminates=entry.contaminates,
-        missing_bytes=min(
-            entry.download_bytes, round(WINDOW_FACTOR * drawn * entry.download_bytes / entry.approximate_bytes)
-        ),
+        missing_bytes=entry.bytes_to_fetch(request.max_bytes),
         num_bytes={
             "train": entry.approximate_bytes - 2 * held_out,
             "validation": held_out,
             "test": held_out,
         },
-        kept_bytes=drawn,
+        kept_bytes=entry.bytes_drawn(request.max_bytes),
         prepared=False,
     )

@@ -22,23 +22,16 @@ from lorabench.core.locks import exclusively
 from lorabench.core.progress import Progress
 from lorabench.core.revisions import content_name, file_revision
 from lorabench.core.storage import cache_root, new_folder, read_regular, set_aside, sha256_file
+from lorabench.corpora.catalog import get_dataset, list_datasets
 from lorabench.corpora.documents import SPLITS, Corpus, CorpusInfo, Document
-from lorabench.corpora.sources import SourceTexts, expected_revision, read_source
+from lorabench.corpora.entry import DatasetEntry, SourceTexts
+from lorabench.corpora.references import SUFFIXES, CorpusReference, parts_of
 from lorabench.corpora.sources.local import check_local_file
-from lorabench.experiment.catalog import get_dataset, list_datasets
-from lorabench.experiment.references import SUFFIXES, parts_of
 
 if TYPE_CHECKING:
     from lorabench.corpora.prepare import Prepared
-    from lorabench.experiment.catalog import DatasetEntry
-    from lorabench.experiment.schema import CorpusReference
 
 MANIFEST = "manifest.json"
-HUB_STEP_BYTES = 8_000_000
-"""Hub corpora are fetched in multiples of this, so that small changes of a budget do not fetch again."""
-HUB_HEADROOM = 1.4
-"""What is fetched per byte of training text: the held-out splits and what cleaning removes come out of it."""
-
 KEPT = "-near-duplicates-kept"
 """What is added to name and revision of a catalogue corpus whose near copies are kept: it has other documents."""
 
@@ -77,11 +70,8 @@ def request_corpus(
     if parts.path is not None:
         return _request_file(parts, user_path(parts.path), text_field)
     entry = get_dataset(str(parts.name))
-    max_bytes = None
-    if entry.source == "hub" and max_train_bytes is not None:
-        max_bytes = -int(-HUB_HEADROOM * max_train_bytes // HUB_STEP_BYTES) * HUB_STEP_BYTES
     kept = KEPT if parts.near_duplicates == "keep" else ""
-    revision = expected_revision(entry) + kept
+    revision, max_bytes = entry.expected_revision() + kept, entry.bytes_to_read(max_train_bytes)
     return CorpusRequest(entry.name + kept, revision, entry, None, "text", max_bytes, parts.near_duplicates)
 
 
@@ -99,10 +89,13 @@ def _request_file(parts: CorpusReference, path: Path, text_field: str) -> Corpus
     return CorpusRequest(name, revision, None, path, text_field, None, parts.near_duplicates)
 
 
-def read_prepared_info(
-    reference: str | CorpusReference, *, max_train_bytes: int | None, text_field: str
+def read_corpus_info(
+    reference: str | CorpusReference, *, max_train_bytes: int | None = None, text_field: str = "text"
 ) -> CorpusInfo | None:
-    """The manifest's facts; None where the corpus is not prepared or its manifest is damaged."""
+    """What is known of a corpus that was prepared before, from its manifest alone.
+
+    None where it was not prepared, or its manifest is damaged.
+    """
     request = request_corpus(reference, max_train_bytes=max_train_bytes, text_field=text_field)
     try:
         return _described(_read_manifest(request.folder)[0], request.entry)
@@ -110,10 +103,19 @@ def read_prepared_info(
         return None
 
 
-def load_prepared(
-    reference: str | CorpusReference, *, max_train_bytes: int | None, text_field: str, progress: Progress | None
+def load_corpus(
+    reference: str | CorpusReference,
+    *,
+    max_train_bytes: int | None,
+    text_field: str = "text",
+    progress: Progress | None = None,
 ) -> Corpus:
-    """The corpus from the cache; what is not there is read and prepared first."""
+    """The corpus of a catalogue name or of a .txt, .jsonl or .parquet file, prepared on first use.
+
+    Of a hub corpus only enough for `max_train_bytes` of training text is fetched (None: all of it); other corpora
+    are always whole, so that their documents do not depend on a budget. Raises UnknownNameError, DataError,
+    DownloadError or DiskError.
+    """
     request = request_corpus(reference, max_train_bytes=max_train_bytes, text_field=text_field)
     folder = request.folder
     with exclusively(folder):
@@ -159,7 +161,7 @@ def _prepare_into(folder: Path, request: CorpusRequest, progress: Progress | Non
 
 def _read_texts(request: CorpusRequest, progress: Progress | None) -> SourceTexts:
     if request.entry is not None:
-        return read_source(request.entry, request.max_bytes, progress)
+        return request.entry.read(request.max_bytes, progress)
     from lorabench.corpora.prepare import MIN_DOCUMENTS
     from lorabench.corpora.sources.local import cut_into_pieces, read_local_texts
 

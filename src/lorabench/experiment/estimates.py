@@ -17,7 +17,7 @@ from lorabench.core.device import Device
 from lorabench.core.machine import memory_bytes, num_cores, processor_name
 from lorabench.core.storage import cache_root, recall, remember
 from lorabench.experiment.identity import loading_name
-from lorabench.experiment.schema import AdapterSettings
+from lorabench.methods.settings import AdapterSettings
 
 START_SECONDS = 3.0
 """Per experiment: importing the libraries, writing the report."""

@@ -6,16 +6,16 @@ what differs from the defaults is hashed, so that a setting that is added later 
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from lorabench.experiment.schema import AdapterSettings, Frozen, RunSpec
+from lorabench.core.canonical import canonical, fingerprint
+from lorabench.core.settings import Frozen
+from lorabench.experiment.schema import RunSpec
+from lorabench.methods.settings import AdapterSettings
 
 SCIENCE_VERSION = 1
 """Raised when the meaning of a number changes (protocol, packing, initialisation): old runs are then other runs."""
@@ -75,34 +75,6 @@ class BaseVariant:
 def loading_name(precision: str, quantization: str) -> str:
     """Precision and quantisation in one word, for keys that do not name the model."""
     return precision if quantization == "none" else f"{precision}-{quantization}"
-
-
-def canonical(value: Any) -> str:
-    """Write plain values as JSON in one way only. Raises TypeError for anything else, ValueError for NaN."""
-    return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-
-
-def _plain(value: Any) -> Any:
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            raise ValueError(f"{value} has no canonical form")
-        return int(value) if value.is_integer() and abs(value) < 2**53 else value
-    if isinstance(value, Frozen):
-        return {key: _plain(getattr(value, key)) for key in type(value).model_fields}
-    if isinstance(value, Mapping):
-        if not all(isinstance(key, str) for key in value):
-            raise TypeError("only text can be a key in a canonical form")
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    raise TypeError(f"{type(value).__name__} has no canonical form")
-
-
-def fingerprint(value: Any) -> str:
-    """SHA-256 (hex) of the canonical form."""
-    return hashlib.sha256(canonical(value).encode("ascii")).hexdigest()
 
 
 def run_id(spec: RunSpec) -> str:

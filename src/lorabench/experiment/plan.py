@@ -15,11 +15,12 @@ from lorabench.core.revisions import given_name
 from lorabench.corpora.planning import DatasetPlan, plan_dataset
 from lorabench.experiment.estimates import START_SECONDS, Workload, estimate_gpu_seconds, estimate_run
 from lorabench.experiment.identity import run_id
-from lorabench.experiment.schema import AdapterSettings, Experiment, RunSpec, TrainingSettings
+from lorabench.experiment.measurements import MeasurementRequest
+from lorabench.experiment.schema import Experiment, RunSpec, TrainingSettings
 from lorabench.experiment.steps import num_steps
+from lorabench.methods.settings import AdapterSettings
 from lorabench.methods.targets import count_saved, count_trainable, resolve_targets
 from lorabench.models.planning import ModelPlan, plan_model
-from lorabench.records.measurements import MeasurementRequest
 from lorabench.tokens.text_size import TextQuestion, TextSize
 
 ADAPTER_BYTES = 4

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
@@ -16,8 +15,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     PlainValidator,
     ValidationError,
@@ -28,126 +25,15 @@ from pydantic import (
 
 from lorabench.core.errors import ConfigError, near_matches
 from lorabench.core.plain_yaml import MAX_FILE_BYTES, parse_yaml, show_key, show_value
-from lorabench.core.revisions import safe_name
+from lorabench.core.settings import Frozen, PositiveInt, Reference, check_reference, check_text, refuse_key, tidy
+from lorabench.corpora.references import CorpusReference, build_reference
+from lorabench.methods.settings import AdapterSettings
 
-Method = Literal["lora", "rslora", "dora", "pissa", "full"]
 Precision = Literal["auto", "fp32", "bf16"]
 Schedule = Literal["cosine", "linear", "constant"]
 
 MAX_RUNS = 10_000
-MAX_REFERENCE = 1000
 _NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}"
-_ALPHA = re.compile(r"(\d{1,6}(?:\.\d{1,6})?)\s*r")
-
-
-class Frozen(BaseModel):
-    """A value that never changes and refuses keys that it does not know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
-
-
-def _check_alpha(value: str | float) -> str | float:
-    if isinstance(value, str):
-        if not _ALPHA.fullmatch(value):
-            raise ValueError("should be a positive number or a multiple of the rank such as 2r")
-        return value.replace(" ", "")
-    if not 0 < value <= 1e6:
-        raise ValueError("should be a positive number or a multiple of the rank such as 2r")
-    return float(value)
-
-
-def _check_modules(value: str) -> str:
-    names = [name.strip() for name in value.split(",")]
-    if not all(re.fullmatch(r"[A-Za-z0-9_.-]{1,100}", name) for name in names):
-        raise ValueError("should be all-linear, attention, mlp, or module names separated by commas")
-    return ",".join(names)
-
-
-def _check_text_size(value: str) -> str:
-    if any(ord(character) < 32 for character in value):
-        raise ValueError("should hold no control characters")
-    return value
-
-
-def _check_reference(value: str) -> str:
-    if not 1 <= len(value) <= MAX_REFERENCE:
-        raise ValueError(f"should have 1 to {MAX_REFERENCE} characters")
-    return _check_text_size(value)
-
-
-Alpha = Annotated[str | float, AfterValidator(_check_alpha)]
-Modules = Annotated[str, Field(max_length=2000), AfterValidator(_check_modules)]
-Reference = Annotated[str, Field(min_length=1, max_length=MAX_REFERENCE), AfterValidator(_check_text_size)]
-PositiveInt = Annotated[int, Field(ge=1, le=10**12)]
-
-
-class CorpusReference(Frozen):
-    """A corpus by its parts: an entry of `datasets` or `also_on` that is a mapping."""
-
-    name: str | None = None
-    """Of a catalogue corpus; with a path, what that file is called in place of its own name."""
-    path: str | None = None
-    near_duplicates: Literal["remove", "keep"] = "remove"
-    """What is done with near copies of another split's documents; kept ones are counted and told of."""
-
-    def __str__(self) -> str:
-        return str(self.path or self.name)
-
-
-def _check_corpus(value: Any, info: ValidationInfo) -> str | CorpusReference:
-    if isinstance(value, CorpusReference):
-        return value
-    if isinstance(value, Mapping):
-        return build_reference(value, "evaluation.also_on" if info.field_name == "also_on" else str(info.field_name))
-    if not isinstance(value, str):
-        raise ValueError("should be a name, a path, or a mapping with name or path")
-    return _check_reference(value)
-
-
-def build_reference(values: Mapping[Any, Any], where: str) -> CorpusReference:
-    """Check a corpus given as a mapping; `where` is its key, for messages. Raises ConfigError."""
-    for key in values:
-        if key not in CorpusReference.model_fields:
-            _refuse_key(where, key, CorpusReference)
-    try:
-        parts = CorpusReference(**values)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        key = f"{where}.{problem['loc'][0]}"
-        raise ConfigError(f"{key}: {show_value(problem['input'])} is not accepted; {_tidy(problem['msg'])}") from None
-    if parts.name is None and parts.path is None:
-        raise ConfigError(f"{where}: a mapping needs name (of a catalogue corpus) or path (of a file)")
-    for key, text in (("name", parts.name), ("path", parts.path)):
-        try:
-            _check_reference(text or "-")
-        except ValueError as error:
-            raise ConfigError(f"{where}.{key}: {show_value(text)} is not accepted; {error}") from None
-    if parts.path is not None and parts.name is not None and parts.name != safe_name(parts.name):
-        raise ConfigError(
-            f"{where}.name: {show_value(parts.name)} is not accepted; should be letters, digits, dots, dashes and "
-            f"underscores, such as {safe_name(parts.name)}"
-        )
-    return parts
-
-
-class AdapterSettings(Frozen):
-    """How the base is adapted: one point of the `adapter` section."""
-
-    method: Method = "lora"
-    """`lora`, `rslora`, `dora`, `pissa`, or `full` (every weight is trained, the rank is unused)."""
-    rank: Annotated[int, Field(ge=1, le=4096)] = 16
-    alpha: Alpha = "2r"
-    """A number, or a multiple of the rank such as `2r`."""
-    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    target_modules: Modules = "all-linear"
-    """`all-linear`, `attention`, `mlp`, or module names or ends of their paths, separated by commas."""
-
-    @property
-    def alpha_value(self) -> float:
-        """Alpha as a number."""
-        if isinstance(self.alpha, str):
-            return float(self.alpha[:-1]) * self.rank
-        return self.alpha
 
 
 class TrainingSettings(Frozen):
@@ -167,6 +53,16 @@ class TrainingSettings(Frozen):
     warmup_ratio: Annotated[float, Field(ge=0.0, le=1.0)] = 0.05
     weight_decay: Annotated[float, Field(ge=0.0, le=10.0)] = 0.0
     max_grad_norm: Annotated[float, Field(gt=0.0, le=1e6)] = 1.0
+
+
+def _check_corpus(value: Any, info: ValidationInfo) -> str | CorpusReference:
+    if isinstance(value, CorpusReference):
+        return value
+    if isinstance(value, Mapping):
+        return build_reference(value, "evaluation.also_on" if info.field_name == "also_on" else str(info.field_name))
+    if not isinstance(value, str):
+        raise ValueError("should be a name, a path, or a mapping with name or path")
+    return check_reference(value)
 
 
 if TYPE_CHECKING:
@@ -231,7 +127,7 @@ class Experiment(Frozen):
     """One question: models × datasets × adapter axes × training axes × seeds."""
 
     name: Annotated[str, Field(pattern=rf"^{_NAME}$")]
-    question: Annotated[str, Field(max_length=2000), AfterValidator(_check_text_size)] = ""
+    question: Annotated[str, Field(max_length=2000), AfterValidator(check_text)] = ""
     models: tuple[Reference, ...] = Field(min_length=1, max_length=1000)
     datasets: tuple[Corpus, ...] = Field(min_length=1, max_length=1000)
     text_field: Annotated[str, Field(max_length=200)] = "text"
@@ -299,7 +195,7 @@ def _read_axes(section: str, raw: Any, settings: type[Frozen]) -> dict[str, list
     axes: dict[str, list[Any]] = {}
     for key, value in raw.items():
         if key not in settings.model_fields:
-            _refuse_key(section, key, settings)
+            refuse_key(section, key, settings)
         values = value if isinstance(value, list | tuple) else [value]
         if not values:
             raise ConfigError(f"{section}.{key}: the list is empty; give at least one value")
@@ -318,22 +214,11 @@ def _read_value(section: str, key: str, value: Any, settings: type[Frozen]) -> A
         return getattr(settings.model_validate({key: value}), key)
     except ValidationError as error:
         problem = error.errors()[0]["msg"]
-        raise ConfigError(f"{section}.{key}: {show_value(value)} is not accepted; {_tidy(problem)}") from None
+        raise ConfigError(f"{section}.{key}: {show_value(value)} is not accepted; {tidy(problem)}") from None
 
 
 def _points(axes: Mapping[str, list[Any]], settings: type[_Settings]) -> list[_Settings]:
     return [settings(**dict(zip(axes, point, strict=True))) for point in itertools.product(*axes.values())]
-
-
-def _refuse_key(section: str, key: Any, settings: type[BaseModel]) -> None:
-    accepted = list(settings.model_fields)
-    where = f"{section}.{show_key(key)}" if section else show_key(key)
-    raise ConfigError(f"{where}: unknown key.{near_matches(str(key), accepted)} Accepted: {', '.join(accepted)}")
-
-
-def _tidy(message: str) -> str:
-    message = message.removeprefix("Value error, ")
-    return (message[0].lower() + message[1:]).replace("input should", "should").replace("\n", " ")
 
 
 def load_experiment(path: Path | str, overrides: Sequence[str] = ()) -> Experiment:
@@ -371,14 +256,14 @@ def build_experiment(values: Mapping[str, Any], where: str = "experiment") -> Ex
     for key in values:
         if key not in Experiment.model_fields:
             try:
-                _refuse_key("", key, Experiment)
+                refuse_key("", key, Experiment)
             except ConfigError as error:
                 raise ConfigError(f"{where}: {error}") from None
     evaluation = values.get("evaluation")
     if isinstance(evaluation, Mapping):
         for key in evaluation:
             if key not in EvaluationSettings.model_fields:
-                _refuse_key("evaluation", key, EvaluationSettings)
+                refuse_key("evaluation", key, EvaluationSettings)
     if evaluation is None:
         values = {key: value for key, value in values.items() if key != "evaluation"}
     try:
@@ -391,10 +276,10 @@ def build_experiment(values: Mapping[str, Any], where: str = "experiment") -> Ex
         if problem["type"] == "missing":
             raise ConfigError(f"{where}: {key}: the key is missing; an experiment needs it") from None
         raise ConfigError(
-            f"{where}: {key}: {show_value(problem['input'])} is not accepted; {_tidy(problem['msg'])}"
+            f"{where}: {key}: {show_value(problem['input'])} is not accepted; {tidy(problem['msg'])}"
         ) from None
     except (OverflowError, RecursionError, ValueError) as error:
-        raise ConfigError(f"{where}: a value cannot be used: {_tidy(str(error))[:120]}") from None
+        raise ConfigError(f"{where}: a value cannot be used: {tidy(str(error))[:120]}") from None
 
 
 def _apply_override(values: dict[str, Any], override: str) -> None:

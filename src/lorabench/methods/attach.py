@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from lorabench.experiment.schema import AdapterSettings
 from lorabench.methods.pissa import PissaLayer
 from lorabench.methods.portable import BaseReference
 from lorabench.methods.saved import FULL_WEIGHTS, without_deprecations
+from lorabench.methods.settings import AdapterSettings
 from lorabench.methods.targets import count_trainable, require_equal, resolve_targets
 from lorabench.models.base import FrozenBase
 from lorabench.models.loaded import LoadedLinears

@@ -7,7 +7,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from lorabench.models.locate import ModelLocation
+from lorabench.models.entry import ModelLocation
 
 TOKENIZER_FILES = (
     "tokenizer.json",

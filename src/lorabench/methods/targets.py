@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from lorabench.core.errors import ConfigError, ModelError, near_matches
-from lorabench.experiment.schema import AdapterSettings
+from lorabench.methods.settings import AdapterSettings
 from lorabench.models.linears import HasLinears, is_attention
 
 

@@ -7,14 +7,8 @@ from pathlib import Path
 
 from lorabench.core.errors import ModelError
 from lorabench.core.home import user_path
-from lorabench.experiment.catalog import get_model
-from lorabench.models.locate import (
-    expected_model_revision,
-    is_model_path,
-    local_model_name,
-    local_model_revision,
-    made_folder,
-)
+from lorabench.models.catalog import get_model
+from lorabench.models.locate import is_model_path, local_model_name, local_model_revision
 from lorabench.models.shape import ModelShape, read_model_shape, shape_of_entry
 
 LARGE_VOCABULARY = 32_000
@@ -55,28 +49,27 @@ class ModelPlan:
 def plan_model(reference: str) -> ModelPlan:
     """Look a model up. Raises UnknownNameError, or ModelError for a folder that cannot be used."""
     if is_model_path(reference):
-        folder = user_path(reference)
-        if not folder.is_dir():
+        local = user_path(reference)
+        if not local.is_dir():
             raise ModelError(f"models: {reference}: there is no such folder")
-        revision = local_model_revision(folder)
+        revision = local_model_revision(local)
         return ModelPlan(
             reference=reference,
-            name=local_model_name(folder, revision),
+            name=local_model_name(local, revision),
             revision=revision,
             pinned=True,
-            shape=read_model_shape(folder),
+            shape=read_model_shape(local),
             missing_bytes=0,
-            folder=folder,
+            folder=local,
         )
     entry = get_model(reference)
-    made = made_folder(entry) if entry.source != "hub" else None
-    present = made is not None and made.is_dir()
+    folder = entry.present_folder()
     return ModelPlan(
         reference=reference,
         name=entry.name,
-        revision=expected_model_revision(entry),
+        revision=entry.expected_revision(),
         pinned=entry.pinned,
         shape=shape_of_entry(entry),
-        missing_bytes=0 if present else entry.download_bytes,
-        folder=made if present else None,
+        missing_bytes=entry.download_bytes if folder is None else 0,
+        folder=folder,
     )

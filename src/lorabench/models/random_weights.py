@@ -13,10 +13,9 @@ from torch import Tensor
 
 from lorabench.core.errors import ModelError
 from lorabench.models.base import DTYPES, FrozenBase, Precision, freeze
-from lorabench.samplepack.mini import HEAD_WIDTH as MINI_HEAD_WIDTH
 
 if TYPE_CHECKING:
-    from lorabench.experiment.catalog import ModelEntry
+    from lorabench.models.entry import ModelEntry
     from lorabench.models.planning import ModelPlan
 
 HEAD_WIDTHS = {"gpt2": 64, "gpt-neox": 64, "llama": 64, "gemma": 256}
@@ -31,7 +30,7 @@ def load_random(plan: ModelPlan, *, precision: Precision, device: str, seed: int
     if plan.folder is not None:
         config = AutoConfig.from_pretrained(str(plan.folder), local_files_only=True, trust_remote_code=False)
     else:
-        from lorabench.experiment.catalog import get_model
+        from lorabench.models.catalog import get_model
 
         config = config_of_entry(get_model(plan.name))
     model = build(config, DTYPES[precision])
@@ -50,7 +49,7 @@ def config_of_entry(entry: ModelEntry) -> Any:
     import transformers
 
     linears = entry.linear_modules
-    width = MINI_HEAD_WIDTH if entry.source == "mini" else HEAD_WIDTHS.get(entry.family, 0)
+    width = entry.head_width or HEAD_WIDTHS.get(entry.family, 0)
     sizes: dict[str, Any] = {
         "vocab_size": entry.vocabulary_size,
         "max_position_embeddings": entry.max_context_length,

@@ -9,13 +9,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lorabench.core.errors import ModelError
+from lorabench.models.entry import ModelEntry
 from lorabench.models.linears import is_embedding, read_stored_linears
-
-if TYPE_CHECKING:
-    from lorabench.experiment.catalog import ModelEntry
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"

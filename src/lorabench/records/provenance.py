@@ -23,12 +23,11 @@ _PACKAGES = ("torch", "transformers", "peft", "datasets", "tokenizers", "safeten
 _PACKAGE_DIR = Path(__file__).resolve().parent.parent
 
 NUMBER_ROOMS = (
+    "core/canonical.py",
     "core/device.py",
     "core/machine.py",
     "corpora",
-    "experiment/catalog",
     "experiment/identity.py",
-    "experiment/references.py",
     "experiment/schema.py",
     "experiment/steps.py",
     "fast",

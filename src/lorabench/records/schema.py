@@ -12,7 +12,8 @@ from typing import Any
 
 from pydantic import ConfigDict, Field
 
-from lorabench.experiment.schema import Frozen, RunSpec
+from lorabench.core.settings import Frozen
+from lorabench.experiment.schema import RunSpec
 
 SCHEMA_VERSION = 2
 _LN2 = math.log(2.0)

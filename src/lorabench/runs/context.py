@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lorabench.cli.views import ProgressView
 from lorabench.core.device import Device
 from lorabench.records.schema import Environment
 from lorabench.records.store import RecordStore
+from lorabench.runs.view import RunView
 from lorabench.trackers.make import TrackerGroup
 
 
@@ -20,7 +20,7 @@ class RunContext:
     question: str
     store: RecordStore
     trackers: TrackerGroup
-    view: ProgressView
+    view: RunView
     device: Device
     environment: Environment
     should_stop: Callable[[], bool]

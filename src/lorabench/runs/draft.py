@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lorabench.core.canonical import fingerprint
 from lorabench.core.errors import DivergedError, LorabenchError, ModelError, OutOfMemoryRunError, system_error
 from lorabench.core.redaction import without_secrets
 from lorabench.core.revisions import given_name
 from lorabench.core.storage import new_folder, remedy, sha256_file
-from lorabench.experiment.identity import fingerprint
 from lorabench.records import provenance
 from lorabench.records.schema import AdapterFacts, Budget, DatasetFacts, ModelFacts, RunRecord, Status
 from lorabench.runs.group import write_table
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from lorabench.experiment.schema import RunSpec
     from lorabench.methods.attach import Adapter
     from lorabench.methods.portable import BaseReference
-    from lorabench.models.locate import ModelLocation
+    from lorabench.models.entry import ModelLocation
     from lorabench.runs.group import GroupWork
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "model.safetensors")

@@ -12,7 +12,6 @@ from lorabench.core.device import choose_device
 from lorabench.core.errors import InputError, ModelError
 from lorabench.core.machine import prepare_process
 from lorabench.core.progress import Progress
-from lorabench.corpora.scored import read_scored_text
 from lorabench.methods.saved import attach_saved, num_virtual_tokens
 from lorabench.models.base import Precision, load_base
 from lorabench.models.locate import locate_model
@@ -20,6 +19,7 @@ from lorabench.models.shape import read_model_shape
 from lorabench.records.schema import derived_figures
 from lorabench.records.store import check_adapter_of_run
 from lorabench.scoring.documents import score_documents
+from lorabench.scoring.text import read_scored_text
 from lorabench.tokens.tokenizer import Tokeniser
 
 _LOG = logging.getLogger("lorabench")

@@ -13,20 +13,23 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lorabench.core.canonical import fingerprint
 from lorabench.core.device import Device
 from lorabench.core.errors import DataError, InputError
 from lorabench.core.progress import Progress
 from lorabench.core.storage import read_regular, set_aside, write_atomically
-from lorabench.corpora.documents import Corpus, Document, load_corpus
-from lorabench.experiment.identity import BaseVariant, fingerprint
+from lorabench.corpora.budget import take_budget
+from lorabench.corpora.documents import Corpus, Document
+from lorabench.corpora.store import load_corpus
+from lorabench.experiment.identity import BaseVariant
 from lorabench.experiment.plan import Group
 from lorabench.experiment.schema import RunSpec, ScoringSettings
 from lorabench.models.base import FrozenBase, Precision, load_base
-from lorabench.models.locate import ModelLocation, locate_model
+from lorabench.models.entry import ModelLocation
+from lorabench.models.locate import locate_model
 from lorabench.records.schema import Sample
 from lorabench.scoring.documents import DocumentScores, score_documents
 from lorabench.scoring.samples import NUM_PROMPT_TOKENS, choose_prompts, continue_documents
-from lorabench.tokens.budget import take_budget
 from lorabench.tokens.packing import Tokens
 from lorabench.tokens.text_size import TextQuestion, TextSize
 from lorabench.tokens.tokenizer import Tokeniser

@@ -11,14 +11,15 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
-from lorabench.cli.views import ProgressView
+from lorabench.core.canonical import fingerprint
 from lorabench.core.errors import CancelledError, ModelError
+from lorabench.core.progress import View
 from lorabench.core.redaction import without_secrets
 from lorabench.core.storage import sha256_file
-from lorabench.experiment.identity import fingerprint
+from lorabench.experiment.measurements import MeasurementRequest
 from lorabench.experiment.plan import PlannedRun
 from lorabench.methods.saved import saved_adapter
-from lorabench.records.measurements import MeasurementRequest
+from lorabench.records.measurements import missing_in
 from lorabench.records.provenance import now
 from lorabench.records.schema import Drift, Environment, Measurement, RunRecord, Sample, Sampling
 from lorabench.records.store import RecordStore
@@ -37,7 +38,7 @@ class Measurements:
     work: GroupWork
     planned: PlannedRun
     request: MeasurementRequest
-    view: ProgressView
+    view: View
     problems: dict[str, str] = field(default_factory=dict)
     """By what could not be measured: the reason."""
     _base_scores: dict[str, DocumentScores] = field(default_factory=dict)
@@ -148,7 +149,7 @@ def measure_finished(
     the files beside the record are whole. Whatever fails is noted in the record; only a record that cannot be written
     is raised.
     """
-    request, store = planned.measures.missing_in(record), context.store
+    request, store = missing_in(record, planned.measures), context.store
     try:
         work = open_work()
         check_model(work, planned.spec)

@@ -9,8 +9,9 @@ from typing import Any
 from lorabench.core.device import Device
 from lorabench.experiment.estimates import START_SECONDS, Workload, estimate_run
 from lorabench.experiment.identity import run_id
+from lorabench.experiment.measurements import MeasurementRequest
 from lorabench.experiment.plan import Group, Plan, PlannedRun
-from lorabench.records.measurements import MeasurementRequest, is_measurable
+from lorabench.records.measurements import is_measurable, missing_in
 from lorabench.records.schema import RunRecord, Status
 from lorabench.records.store import RecordStore
 
@@ -64,7 +65,7 @@ def find_remaining(plan: Plan, store: RecordStore) -> Remaining:
         for run in group.runs:
             record = records.get(run.run_id)
             if record is not None and is_measurable(record):
-                if missing := run.measures.missing_in(record):
+                if missing := missing_in(record, run.measures):
                     measured.append((run, missing))
                 else:
                     num_finished += 1

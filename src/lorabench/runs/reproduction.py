@@ -11,9 +11,9 @@ from pathlib import Path
 from lorabench.core.device import Device, choose_device
 from lorabench.core.errors import InputError, RunError
 from lorabench.core.storage import write_atomically
+from lorabench.corpora.references import read_reference
 from lorabench.experiment import identity
 from lorabench.experiment.plan import make_plan
-from lorabench.experiment.references import read_reference
 from lorabench.experiment.schema import Experiment, build_experiment
 from lorabench.records.schema import Environment, RunRecord, Scores, Status
 from lorabench.records.store import RecordStore

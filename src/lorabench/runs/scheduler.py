@@ -7,24 +7,22 @@ import shlex
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from lorabench.cli.views import Counts, ProgressView, make_view
 from lorabench.core.device import choose_device
 from lorabench.core.errors import BusyError, CancelledError, DiskError, InputError
 from lorabench.core.home import user_path
 from lorabench.core.locks import is_free, lock_owner
 from lorabench.core.machine import prepare_process
 from lorabench.core.storage import disk_error
+from lorabench.corpora.references import write_reference
 from lorabench.experiment.estimates import remember_speed
 from lorabench.experiment.identity import BaseVariant
 from lorabench.experiment.plan import Group, Plan, PlannedRun, make_plan
-from lorabench.experiment.references import write_reference
 from lorabench.experiment.schema import Experiment
 from lorabench.models.locate import is_model_path
-from lorabench.records.measurements import is_measurable
+from lorabench.records.measurements import is_measurable, missing_in
 from lorabench.records.provenance import command_line, describe_environment
 from lorabench.records.schema import RunRecord, Status
 from lorabench.records.store import DamagedRecordError, RecordProblem, RecordStore
@@ -33,9 +31,11 @@ from lorabench.runs.context import RunContext
 from lorabench.runs.group import GroupWork, SharedBase
 from lorabench.runs.leases import SILENCE_SECONDS, Watch, try_lease
 from lorabench.runs.measuring import measure_finished, unmeasured_notes
+from lorabench.runs.outcome import Counts, Outcome
 from lorabench.runs.remaining import RETRIED, measuring_seconds, with_recorded_ids
 from lorabench.runs.run import execute_run
 from lorabench.runs.stopping import stop_in_good_order
+from lorabench.runs.view import RunView
 from lorabench.trackers.make import make_trackers
 from lorabench.training.checkpoints import remove_checkpoints
 
@@ -43,31 +43,6 @@ _PAGE_SECONDS = 30.0
 _PAGE_SHARE = 0.05
 """Of the time at most this much goes into rebuilding the page, however many runs it shows."""
 _POLL_SECONDS = 1.0
-
-
-@dataclass
-class Outcome:
-    """What became of an experiment."""
-
-    records: list[RunRecord] = field(default_factory=list)
-    """Of every run of the experiment that has one now."""
-    num_runs: int = 0
-    """That the experiment asks for."""
-    num_skipped: int = 0
-    """That were done before, or failed before and were not to be tried again."""
-    counts: Counts = field(default_factory=Counts)
-    num_unmeasured: int = 0
-    """Completed runs that lack something the experiment asks to be measured; their notes say why."""
-    cancelled: bool = False
-    results_dir: Path = Path()
-    problems: Sequence[str] = ()
-    """Records and files in the output folder that could not be used."""
-
-    @property
-    def exit_code(self) -> int:
-        """0 when every run completed and everything was measured, else 1."""
-        num_completed = sum(record.status is Status.COMPLETED for record in self.records)
-        return 1 if num_completed < self.num_runs or self.num_unmeasured or self.cancelled else 0
 
 
 def run_experiment(
@@ -79,7 +54,7 @@ def run_experiment(
     retry_failed: bool = False,
     checkpoint_seconds: float = 60.0,
     device: str | None = None,
-    view: ProgressView | None = None,
+    view: RunView,
 ) -> Outcome:
     """Do what is missing of the experiment and rebuild the results.
 
@@ -95,7 +70,7 @@ def run_experiment(
     _make_folders(store)
     with (
         tracker_group,
-        make_view() if view is None else view as shown,
+        view as shown,
         stop_in_good_order(
             lambda: shown.message("Stopping as soon as nothing is lost by it; Ctrl-C again stops at once")
         ) as should_stop,
@@ -258,7 +233,7 @@ class _Runner:
         for run in measured:
             record = self.context.store.get(run.run_id)
             expected[run.run_id] = measuring_seconds(
-                groups[run.run_id], run, run.measures.missing_in(record), self.plan.device
+                groups[run.run_id], run, missing_in(record, run.measures), self.plan.device
             )
         return expected
 
@@ -411,4 +386,4 @@ class _Runner:
 
 def _lacks_measurements(run: PlannedRun, record: RunRecord) -> bool:
     """Whether a finished adapter is to be measured."""
-    return is_measurable(record) and bool(run.measures.missing_in(record))
+    return is_measurable(record) and bool(missing_in(record, run.measures))

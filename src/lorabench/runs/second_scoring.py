@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lorabench.cli.views import ProgressView
 from lorabench.core.device import Device, choose_device
 from lorabench.core.errors import InputError
 from lorabench.core.locks import lock_owner
 from lorabench.core.machine import prepare_process
+from lorabench.core.progress import View
 from lorabench.core.storage import sha256_file
 from lorabench.experiment import identity
 from lorabench.experiment.identity import BaseVariant
@@ -22,9 +22,7 @@ from lorabench.runs.leases import try_lease
 from lorabench.runs.reproduction import experiment_of
 
 
-def score_test_again(
-    run_id: str, output_dir: Path, *, again: bool, view: ProgressView, device: str | None = None
-) -> RunRecord:
+def score_test_again(run_id: str, output_dir: Path, *, again: bool, view: View, device: str | None = None) -> RunRecord:
     """Score the saved adapter on test once more and flag the record. Raises InputError without `again`."""
     store = RecordStore(output_dir)
     record = store.get(run_id)
@@ -54,7 +52,7 @@ def score_test_again(
     return flagged
 
 
-def _score(store: RecordStore, record: RunRecord, view: ProgressView, device: Device) -> RunRecord:
+def _score(store: RecordStore, record: RunRecord, view: View, device: Device) -> RunRecord:
     run_id, spec = record.run_id, record.spec
     prepare_process()
     (group,) = make_plan(experiment_of(record), device).groups

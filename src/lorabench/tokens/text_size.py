@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from lorabench.core.canonical import fingerprint
 from lorabench.core.storage import cache_root, recall, remember
-from lorabench.experiment.identity import fingerprint
 
 
 @dataclass(frozen=True)

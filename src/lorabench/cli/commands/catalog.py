@@ -21,7 +21,7 @@ def models(context: typer.Context, as_json: AsJson = False) -> None:
     from lorabench.cli.views.rows import print_rows
 
     if context.invoked_subcommand is None:
-        from lorabench.experiment.catalog import model_rows
+        from lorabench.models.catalog import model_rows
 
         columns = ("name", "parameters", "family", "comes_from", "revision", "download_bytes", "gated", "licence")
         print_rows(model_rows(), columns, as_json)
@@ -42,11 +42,12 @@ def models_path(name: Annotated[str, typer.Argument(help="A catalogue name or a 
 def models_build(names: Annotated[list[str], typer.Argument(help="Mini models of the catalogue.")]) -> None:
     """Build mini models: their tokenizers and their pretraining on the sample pack."""
     from lorabench.cli.views import make_view
-    from lorabench.experiment.catalog import get_model
+    from lorabench.models.catalog import get_model
     from lorabench.models.locate import locate_model
+    from lorabench.models.sources.mini import MiniModel
 
     for name in names:
-        if get_model(name).source != "mini":
+        if not isinstance(get_model(name), MiniModel):
             raise InputError(f"{name}: only mini models are built; lorabench models lists them")
     for name in names:
         with make_view(sys.stderr) as view:
@@ -60,7 +61,7 @@ def datasets(context: typer.Context, as_json: AsJson = False) -> None:
     from lorabench.cli.views.rows import print_rows
 
     if context.invoked_subcommand is None:
-        from lorabench.experiment.catalog import dataset_rows
+        from lorabench.corpora.catalog import dataset_rows
 
         columns = ("name", "domain", "comes_from", "revision", "text_bytes", "synthetic", "contaminates", "licence")
         print_rows(dataset_rows(), columns, as_json)
@@ -76,7 +77,7 @@ def datasets_export(
 ) -> None:
     """Write a split's documents, so that other programs can be run on exactly the same text."""
     from lorabench.cli.views import make_view
-    from lorabench.corpora.export import export_split
+    from lorabench.scoring.export import export_split
 
     with make_view(sys.stderr) as view:
         num_documents = export_split(

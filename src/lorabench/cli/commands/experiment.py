@@ -51,7 +51,7 @@ def run(
     device: DeviceName = None,
 ) -> None:
     """Do what is missing of an experiment; run it again to go on where it stopped."""
-    from lorabench.cli.views import print_outcome
+    from lorabench.cli.views import make_view, print_outcome
     from lorabench.experiment.schema import load_experiment
     from lorabench.records.store import RecordStore
     from lorabench.report.build import ties_of
@@ -67,6 +67,7 @@ def run(
         retry_failed=retry == "failed",
         checkpoint_seconds=checkpoint_seconds,
         device=device,
+        view=make_view(),
     )
     print_outcome(outcome, ties_of(outcome.records, RecordStore(output_dir)))
     raise typer.Exit(outcome.exit_code)

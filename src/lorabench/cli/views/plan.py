@@ -12,9 +12,9 @@ from rich.table import Table
 
 from lorabench.cli.views.rows import wide_console
 from lorabench.core.formatting import duration, rough_size
+from lorabench.experiment.measurements import MeasurementRequest
 from lorabench.experiment.plan import Group, Part, Plan
 from lorabench.records.columns import COLUMNS
-from lorabench.records.measurements import MeasurementRequest
 
 MOST_LISTED_RUNS = 100
 """Of a larger experiment each group is one line; `lorabench plan --json` has every run."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lorabench.core.errors import DataError, near_matches
 from lorabench.corpora.documents import REPLACEMENT, Document, make_document
-from lorabench.experiment.references import SUFFIXES
+from lorabench.corpora.references import SUFFIXES
 
 PIECE_CHARACTERS = 2_000
 """About the length of the pieces of a .txt file that is not divided into documents by blank lines."""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from lorabench.experiment.identity import fingerprint
+from lorabench.core.canonical import fingerprint
 from lorabench.records.schema import RunRecord, Sample
 from lorabench.trackers.background import plain_reason
 from lorabench.trackers.base import TrackedRun, TrackerKind, TrackerOptions, Values, clean_name, run_config, run_tags

@@ -10,11 +10,12 @@ from typing import Any
 from lorabench.core.errors import InputError
 from lorabench.core.home import user_path
 from lorabench.core.progress import Progress
-from lorabench.corpora.documents import Document, check_split, load_corpus
+from lorabench.corpora.budget import take_budget
+from lorabench.corpora.documents import Document, check_split
+from lorabench.corpora.references import CorpusReference, build_reference, parts_of
 from lorabench.corpora.sources.local import read_local_documents
-from lorabench.experiment.references import parts_of
-from lorabench.experiment.schema import CorpusReference, TrainingSettings, build_reference
-from lorabench.tokens.budget import take_budget
+from lorabench.corpora.store import load_corpus
+from lorabench.experiment.schema import TrainingSettings
 
 WHOLE_FILE = "all of the file"
 

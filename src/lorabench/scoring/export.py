@@ -8,9 +8,10 @@ from pathlib import Path
 from lorabench.core.errors import InputError
 from lorabench.core.progress import Progress
 from lorabench.core.storage import write_atomically
-from lorabench.corpora.documents import check_split, load_corpus
+from lorabench.corpora.budget import take_budget
+from lorabench.corpora.documents import check_split
+from lorabench.corpora.store import load_corpus
 from lorabench.experiment.schema import TrainingSettings
-from lorabench.tokens.budget import take_budget
 
 
 def export_split(

