@@ -113,7 +113,6 @@ def median(runs: list[dict[str, Any]], key: str) -> float:
 def save_random(name: str, folder: Path) -> Path:
     """A folder with the catalogue model's real size, seeded random weights, and a small tokenizer of its family."""
     from lorabench.models.catalog import get_model
-
     from lorabench.models.planning import plan_model
     from lorabench.models.random_weights import load_random
     from lorabench.samplepack.mini_tokenizers import save_tokenizer, train_tokenizer

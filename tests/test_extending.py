@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from lorabench.records.store import load_records
 from tests.extending import example, install_plugin
 from tests.report.synthetic import SyntheticResults
@@ -18,6 +20,7 @@ def lorabench(environment: dict[str, str], *arguments: object) -> subprocess.Com
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 
 
+@pytest.mark.slow
 def test_a_corpus_source(
     tmp_path: Path,
     tiny_model: Callable[[str], Path],
@@ -67,6 +70,7 @@ def test_a_report_section(tmp_path: Path) -> None:
     assert r"% lar\_ge: " in (results / "results_table.tex").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_a_tracker(tmp_path: Path, experiment: ExperimentWriter) -> None:  # noqa: F811
     environment = install_plugin(
         tmp_path / "site", "lorabench.trackers.kinds", "lines", example("A tracker"), "TRACKER"

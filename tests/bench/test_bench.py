@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from lorabench.models.catalog import list_models
 
 from lorabench.bench.command import answer
 from lorabench.bench.limit import Products
@@ -23,6 +22,7 @@ from lorabench.core.errors import InputError
 from lorabench.methods.attach import attach
 from lorabench.methods.settings import AdapterSettings
 from lorabench.models.base import load_base
+from lorabench.models.catalog import list_models
 from lorabench.models.planning import plan_model
 from lorabench.models.random_weights import build, config_of_entry, load_random
 from lorabench.tokens.packing import Segment, make_batch

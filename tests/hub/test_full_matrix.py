@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from lorabench.models.catalog import get_model
 
 from lorabench.corpora.catalog import get_dataset
 from lorabench.experiment.plan import make_plan
 from lorabench.experiment.schema import load_experiment
+from lorabench.models.catalog import get_model
 from tests.hub.conftest import ROOT
 from tests.hub.server import LocalHub
 from tests.hub.test_corpora import NAMES

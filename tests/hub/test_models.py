@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lorabench.models.catalog import get_model
 
+from lorabench.models.catalog import get_model
 from tests.hub.conftest import GOOD_TOKEN, OTHER_TOKEN, Worker
 from tests.hub.server import Fault, HubRepository, LocalHub
 

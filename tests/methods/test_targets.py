@@ -11,7 +11,6 @@ import pytest
 import torch
 import transformers
 from huggingface_hub.errors import StrictDataclassClassValidationError
-from lorabench.models.catalog import get_model, list_models
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from safetensors import safe_open
@@ -25,6 +24,7 @@ from lorabench.methods.attach import attach
 from lorabench.methods.settings import AdapterSettings
 from lorabench.methods.targets import count_trainable, resolve_targets
 from lorabench.models.base import FrozenBase, freeze
+from lorabench.models.catalog import get_model, list_models
 from lorabench.models.linears import StoredLinears, body_name, is_tied, read_stored_linears
 from lorabench.models.shape import read_config, shape_of_entry
 from tests.methods.families import DENSE, WITH_EXPERTS, save_tiny

@@ -12,10 +12,10 @@ import peft
 import pytest
 import torch
 import transformers
-from lorabench.models.catalog import get_model
 
 from lorabench.methods.settings import AdapterSettings
 from lorabench.methods.targets import count_trainable, resolve_targets
+from lorabench.models.catalog import get_model
 from lorabench.models.shape import shape_of_entry
 
 REAL: dict[str, Callable[[], Any]] = {
