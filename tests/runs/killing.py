@@ -45,13 +45,22 @@ def die_at_change(number: int) -> None:
 
 
 def attempt(experiment: Path, output: Path, *, seconds: float | None = None, change: int | None = None) -> bool:
-    """One child; returns whether it was killed."""
+    """One child that does what is missing of an experiment; returns whether it was killed."""
+
+    def run() -> None:
+        lorabench.run(experiment, output, trackers=["none"], checkpoint_seconds=0.0)
+
+    return kill_at(change, run, seconds)
+
+
+def kill_at(change: int | None, work: Callable[[], object], seconds: float | None = None) -> bool:
+    """A child that does `work` and dies before its `change`-th change of a file, or after so long; whether it died."""
     child = os.fork()
     if child == 0:
         if change is not None:
             die_at_change(change)
         try:
-            lorabench.run(experiment, output, trackers=["none"], checkpoint_seconds=0.0)
+            work()
         finally:
             os._exit(0)
     deadline = time.monotonic() + (seconds if seconds is not None else 600.0)

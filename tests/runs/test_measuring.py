@@ -23,7 +23,7 @@ from lorabench.core.errors import InputError
 from lorabench.core.revisions import given_name
 from lorabench.experiment.identity import BaseVariant
 from lorabench.experiment.plan import make_plan
-from lorabench.experiment.schema import load_experiment
+from lorabench.experiment.schema import RunSpec, load_experiment
 from lorabench.methods.saved import saved_adapter
 from lorabench.models.base import load_base
 from lorabench.records.schema import RunRecord, Status
@@ -356,6 +356,35 @@ def test_quantisation_is_part_of_every_key_of_a_base(experiment: ExperimentWrite
     work.shared = replace(shared, variant=replace(shared.variant, quantization="nf4"))
     work.base_scores(spec.dataset, "validation", spec)
     assert len(list((tmp_path / "scores").iterdir())) == 2
+
+
+def test_kept_scores_are_those_of_their_key_and_of_this_code(
+    experiment: ExperimentWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (group,) = make_plan(load_experiment(experiment(adapter={"rank": 2})), choose_device("cpu")).groups
+    spec = group.runs[0].spec
+    narrow = spec.model_copy(update={"training": spec.training.model_copy(update={"context_length": 8})})
+    shared = SharedBase.load(group.model.reference, BaseVariant.of(spec), choose_device("cpu"), lambda *_: None)
+    folder = tmp_path / "scores"
+
+    def score(how: RunSpec) -> float:
+        work = GroupWork(shared, group, "text", folder, lambda *_: None)
+        return float(work.base_scores(how.dataset, "validation", how).nll.sum())
+
+    wide = score(spec)
+    (kept,) = folder.iterdir()
+    right = score(narrow)
+    assert right != wide
+    (other,) = set(folder.iterdir()) - {kept}
+    key, digest = other.stem.split("-")[0], kept.stem.split("-")[1]
+    other.unlink()
+    kept.rename(folder / f"{key}-{digest}.parquet")
+    assert score(narrow) == right
+    assert "it does not match its hash" in caplog.text
+    before = set(folder.iterdir())
+    monkeypatch.setattr("lorabench.runs.group.running_code_sha256", lambda: "another")
+    assert score(narrow) == right
+    assert len(set(folder.iterdir()) - before) == 1
 
 
 def test_full_with_several_ranks_is_planned_once(experiment: ExperimentWriter) -> None:

@@ -67,7 +67,7 @@ def describe_environment(device: Device, command: list[str]) -> Environment:
         python_version=platform.python_version(),
         packages=_package_versions(),
         lorabench_version=VERSION,
-        code_sha256=_code_sha256(),
+        code_sha256=running_code_sha256(),
         git_commit=commit,
         git_dirty=dirty,
         command=without_secrets(shlex.join(map(without_secrets, command))),
@@ -86,7 +86,8 @@ def _package_versions() -> dict[str, str]:
 
 
 @cache
-def _code_sha256() -> str:
+def running_code_sha256() -> str:
+    """`code_sha256` of this package."""
     return code_sha256(_PACKAGE_DIR)
 
 

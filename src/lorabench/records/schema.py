@@ -304,9 +304,20 @@ class RunRecord(Facts):
         return self.status is Status.CANCELLED or self.environment_failed
 
     @property
+    def test_documents(self) -> str:
+        """Which of `files` holds test's per-document results: whoever scores test again writes a file of a new name."""
+        again = name_of_test_documents(self.num_test_scorings)
+        return again if again in self.files else "documents/test.parquet"
+
+    @property
     def best_validation(self) -> Evaluation | None:
         """The evaluation with the lowest validation bits per byte."""
         return min(self.evaluations, key=lambda evaluation: evaluation.validation.bits_per_byte, default=None)
+
+
+def name_of_test_documents(num_scorings: int) -> str:
+    """The file of the second and every later scoring of test, within the run's folder."""
+    return f"documents/test@{num_scorings}.parquet"
 
 
 SCORED = ("base_validation", "base_test", "validation", "test")

@@ -231,7 +231,7 @@ class RecordStore:
 
         None where the run has none. Raises DamagedFileError.
         """
-        name = f"documents/{split}.parquet"
+        name = record.test_documents if split == "test" else f"documents/{split}.parquet"
         if not self._is_there(record, name):
             return None
         try:

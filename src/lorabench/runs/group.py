@@ -27,6 +27,7 @@ from lorabench.experiment.schema import RunSpec, ScoringSettings
 from lorabench.models.base import FrozenBase, Precision, load_base
 from lorabench.models.entry import ModelLocation
 from lorabench.models.locate import locate_model
+from lorabench.records.provenance import running_code_sha256
 from lorabench.records.schema import Sample
 from lorabench.scoring.documents import DocumentScores, score_documents
 from lorabench.scoring.samples import NUM_PROMPT_TOKENS, choose_prompts, continue_documents
@@ -166,6 +167,7 @@ class GroupWork:
                 "stride": spec.evaluation.stride,
                 "precision": variant.loading,
                 "device": self.shared.base.device.type,
+                "code": running_code_sha256(),
             }
         )
         if key not in self._base_scores:
@@ -208,9 +210,13 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
 
 
 def _write_scores(folder: Path, key: str, scores: DocumentScores) -> None:
-    """Keep scores in a file whose name ends in the hash of its content."""
+    """Keep scores in a file whose name is the key and a hash of both key and content."""
     content = scores.table().to_parquet(index=False, compression="zstd")
-    write_atomically(folder / f"{key}-{hashlib.sha256(content).hexdigest()}.parquet", content)
+    write_atomically(folder / f"{key}-{_keyed_hash(key, content)}.parquet", content)
+
+
+def _keyed_hash(key: str, content: bytes) -> str:
+    return hashlib.sha256(key.encode() + content).hexdigest()
 
 
 def _read_scores(folder: Path, key: str, text: Text) -> DocumentScores | None:
@@ -220,7 +226,7 @@ def _read_scores(folder: Path, key: str, text: Text) -> DocumentScores | None:
     for path in sorted(folder.glob(f"{key}-*.parquet")):
         try:
             content = read_regular(path)
-            if hashlib.sha256(content).hexdigest() != path.stem.rpartition("-")[2]:
+            if _keyed_hash(key, content) != path.stem.rpartition("-")[2]:
                 raise ValueError("it does not match its hash")
             table = pd.read_parquet(io.BytesIO(content), use_threads=False)
             scores = DocumentScores(

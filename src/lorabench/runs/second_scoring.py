@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from lorabench.core.device import Device, choose_device
@@ -15,7 +16,7 @@ from lorabench.experiment.identity import BaseVariant
 from lorabench.experiment.plan import make_plan
 from lorabench.methods.saved import attach_saved
 from lorabench.records.provenance import now
-from lorabench.records.schema import RunRecord, Status
+from lorabench.records.schema import RunRecord, Status, name_of_test_documents
 from lorabench.records.store import RecordStore
 from lorabench.runs.group import GroupWork, SharedBase, write_table
 from lorabench.runs.leases import try_lease
@@ -49,6 +50,10 @@ def score_test_again(run_id: str, output_dir: Path, *, again: bool, view: View, 
         store.check_adapter(record)
         flagged = _score(store, record, view, where)
         store.write(flagged)
+        for path in (store.run_dir(run_id) / "documents").glob("test*.parquet"):  # which earlier records needed
+            if f"documents/{path.name}" != flagged.test_documents:
+                with suppress(OSError):
+                    path.unlink()
     return flagged
 
 
@@ -69,13 +74,14 @@ def _score(store: RecordStore, record: RunRecord, view: View, device: Device) ->
     attach_saved(work.shared.base, store.run_dir(run_id) / "adapter")
     view.phase("test, again")
     scores = work.score(spec.dataset, "test", spec)
-    name = "documents/test.parquet"
+    name = name_of_test_documents(record.num_test_scorings + 1)
     write_table(store.run_dir(run_id) / name, scores.table(base_scores))
+    files = {key: digest for key, digest in record.files.items() if key != record.test_documents}
     return record.model_copy(
         update={
             "test": scores.total(),
             "num_test_scorings": record.num_test_scorings + 1,
             "notes": (*record.notes, f"test was scored again on {now()}"),
-            "files": {**record.files, name: sha256_file(store.run_dir(run_id) / name)},
+            "files": {**files, name: sha256_file(store.run_dir(run_id) / name)},
         }
     )
