@@ -227,7 +227,7 @@ def test_pretraining_learns_and_reports(stories: list[str], name: str) -> None:
     told: list[tuple[int, int]] = []
     schedule = Schedule(num_steps=80, tokens_per_step=256, short_row_length=32, other_rate=1e-2)
     late = pretrain(
-        model, torch.tensor(ids), prefix=prefix, schedule=schedule, seed=1, told=lambda *news: told.append(news)
+        model, torch.tensor(ids), prefix=prefix, schedule=schedule, seed=1, on_step=lambda *news: told.append(news)
     )
     assert told == [(step, 80) for step in range(1, 81)]
     assert late < math.log(400) - 1.2

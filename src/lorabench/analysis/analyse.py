@@ -24,7 +24,7 @@ _SEPARATE_AXES = {"model", "rank", "learning_rate", "micro_batch_size"}
 
 
 def analyse(records: Sequence[RunRecord], store: RecordStore) -> Findings:
-    """Everything that the records support. Never raises for a record or file that cannot be used: it says so."""
+    """All that the records support. What cannot be used of them is listed among the problems, and never raises."""
     reader = DocumentReader(store)
     findings = choose(read_validation_runs(records, reader), drift_reader(records, reader))
     findings = replace(findings, test=read_test(findings, records, reader))

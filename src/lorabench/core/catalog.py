@@ -1,4 +1,4 @@
-"""Catalogues: YAML files of named entries, whose kinds of source each say what an entry of theirs may hold."""
+"""Catalogues: YAML files of named entries, where each kind of source defines what its entries may hold."""
 
 from __future__ import annotations
 

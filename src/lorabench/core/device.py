@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 DeviceType = Literal["cpu", "cuda", "mps"]
 TRAINING_TOKENS: dict[str, int] = {"cpu": 2048, "cuda": 16384, "mps": 4096}
-"""Inputs of one micro-batch where the user does not say: enough to fill the matrix units, little enough to fit."""
+"""Inputs of one micro-batch where the user gives none: enough to fill the matrix units, little enough to fit."""
 EVALUATION_TOKENS: dict[str, int] = {"cpu": 2048, "cuda": 32768, "mps": 4096}
 """Inputs scored at once."""
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -47,7 +47,7 @@ class Device:
     index: int | None = None
     """Of the GPU among those visible; None for the only one or the current one."""
     note: str = ""
-    """What its user should be told, such as a GPU that cannot be used; empty where there is nothing to tell."""
+    """A warning for the user, such as a GPU that cannot be used; empty where there is none."""
 
     def __str__(self) -> str:
         return self.type if self.index is None else f"{self.type}:{self.index}"
@@ -58,25 +58,25 @@ class Device:
         return self.type != "cpu"
 
     def micro_batch(self, batch_size: int, context_length: int) -> int:
-        """Rows computed at once where nobody says, at most the batch."""
+        """Rows computed at once by default, at most the batch."""
         return max(1, min(batch_size, TRAINING_TOKENS[self.type] // context_length))
 
 
-def choose_device(asked: str | None = None) -> Device:
+def choose_device(name: str | None = None) -> Device:
     """The device that was asked for, or else an NVIDIA GPU where torch can use one, or else the processor.
 
-    Raises InputError, which says what is accepted here, for a device that is not there.
+    Raises InputError, which lists what is accepted here, for a device that is not there.
     """
-    if asked is None:
+    if name is None:
         return _default_device()
-    if asked == "cpu":
+    if name == "cpu":
         return _processor()
-    if not isinstance(asked, str) or not re.fullmatch(r"cuda(:\d{1,3})?|mps", asked):
-        raise InputError(f"device: {str(asked)[:80]!r} is not accepted; accepted here: {', '.join(_accepted())}")
-    if asked not in (accepted := _accepted()):
-        raise InputError(f"device: {_why_not(asked)}; accepted here: {', '.join(accepted)}")
-    index = asked.partition(":")[2]
-    return _apple_gpu() if asked == "mps" else _cuda(int(index) if index else None)
+    if not isinstance(name, str) or not re.fullmatch(r"cuda(:\d{1,3})?|mps", name):
+        raise InputError(f"device: {str(name)[:80]!r} is not accepted; accepted here: {', '.join(_accepted())}")
+    if name not in (accepted := _accepted()):
+        raise InputError(f"device: {_why_not(name)}; accepted here: {', '.join(accepted)}")
+    index = name.partition(":")[2]
+    return _apple_gpu() if name == "mps" else _cuda(int(index) if index else None)
 
 
 def _default_device() -> Device:
@@ -101,15 +101,15 @@ def _accepted() -> list[str]:
     return [*names, "mps"] if torch.backends.mps.is_available() else names
 
 
-def _why_not(asked: str) -> str:
+def _why_not(name: str) -> str:
     num_gpus = _num_usable_gpus()
-    if asked == "mps":
+    if name == "mps":
         return "mps was asked for, but this torch finds no Apple GPU"
     if num_gpus:
-        return f"{asked} was asked for, but torch finds {num_gpus} GPU{'s' * (num_gpus > 1)} here"
+        return f"{name} was asked for, but torch finds {num_gpus} GPU{'s' * (num_gpus > 1)} here"
     if gpus_are_hidden():
-        return f"{asked} was asked for, but {_VISIBLE}={os.environ[_VISIBLE]} hides every GPU"
-    return f"{asked} was asked for, but torch finds no GPU here ({_cuda_problem()})"
+        return f"{name} was asked for, but {_VISIBLE}={os.environ[_VISIBLE]} hides every GPU"
+    return f"{name} was asked for, but torch finds no GPU here ({_cuda_problem()})"
 
 
 def gpus_are_hidden() -> bool:
@@ -124,7 +124,7 @@ def count_nvidia_gpus() -> int:
 
 
 def _silent_driver() -> str:
-    """What to say of a driver that is installed and does not answer."""
+    """The warning about a driver that is installed and does not answer."""
     complaint = "" if gpus_are_hidden() else _nvidia_smi()[1]
     return f"nvidia-smi does not answer ({complaint}): this command computes on the processor" if complaint else ""
 
@@ -192,7 +192,7 @@ def _apple_gpu() -> Device:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has done what it was asked to do, so that a clock tells the truth."""
+    """Wait until the device has done what it was asked to do, so that measured times include it."""
     import torch
 
     if device.type == "cuda":

@@ -98,7 +98,7 @@ def resolve(repository: Repository) -> ResolvedRepository:
     """Ask the hub which commit a revision is. Tries three times within about 2 s. Raises LorabenchError."""
     from huggingface_hub import HfApi
 
-    def ask() -> Any:
+    def request() -> Any:
         return HfApi().repo_info(
             repository.id,
             repo_type=repository.kind,
@@ -108,7 +108,7 @@ def resolve(repository: Repository) -> ResolvedRepository:
         )
 
     with bounded_client(), explained(repository):
-        info = _with_attempts(ask)
+        info = _with_attempts(request)
         if not info.sha:
             raise DownloadError(f"{endpoint()} does not answer like a hub for {_name(repository)}; check HF_ENDPOINT")
         files = tuple((item.rfilename, item.size) for item in info.siblings or [])
@@ -124,15 +124,15 @@ def _list_files(repository: Repository, commit: str) -> tuple[tuple[str, int | N
     return tuple((item.path, item.size) for item in tree if isinstance(item, RepoFile))
 
 
-def _with_attempts(ask: Callable[[], Any]) -> Any:
+def _with_attempts(request: Callable[[], Any]) -> Any:
     for wait in ATTEMPT_WAITS_SECONDS:
         try:
-            return ask()
+            return request()
         except Exception as error:
             if not _is_passing(error):
                 raise
             time.sleep(wait)
-    return ask()
+    return request()
 
 
 def _is_passing(error: BaseException) -> bool:
@@ -207,7 +207,7 @@ def explained(repository: Repository) -> Iterator[None]:
 
 
 def explain(error: BaseException, repository: Repository) -> LorabenchError:
-    """One sentence: what, where, and what would mend it. The cause that says most is looked for in the whole chain."""
+    """One sentence: what, where, and what would mend it. The most specific cause is looked for in the whole chain."""
     from huggingface_hub import errors
 
     chain = _chain(error)

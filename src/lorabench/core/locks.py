@@ -27,7 +27,7 @@ SECONDS_BETWEEN_WORDS = (10.0, 30.0, 60.0)
 _POLL_SECONDS = 0.1
 _LOG = logging.getLogger("lorabench")
 _must_stop: Callable[[], bool] = bool
-"""Whether the user wants the command to stop: asked while waiting."""
+"""Whether the user wants the command to stop; called while waiting."""
 
 
 @contextmanager

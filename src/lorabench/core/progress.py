@@ -1,4 +1,4 @@
-"""How long work reports how far it is, to whoever shows it."""
+"""Protocols by which long work reports its progress to whatever displays it."""
 
 from __future__ import annotations
 

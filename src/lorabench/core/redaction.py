@@ -8,7 +8,7 @@ import urllib.parse
 
 HIDDEN = "***"
 MIN_SECRET_LENGTH = 6
-"""Shorter values of a variable called …KEY are settings, and would blot out words."""
+"""Shorter values of a variable called …KEY are settings, and would redact ordinary words."""
 
 _SECRET_NAME = re.compile(r"(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL)S?_?\d*$", re.IGNORECASE)
 _CREDENTIALS = re.compile(r"(?<=://)[^/\s@'\"]+@")
@@ -16,7 +16,7 @@ _KEY_LIKE = re.compile(r"\b(?:[0-9a-fA-F]{32,}|hf_\w{10,}|wandb_v\d_\w{10,}|(?:l
 
 
 def without_secrets(text: str) -> str:
-    """`text` with the values of secret environment variables, and whatever precedes @ in an address, blotted out."""
+    """`text` with the values of secret environment variables, and whatever precedes @ in an address, redacted."""
     for secret in _secrets():
         text = text.replace(secret, HIDDEN)
     return _CREDENTIALS.sub(f"{HIDDEN}@", text)

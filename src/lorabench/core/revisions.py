@@ -55,7 +55,7 @@ def folder_revision(paths: Sequence[Path]) -> str:
 def content_name(name: str, revision: str) -> str:
     """What a file or folder of the user's own is called: `tickets-0123abcd`, its name and its revision's beginning.
 
-    It depends on nothing else, neither on the place, nor on what it is listed with: files of one name are told apart,
+    It depends on nothing else, neither on the place, nor on what it is listed with: files of one name are distinct,
     an edited file is another one, and the same content has the same name everywhere.
     """
     return f"{safe_name(name)}-{short_revision(revision)}"

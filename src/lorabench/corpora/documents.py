@@ -19,7 +19,7 @@ _UNUSABLE = re.compile("[\0\ud800-\udfff]")
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One text. `hash` is the SHA-256 of its UTF-8 bytes in hex, `num_words` what `count_words` says."""
+    """One text. `hash` is the SHA-256 of its UTF-8 bytes in hex, `num_words` the result of `count_words`."""
 
     text: str
     hash: str
@@ -48,7 +48,7 @@ class CorpusInfo(BaseModel):
     removed: dict[str, int]
     """Documents removed, by reason: empty, exact_duplicates, near_duplicates."""
     near_duplicates: Literal["remove", "keep"] = "remove"
-    """What was asked to be done with near copies."""
+    """How near copies were treated."""
     num_repaired: int = 0
     """Documents in which NUL characters or lone surrogates became U+FFFD."""
     content_sha256: str

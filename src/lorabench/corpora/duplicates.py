@@ -79,7 +79,7 @@ def remove_near_duplicates(
 
 
 class _Index:
-    """Held-out documents, to be asked which others are near them."""
+    """Held-out documents, in which near ones of others are looked up."""
 
     def __init__(self, shingler: Shingler) -> None:
         self._shingler = shingler

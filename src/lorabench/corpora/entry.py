@@ -20,7 +20,7 @@ class SourceTexts:
 
 
 class DatasetEntry(Entry):
-    """A corpus. A kind of source adds its own fields, and says how its texts are read."""
+    """A corpus. A kind of source adds its own fields, and defines how its texts are read."""
 
     format: str
     """What the files are, for people: parquet, csv, jsonl.gz, …"""
@@ -43,7 +43,7 @@ class DatasetEntry(Entry):
         """
 
     def bytes_to_read(self, max_train_bytes: int | None) -> int | None:
-        """What `read` is asked for so that training can take so many bytes; None: all of it, as of most sources."""
+        """The `max_bytes` for `read` that leaves so many bytes for training; None: all, as for most sources."""
         return None
 
     def bytes_drawn(self, max_bytes: int | None) -> int:

@@ -57,7 +57,7 @@ class HubRows(DatasetEntry):
     config: str | None = None
     """The repository's configuration."""
     files: dict[str, str | list[str]] = Field(default_factory=dict)
-    """The repository's split -> patterns of its files, where the repository itself does not say which are which."""
+    """The repository's split -> patterns of its files, where the repository itself does not name them."""
     splits: dict[Split, str] = Field(default={"train": "train"})
     """Our split -> the repository's. A split that is not named is made from train by the documents' hashes."""
     text_fields: tuple[str, ...] = ("text",)
@@ -248,13 +248,13 @@ def _read_splits(
                 f"dataset {entry.name}: {entry.repository} has no split {source!r}; it has "
                 f"{', '.join(map(repr, streams))}"
             )
-        tell = None if progress is None else partial(progress, f"Reading {entry.name} ({split}, bytes)")
-        texts[split], sampling[split] = _read_split(entry, streams[source], _budget(split, max_bytes), tell)
+        report = None if progress is None else partial(progress, f"Reading {entry.name} ({split}, bytes)")
+        texts[split], sampling[split] = _read_split(entry, streams[source], _budget(split, max_bytes), report)
     return texts, sampling
 
 
 def _read_split(
-    entry: HubRows, stream: Any, budget: int | None, tell: Callable[[int, int | None], None] | None
+    entry: HubRows, stream: Any, budget: int | None, report: Callable[[int, int | None], None] | None
 ) -> tuple[list[str], str]:
     """Documents of one split within the budget, and a sentence on how they were drawn."""
     window = None if budget is None else budget * WINDOW_FACTOR
@@ -271,8 +271,8 @@ def _read_split(
             break
         read.append(text)
         num_bytes += _num_bytes(text)
-        if tell is not None:
-            tell(num_bytes, window)
+        if report is not None:
+            report(num_bytes, window)
     drawn = draw(read, budget)
     if complete:
         extent = f"all {len(read)} documents"

@@ -16,7 +16,7 @@ MIN_DOCUMENTS = 10
 SMALL_CORPUS = 200
 """With fewer documents a split by threshold could leave one of the splits empty."""
 MANY_COPIES = 0.1
-"""A split that loses at least this share to near copies is told of."""
+"""A split that loses at least this share to near copies is named in the corpus's notes."""
 HELD_OUT_FRACTION = {"validation": 0.1, "test": 0.1}
 
 
@@ -40,7 +40,7 @@ def prepare(
 ) -> Prepared:
     """Documents of the splits that the source has; those it lacks are made from its train.
 
-    Near copies across splits are removed, or only counted and told of. Raises DataError where there are too few
+    Near copies across splits are removed, or only counted and reported. Raises DataError where there are too few
     documents for three splits.
     """
     num_empty = num_repaired = 0
@@ -77,7 +77,7 @@ def _notes(near: Sequence[Copy], splits: Mapping[str, Sequence[Document]], least
     """A sentence for each split of which at least such a share is near copies, saying what became of them."""
     counts = Counter(copy.split for copy in near)
     return [
-        f"{_tell(near, split, splits)}; they were {what}"
+        f"{_describe(near, split, splits)}; they were {what}"
         for split in counts
         if counts[split] >= least * len(splits[split])
     ]
@@ -86,13 +86,13 @@ def _notes(near: Sequence[Copy], splits: Mapping[str, Sequence[Document]], least
 def _lost_split(split: str, near: Sequence[Copy], splits: Mapping[str, Sequence[Document]]) -> str:
     example = next(copy for copy in near if copy.split == split)
     return (
-        f"no document is left in {split} once near duplicates are removed: {_tell(near, split, splits)}, such as "
+        f"no document is left in {split} once near duplicates are removed: {_describe(near, split, splits)}, such as "
         f"{_beginning(example.document)}, which is near {_beginning(example.original)}; give documents with more text "
         "of their own, or keep near copies by near_duplicates: keep (docs/data.md)"
     )
 
 
-def _tell(copies: Sequence[Copy], split: str, splits: Mapping[str, Sequence[Document]]) -> str:
+def _describe(copies: Sequence[Copy], split: str, splits: Mapping[str, Sequence[Document]]) -> str:
     """How much of a split is near copies of what."""
     origins = Counter(copy.original_split for copy in copies if copy.split == split)
     of = " and ".join(f"{count:,} of documents in {origin}" for origin, count in sorted(origins.items()))

@@ -26,7 +26,7 @@ class CorpusReference(Frozen):
     """Of a catalogue corpus; with a path, what that file is called in place of its own name."""
     path: str | None = None
     near_duplicates: Literal["remove", "keep"] = "remove"
-    """What is done with near copies of another split's documents; kept ones are counted and told of."""
+    """What is done with near copies of another split's documents; kept ones are counted and noted."""
 
     def __str__(self) -> str:
         return str(self.path or self.name)

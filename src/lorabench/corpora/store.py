@@ -211,7 +211,7 @@ def _describe(request: CorpusRequest, source: SourceTexts, prepared: Prepared) -
 
 
 def _described(info: CorpusInfo, entry: DatasetEntry | None) -> CorpusInfo:
-    """The manifest's facts with what the catalogue says today."""
+    """The manifest's facts with what the catalogue states today."""
     if entry is None:
         return info
     today = {"licence": entry.licence, "domain": entry.domain, "contaminates": entry.contaminates}

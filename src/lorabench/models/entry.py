@@ -12,7 +12,7 @@ from lorabench.core.progress import Progress
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a record says about a base model besides its name and revision."""
+    """What a record holds about a base model besides its name and revision."""
 
     source: str
     """wheel, hub, mini, or folder."""
@@ -73,12 +73,12 @@ class ModelEntry(Entry):
 
     @abstractmethod
     def present_folder(self) -> Path | None:
-        """Where the model lies on this machine; None where it does not, or where only locating it can tell."""
+        """Where the model lies on this machine; None where it does not, or where only locating it shows that."""
 
     @abstractmethod
     def locate(self, progress: Progress | None = None) -> ModelLocation:
         """The model's folder, made on first use. Raises ModelError, DownloadError or DiskError."""
 
     def info(self, weights_note: str | None = None) -> ModelInfo:
-        """What a record says of it; `weights_note`: other than the catalogue's."""
+        """What a record holds about it; `weights_note`: other than the catalogue's."""
         return ModelInfo(self.source, self.family, self.licence, weights_note or self.weights_note, self.pinned)

@@ -45,7 +45,7 @@ _TIED = """
     pegasus plbart prophetnet recurrent_gemma roberta roberta-prelayernorm roc_bert roformer smollm3 starcoder2 trocr
     vaultgemma whisper xglm xlm xlm-roberta xlm-roberta-xl xlnet xmod youtu zamba zamba2 zaya
 """
-"""Model types whose output head is the embedding where config.json does not say."""
+"""Model types whose output head is the embedding where config.json does not state it."""
 
 
 class HasLinears(Protocol):
@@ -95,7 +95,7 @@ def body_name(model_type: str) -> str:
 
 
 def is_tied(config: Mapping[str, Any]) -> bool:
-    """Whether the output head is the embedding: as config.json says, else as the architecture does."""
+    """Whether the output head is the embedding: as config.json states, else as the architecture does."""
     return bool(config.get("tie_word_embeddings", str(config.get("model_type")) in _TIED.split()))
 
 

@@ -63,7 +63,7 @@ class MadeModel(ModelEntry):
         return self._location(folder)
 
     def note_on_weights(self, weights_sha256: str) -> str | None:
-        """What a record says of the weights that were made."""
+        """The note that a record holds on the weights that were made."""
         return self.weights_note
 
     def _location(self, folder: Path) -> ModelLocation:

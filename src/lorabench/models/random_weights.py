@@ -24,7 +24,7 @@ STANDARD_DEVIATION = 0.02
 
 
 def load_random(plan: ModelPlan, *, precision: Precision, device: str, seed: int = 0) -> FrozenBase:
-    """The planned model with random weights. Raises ModelError where its architecture cannot be told."""
+    """The planned model with random weights. Raises ModelError where its architecture is not known."""
     from transformers import AutoConfig
 
     if plan.folder is not None:

@@ -62,8 +62,8 @@ def build_mini(
     from lorabench.samplepack.mini_tokenizers import save_tokenizer, train_tokenizer
     from lorabench.samplepack.mini_training import Schedule, pretrain
 
-    say = progress or (lambda what, done, total: None)
-    say(f"Training the tokenizer of {shape.name}", 0, None)
+    report = progress or (lambda what, done, total: None)
+    report(f"Training the tokenizer of {shape.name}", 0, None)
     tokenizer = train_tokenizer(shape.family, _texts(texts.values(), TOKENIZER_BYTES), shape.vocabulary_size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED + zlib.crc32(shape.name.encode()))
@@ -76,7 +76,7 @@ def build_mini(
             prefix=prefix,
             schedule=Schedule(),
             seed=SEED,
-            told=lambda step, steps: say(f"Pretraining {shape.name}", step, steps),
+            on_step=lambda step, steps: report(f"Pretraining {shape.name}", step, steps),
         )
     logging.disable_progress_bar()
     model.save_pretrained(folder)

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-Told = Callable[[int, int], None]
-"""Told (steps done, steps in all)."""
+StepCallback = Callable[[int, int], None]
+"""Called with (steps done, steps in all)."""
 
 HEAD_CHUNK_TOKENS = 512
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
@@ -125,7 +125,7 @@ def orthogonalise(matrices: Tensor, num_steps: int) -> Tensor:
     return result
 
 
-def pretrain(model: Any, stream: Tensor, *, prefix: int, schedule: Schedule, seed: int, told: Told) -> float:
+def pretrain(model: Any, stream: Tensor, *, prefix: int, schedule: Schedule, seed: int, on_step: StepCallback) -> float:
     """Train a causal model of Transformers on a stream of token ids [N]; returns the mean loss of the last steps.
 
     Every row is the prefix token and then tokens of the stream, as lorabench's own windows are. Rows of the full
@@ -160,7 +160,7 @@ def pretrain(model: Any, stream: Tensor, *, prefix: int, schedule: Schedule, see
         adam.step()
         model.zero_grad(set_to_none=True)
         late = loss.item() if step == 0 else 0.95 * late + 0.05 * loss.item()
-        told(step + 1, schedule.num_steps)
+        on_step(step + 1, schedule.num_steps)
     for parent, name, activation in slow_activations:
         setattr(parent, name, activation)
     model.eval()

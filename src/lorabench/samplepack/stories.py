@@ -31,7 +31,7 @@ def write_stories(num_stories: int = NUM_STORIES, seed: int = SEED) -> Iterator[
     """`num_stories` narratives of several paragraphs; story i is the same whatever the number."""
     grammar = read_grammar()
     for number in range(num_stories):
-        yield _Storyteller(grammar, random.Random(f"{seed}:{number}")).tell()
+        yield _Storyteller(grammar, random.Random(f"{seed}:{number}")).write()
 
 
 class _Storyteller:
@@ -50,7 +50,7 @@ class _Storyteller:
             **_PRONOUNS[hero in _SHE],
         }
 
-    def tell(self) -> str:
+    def write(self) -> str:
         middle = ["dialogue", "rival", "trouble", "insight", "trouble", "insight", "dialogue"]
         parts = [
             "opening",

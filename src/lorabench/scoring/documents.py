@@ -74,7 +74,7 @@ def score_documents(
 ) -> DocumentScores:
     """Score every byte of every document. `tokens` [D] are the documents' token ids, without special tokens.
 
-    `progress` is told (tokens scored, tokens to score) after each batch.
+    `progress` is called with (tokens scored, tokens to score) after each batch.
     """
     segments = [
         segment

@@ -120,7 +120,7 @@ class Tokeniser:
             )
 
     def _find_prefix(self) -> int:
-        """BOS, else EOS, as the tokenizer's files say; where they say neither, as the model's configuration says."""
+        """BOS, else EOS, as the tokenizer's files state; else as the model's configuration does."""
         settings = [_read_json(self.folder / name) for name in ("tokenizer_config.json", "special_tokens_map.json")]
         for kind in ("bos_token", "eos_token"):
             for values in settings:

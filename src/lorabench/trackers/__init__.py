@@ -1,3 +1,3 @@
-"""Where a run's figures go while it runs: always to metrics.jsonl, and to the trackers that the user asked for."""
+"""Where a run's figures go while it runs: always to metrics.jsonl, and to the trackers that the user chose."""
 
 from __future__ import annotations

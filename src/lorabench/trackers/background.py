@@ -118,7 +118,7 @@ class BackgroundTracker:
 
 
 def plain_reason(error: BaseException) -> str:
-    """One line that says what went wrong, without anything that could be a secret."""
+    """One line on what went wrong, without anything that could be a secret."""
     text = str(error).strip()
     if text in {"", "<no message>"}:
         text = type(error).__name__

@@ -1,4 +1,4 @@
-"""The one small interface behind which every tracker lives, and what it is told.
+"""The one small interface behind which every tracker lives, and what it is handed.
 
 A tracker may be slow, offline or broken: nothing here is allowed to matter to a run. `trackers.make` runs every
 tracker but the run's own file in a thread of its own and switches it off at its first failure.

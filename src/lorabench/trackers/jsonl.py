@@ -139,14 +139,14 @@ class MetricsFile:
                 break
             self._size += len(line)
             self._digest.update(line)
-        if self._size < before:  # the mark first: what it says is true of the longer file too
+        if self._size < before:  # the mark first: it holds of the longer file too
             remember(self._mark, [self._size, self._digest.hexdigest()])
         self._file.truncate(self._size)
         self._file.seek(self._size)
 
     def _close(self) -> None:
         if self._file is not None:
-            with contextlib.suppress(OSError):  # what could not be written was told when it was tried
+            with contextlib.suppress(OSError):  # a failure to write was reported when it happened
                 self._file.close()
             self._file = None
 

@@ -49,7 +49,7 @@ def make_trackers(
 ) -> TrackerGroup:
     """The trackers called `names`, and the metrics file, as one. Starts nothing yet and imports none of them.
 
-    `report` is told, at most once for each tracker and from any thread, why one was switched off. Raises ConfigError
+    `report` is called at most once for each tracker, from any thread, with why it was switched off. Raises ConfigError
     for an unknown name and MissingExtraError for one that is not installed.
     """
     options = options or TrackerOptions(upload_adapters=upload_adapters)

@@ -65,7 +65,7 @@ class Hooks:
     on_start: Callable[[Position, list[str]], None]
     """Told where the run starts (after `steps_done` steps) and which checkpoints were set aside, and why."""
     on_checkpoint: Callable[[], None]
-    """What was told so far must be safe on disk when this returns: a checkpoint follows."""
+    """Make what was recorded so far safe on disk before this returns: a checkpoint follows."""
     should_stop: Callable[[], bool]
 
 
@@ -86,7 +86,7 @@ def train(
 ) -> Position:
     """Train the attached adapter and return where it ended.
 
-    Takes up the latest checkpoint in `checkpoint_folder` that is not ahead of the `num_recorded_steps` told before. A
+    Takes up the latest checkpoint in `checkpoint_folder` that is not ahead of the `num_recorded_steps` given. A
     step's loss is the mean over the scored tokens of its whole batch, whatever the micro-batch. Raises DivergedError at
     the first step whose loss or gradient is not finite, and CancelledError after a checkpoint when `hooks.should_stop`
     says so.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Clock:
-    """Estimates the remaining seconds. Every time it is told is `time.monotonic()`."""
+    """Estimates the remaining seconds. Every time it is given is `time.monotonic()`."""
 
     weights: dict[str, float] = field(default_factory=dict)
     """Expected seconds of the runs that are not done, by id; only their proportions matter once one is done."""

@@ -158,20 +158,20 @@ class PlainView(ProgressView):
         self._said: tuple[str | None, str] | None = None
 
     def _phase_changed(self) -> None:
-        """A line for a phase that this run has not been in just before; short returns to training say nothing."""
+        """A line for a phase that this run has not been in just before; short returns to training print nothing."""
         key = (self.state.run_id, self.state.phase)
         if key == self._said or (self.state.phase in {"training", "validation"} and self._is_within_training()):
             return
-        self._say()
+        self._print_progress()
 
     def _moved(self) -> None:
         if self._now() - self._said_at >= self._seconds:
-            self._say()
+            self._print_progress()
 
     def _is_within_training(self) -> bool:
         return self._said is not None and self._said[0] == self.state.run_id and self._said[1] == "training"
 
-    def _say(self) -> None:
+    def _print_progress(self) -> None:
         state = self.state
         self._said, self._said_at = (state.run_id, state.phase), self._now()
         parts = [f"run {state.run_index} of {state.num_runs}"] if state.run_id is not None else []

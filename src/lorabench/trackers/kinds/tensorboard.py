@@ -1,7 +1,7 @@
 """TensorBoard files under `OUTPUT/tensorboard`, written with TensorBoard's own writer and no TensorFlow.
 
 One folder per run, so that `tensorboard --logdir OUTPUT/tensorboard` lists runs by their names. A run that is taken up
-again goes on in its folder, and TensorBoard is told from which step on the older figures no longer hold.
+again goes on in its folder, and TensorBoard is given the step from which on the older figures no longer hold.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ class WandbTracker:
         self._tracked: TrackedRun | None = None
 
     def start(self, run: TrackedRun) -> None:
-        """Begin a W&B run; where the server cannot be used, go on offline and say so once."""
+        """Begin a W&B run; where the server cannot be used, go on offline and report it once."""
         if self._run is not None:
             self.finish(None, "failed")
         quieten()
@@ -97,7 +97,7 @@ class WandbTracker:
         self._run.log({"samples": wandb.Table(columns=list(SAMPLE_COLUMNS), data=rows)})
 
     def finish(self, record: RunRecord | None, status: str) -> None:
-        """End the W&B run with the final figures, the status as a tag, and the adapter if that was asked for."""
+        """End the W&B run with the final figures, the status as a tag, and the adapter where that is wanted."""
         run, tracked = self._run, self._tracked
         self._run = self._tracked = None
         if run is None or tracked is None:
