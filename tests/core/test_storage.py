@@ -89,7 +89,7 @@ def test_a_pipe_a_device_or_a_folder_is_no_file_and_nobody_waits_for_it(tmp_path
         read_regular(tmp_path / "file", 3)
 
 
-@pytest.mark.parametrize("small_disk", ["64k"], indirect=True)
+@pytest.mark.parametrize("small_disk", ["size=64k"], indirect=True)
 def test_a_full_disk_leaves_the_earlier_version_whole(small_disk: Path) -> None:
     path = small_disk / "record.json"
     write_atomically(path, b"earlier")
