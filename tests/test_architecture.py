@@ -117,6 +117,12 @@ def test_planning_and_reporting_never_import_torch(module: str) -> None:
     assert run_python(code) == "[]"
 
 
+def test_methods_are_read_without_torch() -> None:
+    code = "import sys; from lorabench.methods.registry import METHODS; names = list(METHODS.all()); "
+    code += "print(names, sorted({'torch', 'transformers', 'peft'} & set(sys.modules)))"
+    assert run_python(code) == "['dora', 'full', 'lora', 'pissa', 'rslora'] []"
+
+
 def test_the_public_names_are_complete() -> None:
     for name in lorabench.__all__:
         assert getattr(lorabench, name) is not None

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lorabench.methods.attach import Adapter, attach
+from lorabench.methods.adapter import Adapter
+from lorabench.methods.attach import attach
 from lorabench.methods.settings import AdapterSettings
 from lorabench.models.base import FrozenBase, Precision, freeze, load_base
 from lorabench.tokens.packing import IGNORED, PackedBatch, Segment, make_batch

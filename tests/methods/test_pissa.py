@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
-from lorabench.methods.attach import Adapter, attach
+from lorabench.methods.adapter import Adapter
+from lorabench.methods.attach import attach
 from lorabench.methods.pissa import difference_factors
 from lorabench.methods.saved import attach_saved
 from lorabench.models.base import FrozenBase, Precision, load_base

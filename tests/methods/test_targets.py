@@ -21,8 +21,8 @@ from transformers.pytorch_utils import Conv1D
 
 from lorabench.core.errors import ConfigError, ModelError
 from lorabench.methods.attach import attach
+from lorabench.methods.registry import method_of
 from lorabench.methods.settings import AdapterSettings
-from lorabench.methods.targets import count_trainable, resolve_targets
 from lorabench.models.base import FrozenBase, freeze
 from lorabench.models.catalog import get_model, list_models
 from lorabench.models.linears import StoredLinears, body_name, is_tied, read_stored_linears
@@ -41,7 +41,11 @@ def stored(folder: Path) -> StoredLinears:
 
 
 def settings(target: str = "all-linear", method: str = "lora", rank: int = 2) -> AdapterSettings:
-    return AdapterSettings(method=method, rank=rank, target_modules=target)  # type: ignore[arg-type]
+    return AdapterSettings(method=method, rank=rank, target_modules=target)
+
+
+def resolve_targets(shape: Any, settings: AdapterSettings) -> list[str]:
+    return method_of(settings).resolve_targets(shape, settings)
 
 
 def linear_modules(model: Any) -> dict[str, tuple[int, int]]:
@@ -102,7 +106,8 @@ def test_attention_and_mlp_are_disjoint_and_together_all_linear(architecture: st
 def test_the_planned_number_is_that_of_plain_peft(architecture: str, method: str, tmp_path: Path) -> None:
     model = save_tiny(architecture, tmp_path)
     shape = stored(tmp_path)
-    planned = count_trainable(shape, settings(method=method), resolve_targets(shape, settings(method=method)))
+    chosen = settings(method=method)
+    planned = method_of(chosen).count_trainable(shape, chosen, resolve_targets(shape, chosen))
     base = base_of(model)
     adapter = attach(base, settings(method=method), seed=0)
     assert planned == num_trainable(base.model) == adapter.num_trainable
@@ -194,7 +199,9 @@ def test_attention_beside_experts_is_adapted(architecture: str, tmp_path: Path) 
     planned = resolve_targets(stored(tmp_path), settings("attention"))
     assert set(planned) == {path for path in linear_modules(model) if ".self_attn." in path}
     adapter = attach(base_of(model), settings("attention"), seed=0)
-    adapter.require_as_planned(planned, count_trainable(stored(tmp_path), settings("attention"), planned))
+    chosen = settings("attention")
+    trainable = method_of(chosen).count_trainable(stored(tmp_path), chosen, planned)
+    adapter.require_as_planned(planned, trainable)
 
 
 def test_a_shared_expert_can_be_named(tmp_path: Path) -> None:
@@ -226,7 +233,7 @@ def test_a_failed_attachment_leaves_the_base_as_it_was(tmp_path: Path, monkeypat
 
     for method in ("lora", "pissa"):
         with monkeypatch.context() as patch:
-            patch.setattr("lorabench.methods.attach.Adapter.require_as_planned", fail)
+            patch.setattr("lorabench.methods.adapter.Adapter.require_as_planned", fail)
             with pytest.raises(MemoryError):
                 attach(base, settings(method=method), seed=0)
         after = base.model.state_dict()

@@ -13,8 +13,8 @@ import pytest
 import torch
 import transformers
 
+from lorabench.methods.registry import METHODS
 from lorabench.methods.settings import AdapterSettings
-from lorabench.methods.targets import count_trainable, resolve_targets
 from lorabench.models.catalog import get_model
 from lorabench.models.shape import shape_of_entry
 
@@ -46,7 +46,8 @@ def test_parameters_are_the_published_ones(name: str) -> None:
     with torch.device("meta"):
         model = transformers.AutoModelForCausalLM.from_config(REAL[name]())
     shape, settings = shape_of_entry(get_model(name)), AdapterSettings(rank=8)
-    targets = resolve_targets(shape, settings)
+    method = METHODS.get("lora")
+    targets = method.resolve_targets(shape, settings)
     in_all, trainable = PARAMETERS[name]
     assert model.num_parameters() == in_all == shape.num_parameters
     modules = dict(model.named_modules())
@@ -61,7 +62,7 @@ def test_parameters_are_the_published_ones(name: str) -> None:
         if isinstance(module, peft.tuners.lora.LoraLayer)
     }
     assert adapted == set(targets)
-    assert wrapped.get_nb_trainable_parameters()[0] == trainable == count_trainable(shape, settings, targets)
+    assert wrapped.get_nb_trainable_parameters()[0] == trainable == method.count_trainable(shape, settings, targets)
 
 
 def test_gemma_scores_with_and_without_bos(tiny_model: Callable[[str], Path]) -> None:

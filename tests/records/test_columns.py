@@ -85,7 +85,7 @@ def test_every_column_can_be_told_apart_and_read(tmp_path: Path) -> None:
     values = {key: column.read(record) for key, column in COLUMNS.items()}
     assert values["also_on"] == "stories"
     assert {key for key, value in values.items() if value is None} == {
-        *("status_reason", "micro_batch_size", "stride", "notes")
+        *("status_reason", "method_settings", "micro_batch_size", "stride", "notes")
     }
 
 
@@ -103,9 +103,8 @@ def test_what_a_full_run_does_not_use_is_no_value_of_its_axes(tmp_path: Path) ->
     (record,) = SyntheticResults(tmp_path, documents=False).grid(ranks=[8], adapter={"method": "full"})
     values = axis_values(record.spec)
     assert list(values) == list(AXES)
-    assert {key for key, value in values.items() if value is None and key != "micro_batch_size"} == {
-        *("rank", "alpha", "dropout", "target_modules")
-    }
+    without = {key for key, value in values.items() if value is None}
+    assert without - {"micro_batch_size", "method_settings"} == {"rank", "alpha", "dropout", "target_modules"}
 
 
 def test_trackers_sum_a_run_up_in_the_columns_of_the_csv(tmp_path: Path) -> None:

@@ -119,15 +119,15 @@ def test_weights_that_explode_in_the_last_step_are_a_divergence(
 ) -> None:
     make = loop.make_optimizer
 
-    def explosive(parameters: Any, settings: Any) -> torch.optim.Optimizer:
-        optimizer = make(parameters, settings)
+    def explosive(adapter: Any, settings: Any) -> torch.optim.Optimizer:
+        optimizer = make(adapter, settings)
         num_steps = 0
 
         def explode(*_: Any) -> None:
             nonlocal num_steps
             num_steps += 1
             if num_steps == 25:
-                parameters[0].data.fill_(float("inf"))
+                adapter.parameters[0].data.fill_(float("inf"))
 
         optimizer.register_step_post_hook(explode)
         return optimizer

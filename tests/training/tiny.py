@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lorabench.methods.adapter import ParameterGroup
 from lorabench.tokens.packing import IGNORED, PackedBatch
 from lorabench.training.loop import TrainingText
 
@@ -24,6 +25,12 @@ class TinyAdapter:
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         yield "down", self.down
         yield "up", self.up
+
+    def optimizer_groups(self) -> list[ParameterGroup]:
+        return [ParameterGroup([self.down, self.up])]
+
+    def after_step(self, step: int) -> None:
+        pass
 
 
 class TinyBase:

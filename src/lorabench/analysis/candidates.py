@@ -19,6 +19,7 @@ from lorabench.core.formatting import setting
 from lorabench.core.revisions import short_revision
 from lorabench.experiment.identity import configuration_of
 from lorabench.experiment.schema import RunSpec
+from lorabench.methods.settings import DEFAULT_METHOD
 from lorabench.records.columns import AXES, axis_values
 from lorabench.records.schema import Environment, Scores
 
@@ -65,7 +66,7 @@ def describe(settings: Mapping[str, Setting], varied: Sequence[str]) -> str:
         value = settings[axis]
         if axis == "model" or value is None:
             continue
-        if axis in varied or axis in {"rank", "learning_rate"} or (axis == "method" and value != "lora"):
+        if axis in varied or axis in {"rank", "learning_rate"} or (axis == "method" and value != DEFAULT_METHOD):
             name = {"learning_rate": AXES[axis].short_title, "method": ""}.get(axis, AXES[axis].title)
             parts.append(f"{name} {setting(value)}".strip())
     return ", ".join(parts)

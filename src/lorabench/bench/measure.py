@@ -16,7 +16,8 @@ from lorabench.bench.subject import Subject
 from lorabench.core.device import EVALUATION_TOKENS, peak_memory, reset_peak_memory
 from lorabench.experiment.estimates import Workload, remember_speed
 from lorabench.experiment.schema import TrainingSettings
-from lorabench.methods.attach import Adapter, attach
+from lorabench.methods.adapter import Adapter
+from lorabench.methods.attach import attach
 from lorabench.methods.settings import AdapterSettings
 from lorabench.models.base import DTYPES
 from lorabench.tokens.packing import document_segments, make_batch

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from lorabench.bench.request import Point
@@ -17,6 +17,7 @@ from lorabench.bench.subject import Subject
 from lorabench.experiment.schema import TrainingSettings
 from lorabench.fast.cpu.native import kernels_for
 from lorabench.fast.kernels import Product
+from lorabench.methods.adapter import Adapter
 from lorabench.methods.attach import attach
 from lorabench.methods.settings import AdapterSettings
 from lorabench.tokens.packing import document_segments, make_batch
@@ -57,7 +58,7 @@ def profile_step(subject: Subject, point: Point) -> list[Part]:
     base = subject.base
     adapter = attach(base, AdapterSettings(rank=point.rank), seed=0)
     try:
-        step = _make_step(subject, adapter.parameters, point)
+        step = _make_step(subject, adapter, point)
         step()
         with profile(activities=[ProfilerActivity.CPU]) as profiler, _visible_products(base.device.type):
             started = time.perf_counter()
@@ -93,7 +94,7 @@ def _visible_products(device_type: str) -> Iterator[None]:
         delattr(kernels, "multiply")
 
 
-def _make_step(subject: Subject, parameters: list[nn.Parameter], point: Point) -> Callable[[], None]:
+def _make_step(subject: Subject, adapter: Adapter, point: Point) -> Callable[[], None]:
     base, length = subject.base, point.context_length
     num_rows = subject.device.micro_batch(point.batch_size, length)
     text = subject.training_text(num_rows, length)
@@ -101,7 +102,8 @@ def _make_step(subject: Subject, parameters: list[nn.Parameter], point: Point) -
         list(document_segments(index, ids, prefix=text.prefix, context_length=length))
         for index, ids in enumerate(text.tokens)
     ]
-    optimizer = make_optimizer(parameters, TrainingSettings())
+    parameters = adapter.parameters
+    optimizer = make_optimizer(adapter, TrainingSettings())
 
     def step() -> None:
         batch = make_batch(rows)

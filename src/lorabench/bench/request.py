@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from lorabench.core.device import Device, choose_device
 from lorabench.core.errors import InputError
+from lorabench.methods.registry import method_of
 from lorabench.methods.settings import AdapterSettings
-from lorabench.methods.targets import resolve_targets
 from lorabench.models.planning import plan_model
 
 TABLE_CONTEXTS = (128, 512, 1024)
@@ -69,7 +69,8 @@ class Request:
             raise InputError(
                 f"--context-length {self.context_length}: more than {plan.name} can read; at most {longest}"
             )
-        resolve_targets(plan.shape, AdapterSettings(rank=self.rank))
+        settings = AdapterSettings(rank=self.rank)
+        method_of(settings).resolve_targets(plan.shape, settings)
         contexts, batches = [min(DEFAULT.context_length, longest)], [DEFAULT.batch_size]
         if self.table:
             contexts += [length for length in TABLE_CONTEXTS if length not in contexts and length <= longest]

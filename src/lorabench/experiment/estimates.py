@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -17,7 +17,9 @@ from lorabench.core.device import Device
 from lorabench.core.machine import memory_bytes, num_cores, processor_name
 from lorabench.core.storage import cache_root, recall, remember
 from lorabench.experiment.identity import loading_name
+from lorabench.methods.registry import method_of
 from lorabench.methods.settings import AdapterSettings
+from lorabench.models.linears import HasLinears
 
 START_SECONDS = 3.0
 """Per experiment: importing the libraries, writing the report."""
@@ -54,13 +56,9 @@ LOGIT_TOKENS = 256
 """Whose logits are held at once."""
 
 
-class PlannedShape(Protocol):
+class PlannedShape(HasLinears, Protocol):
     """What is known of a model before it is loaded."""
 
-    @property
-    def linears(self) -> Mapping[str, tuple[int, int]]: ...
-    @property
-    def num_parameters(self) -> int: ...
     @property
     def num_layers(self) -> int: ...
     @property
@@ -86,7 +84,7 @@ class Workload:
     @property
     def is_fast(self) -> bool:
         """Whether the fast path covers it."""
-        return self.adapter is None or self.adapter.method not in ("dora", "full")
+        return self.adapter is None or method_of(self.adapter).is_fast
 
     @property
     def slowdown(self) -> float:
@@ -136,13 +134,11 @@ def forward_multiply_adds(shape: PlannedShape, window: int) -> float:
 
 
 def training_multiply_adds(shape: PlannedShape, workload: Workload) -> float:
-    """Per token, forward and backward: the frozen weights need input gradients only, adapters both."""
+    """Per token, forward and backward. Raises ValueError for a workload that trains nothing."""
+    if workload.adapter is None:
+        raise ValueError("nothing is trained")
     forward = forward_multiply_adds(shape, workload.training_window)
-    if workload.adapter is None or workload.adapter.method == "full":
-        return 3.0 * forward
-    rank = workload.adapter.rank
-    adapters = sum(rank * sum(shape.linears[path]) for path in workload.target_modules)
-    return 2.0 * forward + 3.0 * adapters
+    return method_of(workload.adapter).training_work(shape, workload.adapter, workload.target_modules, forward)
 
 
 def estimate_run(shape: PlannedShape, workload: Workload, device: Device) -> Estimate:
@@ -184,11 +180,9 @@ def _memory(shape: PlannedShape, workload: Workload) -> int:
         square = REFERENCE_SCORES * max(1, shape.hidden_size // HEAD_WIDTH)
         training = round(REFERENCE_KEPT * training) + square * shape.num_layers * width * tokens**2
         evaluation = square * 4 * EVALUATION_TOKENS**2
-    if workload.adapter.method == "full":  # float32 weights, gradients, two moments, and the base to go back to
-        return base + 16 * shape.num_parameters + max(training, evaluation)
-    trainable = workload.adapter.rank * sum(sum(shape.linears[path]) for path in workload.target_modules)
-    copied = shape.num_parameters * width if workload.adapter.method == "pissa" else 0
-    return base + copied + 16 * trainable + max(training, evaluation)
+    method = method_of(workload.adapter)
+    trained = method.training_bytes(shape, workload.adapter, workload.target_modules, width)
+    return base + trained + max(training, evaluation)
 
 
 def _rates(shape: PlannedShape, workload: Workload, device: Device) -> Rates:

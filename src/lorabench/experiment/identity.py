@@ -15,6 +15,7 @@ from typing import Any
 from lorabench.core.canonical import canonical, fingerprint
 from lorabench.core.settings import Frozen
 from lorabench.experiment.schema import RunSpec
+from lorabench.methods.registry import method_of
 from lorabench.methods.settings import AdapterSettings
 
 SCIENCE_VERSION = 1
@@ -48,7 +49,6 @@ here with the value that means what was done before it existed; a test refuses a
 is left out while it has its default in `lorabench.experiment.schema`. `training.precision` is never left out.
 """
 _ALWAYS_HASHED = frozenset({("training", "precision")})
-_UNUSED_BY_FULL = ("rank", "alpha", "dropout", "target_modules")
 
 
 @dataclass(frozen=True)
@@ -86,16 +86,16 @@ def run_id(spec: RunSpec) -> str:
         raise ValueError("the precision must be chosen before a run has an identity")
     digest = fingerprint({"science": SCIENCE_VERSION, "spec": meaning_of(spec)})[:10]
     adapter, training = spec.adapter, spec.training
-    rank = "" if adapter.method == "full" else f"-r{adapter.rank}"
-    readable = f"{spec.model}_{spec.dataset}_{adapter.method}{rank}-lr{training.learning_rate:g}-s{spec.seed}"
+    method = method_of(adapter).short_name(adapter)
+    readable = f"{spec.model}_{spec.dataset}_{method}-lr{training.learning_rate:g}-s{spec.seed}"
     return f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', readable).strip('.-')[:120]}_{digest}"
 
 
 def meaning_of(spec: RunSpec) -> dict[str, Any]:
     """What of a specification differs from `LEFT_OUT`, each thing that is meant written in one way.
 
-    `full` trains every weight, so that rank, alpha, dropout and target modules mean nothing; an alpha of `2r` and its
-    number are one; modules are a set; a stride of a whole window is none; a micro-batch is at most the batch.
+    What the method does not use means nothing; an alpha of `2r` and its number are one; modules are a set; a stride of
+    a whole window is none; a micro-batch is at most the batch.
     """
     values = _differing(spec, "")
     training, evaluation = values.get("training", {}), values.get("evaluation", {})
@@ -113,15 +113,14 @@ def configuration_of(spec: RunSpec) -> str:
     return fingerprint({name: value for name, value in values.items() if name not in ("seed", "evaluation")})
 
 
-def _adapter_meaning(settings: AdapterSettings, values: dict[str, Any]) -> dict[str, Any]:
-    if settings.method == "full":
-        return {name: value for name, value in values.items() if name not in _UNUSED_BY_FULL}
-    values["alpha"] = settings.alpha_value
-    if settings.alpha_value == 2 * settings.rank:
-        del values["alpha"]
-    if "target_modules" in values:
-        values["target_modules"] = sorted(set(settings.target_modules.split(",")))
-    return values
+def _adapter_meaning(settings: AdapterSettings, values: Mapping[str, Any]) -> dict[str, Any]:
+    method = method_of(settings)
+    meant = {name: value for name, value in values.items() if name != "alpha" and method.uses(name)}
+    if method.uses("alpha") and settings.alpha_value != 2 * settings.rank:
+        meant["alpha"] = settings.alpha_value
+    if "target_modules" in meant:
+        meant["target_modules"] = sorted(set(settings.target_modules.split(",")))
+    return meant
 
 
 def _differing(settings: Frozen, section: str) -> dict[str, Any]:

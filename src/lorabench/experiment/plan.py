@@ -18,8 +18,8 @@ from lorabench.experiment.identity import run_id
 from lorabench.experiment.measurements import MeasurementRequest
 from lorabench.experiment.schema import Experiment, RunSpec, TrainingSettings
 from lorabench.experiment.steps import num_steps
+from lorabench.methods.registry import method_of
 from lorabench.methods.settings import AdapterSettings
-from lorabench.methods.targets import count_saved, count_trainable, resolve_targets
 from lorabench.models.planning import ModelPlan, plan_model
 from lorabench.tokens.text_size import TextQuestion, TextSize
 
@@ -34,6 +34,7 @@ class PlannedRun:
     run_id: str
     spec: RunSpec
     trainable_parameters: int
+    saved_parameters: int
     target_modules: tuple[str, ...]
     train_bytes: int
     train_tokens: int
@@ -204,7 +205,7 @@ def _part(
     gpu_seconds = sum(group.estimated_base_gpu_seconds for group in groups)
     gpu_seconds += sum(run.estimated_gpu_seconds for run in runs)
     if with_adapters:
-        disk_bytes += sum(ADAPTER_BYTES * count_saved(run.spec.adapter, run.trainable_parameters) for run in runs)
+        disk_bytes += sum(ADAPTER_BYTES * run.saved_parameters for run in runs)
     return Part(name, len(runs), seconds / 3600, gpu_seconds / 3600, download_bytes, disk_bytes)
 
 
@@ -309,7 +310,8 @@ def _plan_run(
         evaluation=experiment.evaluation.scoring(),
         seed=seed,
     )
-    targets = resolve_targets(model.shape, adapter)
+    method = method_of(adapter)
+    targets = method.resolve_targets(model.shape, adapter)
     train_text, tokens_are_exact = _train_text(experiment, model, dataset, training.train_bytes)
     train_bytes, train_tokens = train_text.num_bytes, train_text.num_tokens
     rows = -(-train_tokens // training.context_length)
@@ -328,7 +330,8 @@ def _plan_run(
     return PlannedRun(
         run_id=run_id(spec),
         spec=spec,
-        trainable_parameters=count_trainable(model.shape, adapter, targets),
+        trainable_parameters=method.count_trainable(model.shape, adapter, targets),
+        saved_parameters=method.count_saved(model.shape, adapter, targets),
         target_modules=tuple(targets),
         train_bytes=train_bytes,
         train_tokens=train_tokens,

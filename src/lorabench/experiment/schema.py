@@ -9,14 +9,17 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     Field,
     PlainValidator,
+    SerializeAsAny,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -27,7 +30,9 @@ from lorabench.core.errors import ConfigError, near_matches
 from lorabench.core.plain_yaml import MAX_FILE_BYTES, parse_yaml, show_key, show_value
 from lorabench.core.settings import Frozen, PositiveInt, Reference, check_reference, check_text, refuse_key, tidy
 from lorabench.corpora.references import CorpusReference, build_reference
-from lorabench.methods.settings import AdapterSettings
+from lorabench.methods.method import Method
+from lorabench.methods.registry import METHODS
+from lorabench.methods.settings import DEFAULT_METHOD, AdapterSettings
 
 Precision = Literal["auto", "fp32", "bf16"]
 Schedule = Literal["cosine", "linear", "constant"]
@@ -99,6 +104,17 @@ class EvaluationSettings(ScoringSettings):
         return ScoringSettings(**{name: getattr(self, name) for name in ScoringSettings.model_fields})
 
 
+def _read_adapter(value: Any) -> Any:
+    """Settings given as a mapping are those of their method."""
+    if not isinstance(value, Mapping):
+        return value
+    try:
+        settings = METHODS.get(str(value.get("method", DEFAULT_METHOD))).settings
+    except ConfigError as error:
+        raise ValueError(str(error)) from None
+    return settings.model_validate(value)
+
+
 class RunSpec(Frozen):
     """One run's scientific configuration: everything that can change its own figures, nothing about where it runs."""
 
@@ -107,7 +123,7 @@ class RunSpec(Frozen):
     """Commit, wheel version and member hash, or content hash of a local folder."""
     dataset: str
     dataset_revision: str
-    adapter: AdapterSettings
+    adapter: Annotated[SerializeAsAny[AdapterSettings], BeforeValidator(_read_adapter)]
     training: TrainingSettings
     """With the precision chosen, never `auto`."""
     evaluation: ScoringSettings
@@ -118,9 +134,6 @@ class RunSpec(Frozen):
     @classmethod
     def _leave_out_what_only_measures(cls, value: Any) -> Any:
         return value.scoring() if isinstance(value, EvaluationSettings) else value
-
-
-_Settings = TypeVar("_Settings", bound=Frozen)
 
 
 class Experiment(Frozen):
@@ -143,8 +156,8 @@ class Experiment(Frozen):
         if not isinstance(values, Mapping):
             return values
         values = dict(values)
-        for section, settings in (("adapter", AdapterSettings), ("training", TrainingSettings)):
-            values[section] = _read_axes(section, values.get(section), settings)
+        values["adapter"] = _read_adapter_axes(values.get("adapter"))
+        values["training"] = _read_axes("training", values.get("training"), TrainingSettings)
         evaluation = values.get("evaluation")
         if isinstance(evaluation, Mapping) and isinstance(evaluation.get("also_on"), str | Mapping):
             values["evaluation"] = {**evaluation, "also_on": [evaluation["also_on"]]}
@@ -172,11 +185,12 @@ class Experiment(Frozen):
 
     def adapters(self) -> list[AdapterSettings]:
         """Every point of the adapter axes, in the file's order."""
-        return _points(self.adapter, AdapterSettings)
+        points = _points(self.adapter)
+        return [METHODS.get(point.get("method", DEFAULT_METHOD)).settings(**point) for point in points]
 
     def trainings(self) -> list[TrainingSettings]:
         """Every point of the training axes, in the file's order."""
-        return _points(self.training, TrainingSettings)
+        return [TrainingSettings(**point) for point in _points(self.training)]
 
     def to_yaml(self) -> str:
         """The experiment as a file that parses to the same experiment."""
@@ -184,6 +198,42 @@ class Experiment(Frozen):
         for section in ("adapter", "training"):
             values[section] = {key: axis[0] if len(axis) == 1 else axis for key, axis in values[section].items()}
         return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+
+
+def _read_adapter_axes(raw: Any) -> dict[str, list[Any]]:
+    """The `adapter` section, whose keys and values have to fit every method that it lists."""
+    if not isinstance(raw, Mapping):
+        return _read_axes("adapter", raw, AdapterSettings)
+    given = raw.get("method", DEFAULT_METHOD)
+    axes: dict[str, list[Any]] = {}
+    for name in (given or [DEFAULT_METHOD]) if isinstance(given, list | tuple) else [given]:
+        settings = _find_method(name).settings
+        for key in raw:
+            if key not in settings.model_fields:
+                _refuse_method_key(key, name)
+        axes = _read_axes("adapter", raw, settings)
+    return axes
+
+
+def _find_method(name: Any) -> Method:
+    if isinstance(name, str):
+        with suppress(ConfigError):
+            return METHODS.get(name)
+    *others, last = map(repr, METHODS.all())
+    raise ConfigError(
+        f"adapter.method: {show_value(name)} is not accepted; should be {', '.join(others)} or {last}."
+        f"{near_matches(str(name), METHODS.all())}"
+    )
+
+
+def _refuse_method_key(key: Any, name: str) -> None:
+    owners = [other for other, method in METHODS.all().items() if key in method.settings.model_fields]
+    if not owners:
+        refuse_key("adapter", key, METHODS.get(name).settings)
+    raise ConfigError(
+        f"adapter.{show_key(key)}: unknown key for the method {name}; it is a setting of {', '.join(owners)}. "
+        f"Accepted with {name}: {', '.join(METHODS.get(name).settings.model_fields)}"
+    )
 
 
 def _read_axes(section: str, raw: Any, settings: type[Frozen]) -> dict[str, list[Any]]:
@@ -208,7 +258,7 @@ def _read_axes(section: str, raw: Any, settings: type[Frozen]) -> dict[str, list
 def _read_value(section: str, key: str, value: Any, settings: type[Frozen]) -> Any:
     if key == "target_modules" and isinstance(value, list | tuple) and all(isinstance(v, str) for v in value):
         value = ",".join(value)
-    if isinstance(value, bool):
+    if isinstance(value, bool) and settings.model_fields[key].annotation is not bool:
         raise ConfigError(f"{section}.{key}: {show_value(value)} is not accepted; true and false mean nothing here")
     try:
         return getattr(settings.model_validate({key: value}), key)
@@ -217,8 +267,9 @@ def _read_value(section: str, key: str, value: Any, settings: type[Frozen]) -> A
         raise ConfigError(f"{section}.{key}: {show_value(value)} is not accepted; {tidy(problem)}") from None
 
 
-def _points(axes: Mapping[str, list[Any]], settings: type[_Settings]) -> list[_Settings]:
-    return [settings(**dict(zip(axes, point, strict=True))) for point in itertools.product(*axes.values())]
+def _points(axes: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
+    """The product of the axes."""
+    return [dict(zip(axes, point, strict=True)) for point in itertools.product(*axes.values())]
 
 
 def load_experiment(path: Path | str, overrides: Sequence[str] = ()) -> Experiment:

@@ -12,11 +12,77 @@ what is saved, along the run too, makes every recorded figure one of the file's.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
+from lorabench.methods.lora import Lora
+from lorabench.methods.peft_adapter import PeftAdapter
+from lorabench.methods.settings import AdapterSettings
+from lorabench.models.linears import HasLinears
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+class PissaAdapter(PeftAdapter):
+    """PiSSA while it is trained, plain LoRA of twice the rank while it is scored and saved."""
+
+    _is_as_saved = False
+
+    def prepare(self, published: Mapping[str, Tensor]) -> None:
+        """Keep what was taken out of each weight, and the weight itself."""
+        self._layers = [
+            PissaLayer.of(self.base.model.get_submodule(path), weight) for path, weight in published.items()
+        ]
+
+    @contextmanager
+    def as_saved(self) -> Iterator[None]:
+        """Inside, the base computes plain LoRA on its unchanged weights."""
+        if self._is_as_saved:
+            yield
+            return
+        trained = [layer.factors for layer in self._layers]
+        residuals = [layer.put(*layer.as_plain(), layer.published) for layer in self._layers]
+        self._is_as_saved = True
+        self.base.choose_path()
+        try:
+            yield
+        finally:
+            for layer, factors, residual in zip(self._layers, trained, residuals, strict=True):
+                layer.put(*factors, residual)
+            self._is_as_saved = False
+            self.base.choose_path()
+
+    def configuration(self) -> Any:
+        """That of the plain LoRA."""
+        config = super().configuration()
+        config.init_lora_weights = True
+        config.r, config.lora_alpha = 2 * config.r, 2 * config.lora_alpha
+        return config
+
+    def _take_off(self) -> None:
+        for layer in self._layers:
+            layer.put(*layer.factors, layer.published)
+        self._layers = []
+        super()._take_off()
+
+
+class Pissa(Lora):
+    """LoRA that starts from each weight's largest singular directions."""
+
+    adapter = PissaAdapter
+
+    def count_saved(self, shape: HasLinears, settings: AdapterSettings, targets: Sequence[str]) -> int:
+        """It is saved as LoRA of twice the rank."""
+        return 2 * self.count_factors(shape, settings, targets)
+
+    def training_bytes(
+        self, shape: HasLinears, settings: AdapterSettings, targets: Sequence[str], weight_bytes: int
+    ) -> int:
+        """The weights as published lie beside those that something was taken out of."""
+        return super().training_bytes(shape, settings, targets, weight_bytes) + shape.num_parameters * weight_bytes
 
 
 @dataclass
@@ -43,6 +109,8 @@ class PissaLayer:
 
     def as_plain(self) -> tuple[nn.Parameter, nn.Parameter]:
         """A [2r, inputs] and B [outputs, 2r] of the LoRA on the published weight, float32, without gradients."""
+        from torch import nn
+
         a, b = self.factors
         first, second = difference_factors(b.detach(), a.detach(), self.initial_b, self.initial_a)
         return nn.Parameter(second, requires_grad=False), nn.Parameter(first, requires_grad=False)
@@ -61,6 +129,9 @@ def difference_factors(b: Tensor, a: Tensor, initial_b: Tensor, initial_a: Tenso
 
     Columns beyond the product's rank are zero; factors that are not finite are stacked as they are.
     """
+    import torch
+    from torch.nn import functional
+
     rank, device = 2 * len(a), a.device
     left, right = torch.cat([b, -initial_b], dim=1), torch.cat([a, initial_a])
     if not (left.isfinite().all() and right.isfinite().all()):
@@ -71,6 +142,9 @@ def difference_factors(b: Tensor, a: Tensor, initial_b: Tensor, initial_a: Tenso
     q_right, r_right = torch.linalg.qr(right.t())
     u, sizes, vh = torch.linalg.svd(r_left @ r_right.t(), full_matrices=False)
     roots = sizes.sqrt()
-    first = nn.functional.pad(q_left @ (u * roots), (0, rank - len(roots)))
-    second = nn.functional.pad((roots[:, None] * vh) @ q_right.t(), (0, 0, 0, rank - len(roots)))
+    first = functional.pad(q_left @ (u * roots), (0, rank - len(roots)))
+    second = functional.pad((roots[:, None] * vh) @ q_right.t(), (0, 0, 0, rank - len(roots)))
     return first.float().contiguous().to(device), second.float().contiguous().to(device)
+
+
+METHOD = Pissa(init_lora_weights="pissa")

@@ -11,15 +11,15 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import torch
-from safetensors.torch import load_file
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from lorabench.core.errors import ModelError
-from lorabench.models.base import FrozenBase, require_causal
 from lorabench.models.shape import read_header
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lorabench.models.base import FrozenBase
 
 CONFIGURATION = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -55,7 +55,11 @@ def attach_saved(base: FrozenBase, folder: Path) -> None:
     if not path.is_file():
         raise ModelError(f"{folder}: {path.name} is missing; only safetensors are read, never pickles")
     read_header(path)
+    import torch
     from peft import PeftModel
+    from safetensors.torch import load_file
+
+    from lorabench.models.base import require_causal
 
     try:
         saved = load_file(path)
@@ -168,6 +172,7 @@ def _find_difference(wrapped: Any, saved: Mapping[str, Tensor]) -> str:
 
     PEFT itself leaves out silently what it has no place for.
     """
+    import torch
     from peft import get_peft_model_state_dict
 
     wanted = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
@@ -190,6 +195,8 @@ def _load_full_weights(base: FrozenBase, folder: Path) -> None:
         hint = f"; there are adapters in its folders {', '.join(inside)}: name one of them" if inside else ""
         raise ModelError(f"{folder}: there is no adapter here; a folder with {CONFIGURATION} is expected{hint}")
     read_header(path)
+    from safetensors.torch import load_file
+
     saved, own = load_file(path), dict(base.model.named_parameters())
     strange = sorted(name for name in {*saved, *own} if name not in saved or name not in own)
     strange += [name for name in own if name in saved and saved[name].shape != own[name].shape]
@@ -200,11 +207,3 @@ def _load_full_weights(base: FrozenBase, folder: Path) -> None:
     for name, parameter in own.items():
         parameter.data = saved[name].to(parameter.device)  # in float32, whatever the base is held in
     base.use_reference_path("every weight was trained")
-
-
-@contextmanager
-def without_deprecations() -> Iterator[None]:
-    """PEFT calls what Transformers has renamed; that is between the two of them."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
-        yield

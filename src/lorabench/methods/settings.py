@@ -1,15 +1,15 @@
-"""How a base is adapted: one point of an experiment's `adapter` section."""
+"""The settings that every method has. A method with settings of its own derives a class from these."""
 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
 from lorabench.core.settings import Frozen
 
-Method = Literal["lora", "rslora", "dora", "pissa", "full"]
+DEFAULT_METHOD = "lora"
 _ALPHA = re.compile(r"(\d{1,6}(?:\.\d{1,6})?)\s*r")
 
 
@@ -35,10 +35,10 @@ Modules = Annotated[str, Field(max_length=2000), AfterValidator(_check_modules)]
 
 
 class AdapterSettings(Frozen):
-    """How the base is adapted: one point of the `adapter` section."""
+    """How the base is adapted: one point of the experiment's `adapter` section."""
 
-    method: Method = "lora"
-    """`lora`, `rslora`, `dora`, `pissa`, or `full` (every weight is trained, the rank is unused)."""
+    method: str = DEFAULT_METHOD
+    """The name of one of `registry.METHODS`; some methods leave some of the settings below unused."""
     rank: Annotated[int, Field(ge=1, le=4096)] = 16
     alpha: Alpha = "2r"
     """A number, or a multiple of the rank such as `2r`."""
@@ -52,3 +52,9 @@ class AdapterSettings(Frozen):
         if isinstance(self.alpha, str):
             return float(self.alpha[:-1]) * self.rank
         return self.alpha
+
+    @property
+    def method_settings(self) -> str | None:
+        """The settings that this method alone has, such as `max_norm 0.5`, for tables; None where there are none."""
+        own = [name for name in type(self).model_fields if name not in AdapterSettings.model_fields]
+        return ", ".join(f"{name} {getattr(self, name)}" for name in own) or None

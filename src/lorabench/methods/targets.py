@@ -1,54 +1,38 @@
-"""Which modules an adapter goes on, and how many parameters that makes: arithmetic on shapes, no weights needed."""
+"""Which modules an adapter goes on: read from names and shapes, no weights needed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
 from lorabench.core.errors import ConfigError, ModelError, near_matches
-from lorabench.methods.settings import AdapterSettings
 from lorabench.models.linears import HasLinears, is_attention
 
 
-def resolve_targets(shape: HasLinears, settings: AdapterSettings) -> list[str]:
-    """Full paths of the adapted modules, in the model's order.
+def resolve_targets(shape: HasLinears, names: str) -> list[str]:
+    """Full paths of the modules that the setting `target_modules` means, in the model's order.
 
-    Raises ConfigError where a name matches nothing, or experts or their router, and where the rank is too large.
+    Raises ConfigError where a name matches nothing, or experts or their router.
     """
-    if settings.method == "full":
-        return []
     chosen: set[str] = set()
-    for name in settings.target_modules.split(","):
+    for name in names.split(","):
         matching = _matching(shape, name)
         if not matching:
             raise ConfigError(_no_match(shape, name))
         if not matching.isdisjoint(shape.experts):
             raise ConfigError(_experts_match(shape, name, matching))
         chosen |= matching
-    paths = [path for path in shape.linears if path in chosen]
+    return [path for path in shape.linears if path in chosen]
+
+
+def require_rank_fits(shape: HasLinears, paths: Sequence[str], rank: int) -> None:
+    """Raise ConfigError where the rank is larger than one of the layers."""
     smallest = min(paths, key=lambda path: min(shape.linears[path]))
     limit = min(shape.linears[smallest])
-    if settings.rank > limit:
+    if rank > limit:
         raise ConfigError(
-            f"adapter.rank: {settings.rank} is larger than the layer {smallest.rsplit('.', 1)[-1]} "
+            f"adapter.rank: {rank} is larger than the layer {smallest.rsplit('.', 1)[-1]} "
             f"({shape.linears[smallest][0]} to {shape.linears[smallest][1]}); at most {limit}"
         )
-    return paths
-
-
-def count_trainable(shape: HasLinears, settings: AdapterSettings, targets: Sequence[str]) -> int:
-    """Trainable parameters: rank x (inputs + outputs) for each module, DoRA's magnitudes beside them."""
-    if settings.method == "full":
-        return shape.num_parameters
-    magnitudes = 1 if settings.method == "dora" else 0
-    return sum(
-        settings.rank * (shape.linears[path][0] + shape.linears[path][1]) + magnitudes * shape.linears[path][1]
-        for path in targets
-    )
-
-
-def count_saved(settings: AdapterSettings, num_trainable: int) -> int:
-    """Parameters that are written: PiSSA is saved as LoRA of twice the rank."""
-    return 2 * num_trainable if settings.method == "pissa" else num_trainable
 
 
 def require_equal(planned: Iterable[str], planned_trainable: int, attached: Iterable[str], trainable: int) -> None:

@@ -14,6 +14,8 @@ from operator import attrgetter
 from typing import Any
 
 from lorabench.experiment.schema import RunSpec
+from lorabench.methods.registry import method_of
+from lorabench.methods.settings import AdapterSettings
 from lorabench.records.schema import RunRecord, Scores
 
 Value = str | int | float | None
@@ -106,21 +108,20 @@ def _evaluation(path: str, title: str, form: Form = Form.COUNT, short: str = "",
     return _setting(f"evaluation.{path}", title, form, short, unit, is_axis=False)
 
 
-def _of_adapter(spec: RunSpec, value: Value) -> Value:
-    return None if spec.adapter.method == "full" else value
+def _if_used(name: str, value: Callable[[AdapterSettings], Value]) -> Callable[[RunSpec], Value]:
+    """Shows a setting where the run's method uses it."""
+    return lambda spec: value(spec.adapter) if method_of(spec.adapter).uses(name) else None
 
-
-ADAPTER_ONLY = ("rank", "alpha", "dropout", "target_modules")
-"""Settings that mean nothing where every weight is trained."""
 
 SETTINGS = (
     _setting("model", "model"),
     _setting("dataset", "corpus", is_axis=False),
     _setting("adapter.method", "method"),
-    _setting("adapter.rank", "rank", Form.COUNT, show=lambda spec: _of_adapter(spec, spec.adapter.rank)),
-    _setting("adapter.alpha", "alpha", Form.NUMBER, show=lambda spec: _of_adapter(spec, spec.adapter.alpha_value)),
+    _setting("adapter.rank", "rank", Form.COUNT, show=_if_used("rank", attrgetter("rank"))),
+    _setting("adapter.alpha", "alpha", Form.NUMBER, show=_if_used("alpha", attrgetter("alpha_value"))),
     _setting("adapter.dropout", "dropout", Form.NUMBER),
     _setting("adapter.target_modules", "target modules", short="modules"),
+    _setting("adapter.method_settings", "method settings", unit="settings that only the method has"),
     _setting("training.learning_rate", "learning rate", Form.NUMBER, "rate"),
     _setting("training.batch_size", "batch size", Form.COUNT, "batch", "rows"),
     _setting("training.micro_batch_size", "micro-batch size", Form.COUNT, "micro-batch", "rows"),
@@ -328,9 +329,9 @@ AXES = {setting.key: setting for setting in SETTINGS if setting.is_axis}
 
 
 def axis_values(spec: RunSpec) -> dict[str, Value]:
-    """Every axis as the experiment file gives it; None for what means nothing where every weight is trained."""
+    """Every axis as the experiment file gives it; None for what means nothing to the method."""
     values = {key: setting.as_given(spec) for key, setting in AXES.items()}
-    return values | dict.fromkeys(ADAPTER_ONLY if spec.adapter.method == "full" else ())
+    return values | dict.fromkeys(method_of(spec.adapter).unused_settings)
 
 
 @dataclass(frozen=True)

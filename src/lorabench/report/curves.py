@@ -8,7 +8,7 @@ from typing import Any
 
 from lorabench.analysis.findings import Findings
 from lorabench.core.errors import DiskError
-from lorabench.records.columns import STEP_FIGURES
+from lorabench.records.columns import AXES, STEP_FIGURES
 from lorabench.records.schema import RunRecord
 from lorabench.records.store import RecordStore
 from lorabench.report.page_data import short
@@ -73,7 +73,8 @@ def curves_picture(findings: Findings, records: Sequence[RunRecord], store: Reco
 def run_name(record: RunRecord) -> str:
     """A run in words; unlike its id without the hash."""
     spec = record.spec
-    size = "full" if spec.adapter.method == "full" else f"rank {spec.adapter.rank}"
+    rank = AXES["rank"].show(spec)
+    size = spec.adapter.method if rank is None else f"rank {rank}"
     return f"{spec.model}, {spec.dataset}, {size}, rate {spec.training.learning_rate:g}, seed {spec.seed}"
 
 

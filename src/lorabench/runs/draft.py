@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from lorabench.corpora.documents import Corpus
     from lorabench.experiment.plan import PlannedRun
     from lorabench.experiment.schema import RunSpec
-    from lorabench.methods.attach import Adapter
+    from lorabench.methods.adapter import Adapter
     from lorabench.methods.portable import BaseReference
     from lorabench.models.entry import ModelLocation
     from lorabench.runs.group import GroupWork

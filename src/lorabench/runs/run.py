@@ -13,9 +13,10 @@ from lorabench.core.device import peak_memory, reset_peak_memory
 from lorabench.core.errors import CancelledError, ModelError, OutOfMemoryRunError, is_environment_problem
 from lorabench.core.redaction import without_secrets
 from lorabench.experiment.plan import PlannedRun
-from lorabench.methods.attach import Adapter, attach
+from lorabench.methods.adapter import Adapter
+from lorabench.methods.attach import attach
 from lorabench.methods.portable import BaseReference
-from lorabench.methods.targets import count_trainable, resolve_targets
+from lorabench.methods.registry import method_of
 from lorabench.models.shape import read_model_shape
 from lorabench.records import provenance
 from lorabench.records.schema import Evaluation, RunRecord, Scores, Speed, Status
@@ -169,8 +170,9 @@ def _require_as_planned(work: GroupWork, planned: PlannedRun, draft: Draft, adap
     targets, trainable, settings = planned.target_modules, planned.trainable_parameters, planned.spec.adapter
     if work.shared.location.info.source == "hub":
         shape = read_model_shape(work.shared.location.folder)
-        targets = tuple(resolve_targets(shape, settings))
-        trainable = count_trainable(shape, settings, targets)
+        method = method_of(settings)
+        targets = tuple(method.resolve_targets(shape, settings))
+        trainable = method.count_trainable(shape, settings, targets)
         if trainable != planned.trainable_parameters or {*targets} != {*planned.target_modules}:
             draft.notes.append(
                 f"the hub's files are not what the catalogue says of {planned.spec.model}: {trainable:,} trainable "

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lorabench.experiment.schema import RunSpec
-from lorabench.records.columns import ADAPTER_ONLY, STEP_FIGURES
+from lorabench.methods.registry import method_of
+from lorabench.records.columns import STEP_FIGURES
 from lorabench.records.schema import RunRecord, Sample, Scores
 
 Values = Mapping[str, Any]
@@ -114,8 +115,7 @@ def run_config(run: TrackedRun) -> dict[str, Any]:
     adapter, training, evaluation = spec.pop("adapter"), spec.pop("training"), spec.pop("evaluation")
     facts = {"run_id": run.run_id, "attempt": run.attempt, "experiment": run.experiment}
     flat: dict[str, Any] = facts | spec | adapter | {"alpha": run.spec.adapter.alpha_value} | training
-    if run.spec.adapter.method == "full":
-        flat |= dict.fromkeys(ADAPTER_ONLY)
+    flat |= dict.fromkeys(method_of(run.spec.adapter).unused_settings)
     flat |= {f"evaluation.{name}": value for name, value in evaluation.items()}
     return flat | dict(run.extra)
 
@@ -124,7 +124,7 @@ def run_tags(run: TrackedRun, status: str | None = None) -> tuple[str, ...]:
     """Model, corpus, method, rank, status, and the run's own tags: what one filters a project by."""
     adapter = run.spec.adapter
     tags = [run.spec.model, run.spec.dataset, adapter.method, run.experiment]
-    tags += [] if adapter.method == "full" else [f"rank-{adapter.rank}"]
+    tags += [f"rank-{adapter.rank}"] if method_of(adapter).uses("rank") else []
     tags += [*run.tags, *([status] if status else [])]
     return tuple(dict.fromkeys(clean_name(tag, 64) for tag in tags if tag))
 

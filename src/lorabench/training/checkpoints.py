@@ -152,9 +152,11 @@ def _take_up(
     parameters: Mapping[str, torch.nn.Parameter],
     optimizer: torch.optim.Optimizer,
 ) -> None:
+    names = {parameter: name for name, parameter in parameters.items()}
+    in_groups = [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]
     state = {
         index: {entry: tensors[f"optimizer.{entry}.{name}"] for entry in ("step", *MOMENTS)}
-        for index, name in enumerate(parameters)
+        for index, name in enumerate(in_groups)
     }
     for name, parameter in parameters.items():
         parameter.data.copy_(tensors[f"adapter.{name}"])

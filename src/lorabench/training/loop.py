@@ -21,10 +21,10 @@ from lorabench.experiment.schema import TrainingSettings
 from lorabench.experiment.steps import evaluation_steps, num_steps
 from lorabench.tokens.packing import Row, Tokens, make_batch, stream_rows
 from lorabench.training.checkpoints import Position, load_checkpoint, save_checkpoint
-from lorabench.training.optimization import clip_gradients, learning_rate_at, make_optimizer
+from lorabench.training.optimization import clip_gradients, learning_rate_at, make_optimizer, set_learning_rate
 
 if TYPE_CHECKING:
-    from lorabench.methods.attach import Adapter
+    from lorabench.methods.adapter import Adapter
     from lorabench.models.base import FrozenBase
 
 SMOOTHING = 0.9
@@ -92,7 +92,7 @@ def train(
     says so.
     """
     parameters = dict(adapter.named_parameters())
-    optimizer = make_optimizer(list(parameters.values()), settings)
+    optimizer = make_optimizer(adapter, settings)
     torch.manual_seed(seed)
     position, problems = load_checkpoint(checkpoint_folder, parameters, optimizer, checkpoint_key, num_recorded_steps)
     if position is None:
@@ -129,10 +129,10 @@ def train(
         if not math.isfinite(loss_mean) or not math.isfinite(gradient_norm):
             raise DivergedError(step + 1, "the loss" if not math.isfinite(loss_mean) else "the gradient")
         learning_rate = learning_rate_at(step, steps, settings)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate
+        set_learning_rate(optimizer, learning_rate)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+        adapter.after_step(step + 1)
         base.synchronize()
         seconds = time.perf_counter() - started
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 
 import torch
 
+from lorabench.core.errors import ModelError
 from lorabench.experiment.schema import TrainingSettings
+from lorabench.methods.adapter import Adapter
 
 
 def learning_rate_at(step: int, num_steps: int, settings: TrainingSettings) -> float:
@@ -27,16 +30,36 @@ def learning_rate_at(step: int, num_steps: int, settings: TrainingSettings) -> f
     return peak * 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
-def make_optimizer(parameters: Sequence[torch.nn.Parameter], settings: TrainingSettings) -> torch.optim.AdamW:
-    """AdamW (Loshchilov and Hutter 2019), one fused update for all parameters."""
+def make_optimizer(adapter: Adapter, settings: TrainingSettings) -> torch.optim.AdamW:
+    """AdamW (Loshchilov and Hutter 2019), one fused update for all parameters of a group.
+
+    Each of its groups keeps its `rate`, by which `set_learning_rate` multiplies. Raises ModelError unless the adapter's
+    groups hold every trainable parameter once.
+    """
+    groups = adapter.optimizer_groups()
+    trained = Counter(parameter for _, parameter in adapter.named_parameters())
+    if trained != Counter(parameter for group in groups for parameter in group.parameters):
+        raise ModelError(f"{type(adapter).__name__}: its optimizer groups do not hold every trainable parameter once")
     return torch.optim.AdamW(
-        parameters,
+        [
+            {
+                "params": list(group.parameters),
+                "rate": group.rate,
+                "weight_decay": settings.weight_decay if group.weight_decay is None else group.weight_decay,
+            }
+            for group in groups
+        ],
         lr=settings.learning_rate,
         betas=(0.9, 0.999),
         eps=1e-8,
-        weight_decay=settings.weight_decay,
         fused=True,
     )
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    """Give every group the run's learning rate, multiplied by its own `rate`."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate * group["rate"]
 
 
 def clip_gradients(parameters: Sequence[torch.nn.Parameter], max_norm: float) -> float:

@@ -13,6 +13,7 @@ from lorabench.cli.views.text import clean, make_console, percent, sparkline, st
 from lorabench.core.errors import DiskError
 from lorabench.core.formatting import bits, duration, number
 from lorabench.experiment.schema import RunSpec
+from lorabench.methods.registry import method_of
 from lorabench.records.columns import SETTINGS
 from lorabench.records.schema import RunRecord, Scores, Status
 from lorabench.records.store import RecordStore
@@ -55,7 +56,7 @@ def _section(console: Console, title: str, rows: Iterable[tuple[str, str | None]
 
 def _configuration(record: RunRecord) -> list[tuple[str, str | None]]:
     adapter = "every weight"
-    if record.spec.adapter.method != "full":
+    if method_of(record.spec.adapter).uses("target_modules"):
         adapter = (
             f"{_settings(record.spec, 'adapter', 'method', 'target_modules')}, on {record.spec.adapter.target_modules}"
         )

@@ -1,0 +1,112 @@
+"""What is trained on a base, from its attachment until it is taken off."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lorabench.methods.portable import BaseReference
+from lorabench.methods.settings import AdapterSettings
+from lorabench.methods.targets import require_equal
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from lorabench.models.base import FrozenBase
+
+
+@dataclass(frozen=True)
+class ParameterGroup:
+    """Parameters that the optimizer treats alike."""
+
+    parameters: Sequence[nn.Parameter]
+    rate: float = 1.0
+    """Their learning rate ÷ the run's."""
+    weight_decay: float | None = None
+    """None: the run's."""
+
+
+class Adapter(ABC):
+    """An attached adapter. Its trainable parameters are those of `trained_model` that require a gradient."""
+
+    def __init__(self, base: FrozenBase, settings: AdapterSettings) -> None:
+        self.base = base
+        self.settings = settings
+
+    @property
+    def trained_model(self) -> Any:
+        """The module that holds the trainable parameters under the names that checkpoints use."""
+        return self.base.model
+
+    @property
+    def module_names(self) -> list[str]:
+        """Full paths of the modules that carry an adapter, read from the model as it is."""
+        return []
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Trainable parameters with their names, in a fixed order."""
+        return ((name, weight) for name, weight in self.trained_model.named_parameters() if weight.requires_grad)
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """Trainable parameters, float32."""
+        return [parameter for _, parameter in self.named_parameters()]
+
+    @property
+    def num_trainable(self) -> int:
+        """Trainable parameters."""
+        return sum(parameter.numel() for parameter in self.parameters)
+
+    def require_as_planned(self, target_modules: Iterable[str], num_trainable: int) -> None:
+        """Raise ModelError where what is attached is not what was planned, by full path and in number."""
+        require_equal(target_modules, num_trainable, self.module_names, self.num_trainable)
+
+    def optimizer_groups(self) -> list[ParameterGroup]:
+        """The trainable parameters, each in one group."""
+        return [ParameterGroup(self.parameters)]
+
+    def after_step(self, step: int) -> None:  # noqa: B027 - most methods do nothing here
+        """Called after the optimizer's step number `step`, counted from 1, as part of the step.
+
+        A run that is taken up again goes on after a checkpoint, which holds the trainable parameters and the
+        optimizer's state alone: what is done here may depend on these and on `step`, and on nothing that earlier calls
+        have kept.
+        """
+
+    def as_saved(self) -> AbstractContextManager[None]:
+        """Inside, the base computes what is read from `save`'s files; whatever is scored is scored so.
+
+        There are no gradients inside, and afterwards all is as before.
+        """
+        return nullcontext()
+
+    def save(self, folder: Path, base: BaseReference | None = None) -> None:
+        """Write the adapter's files. With a base, its name and its tokenizer are written too.
+
+        The same adapter gives the same bytes.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        if base is not None:
+            base.copy_tokenizer(folder)
+        self._write(folder, base)
+
+    def detach(self) -> None:
+        """Take the adapter off; the base is as before, bit for bit."""
+        for parameter in self.base.model.parameters():
+            parameter.grad = None
+        self._take_off()
+        self.base.dropout_modules = []
+        self.base.model.requires_grad_(False)
+        self.base.choose_path()
+
+    @abstractmethod
+    def _write(self, folder: Path, base: BaseReference | None) -> None:
+        """Write the weights, and what is needed to read them."""
+
+    @abstractmethod
+    def _take_off(self) -> None:
+        """Give the base its own modules and weights back."""

@@ -1,0 +1,23 @@
+"""DoRA (Liu et al. 2024): LoRA on each weight's direction, with the length of each of its rows trained beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lorabench.methods.lora import Lora
+from lorabench.methods.settings import AdapterSettings
+from lorabench.models.linears import HasLinears
+
+
+class Dora(Lora):
+    """LoRA with magnitudes."""
+
+    is_fast = False
+
+    def count_trainable(self, shape: HasLinears, settings: AdapterSettings, targets: Sequence[str]) -> int:
+        """A, B and one magnitude for each output."""
+        magnitudes = sum(shape.linears[path][1] for path in targets)
+        return self.count_factors(shape, settings, targets) + magnitudes
+
+
+METHOD = Dora(use_dora=True)

@@ -1,0 +1,78 @@
+"""LoRA (Hu et al. 2021): a trained product of two factors of low rank beside each frozen linear layer.
+
+y = W x + alpha / rank * B A x, with A [rank, inputs] drawn at random and B [outputs, rank] zero at the start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from lorabench.methods.adapter import Adapter
+from lorabench.methods.method import BYTES_PER_TRAINED, Method
+from lorabench.methods.peft_adapter import PeftAdapter
+from lorabench.methods.settings import AdapterSettings
+from lorabench.methods.targets import require_rank_fits
+from lorabench.models.linears import HasLinears
+
+if TYPE_CHECKING:
+    from lorabench.models.base import FrozenBase
+
+
+class Lora(Method):
+    """LoRA, and what differs from it by an option of PEFT's LoraConfig, which `peft_options` are."""
+
+    adapter: type[PeftAdapter] = PeftAdapter
+    """What `attach` makes."""
+
+    def __init__(self, **peft_options: Any) -> None:
+        self.peft_options = peft_options
+
+    def resolve_targets(self, shape: HasLinears, settings: AdapterSettings) -> list[str]:
+        """Full paths of the adapted modules; a rank that is larger than one of them is refused too."""
+        targets = super().resolve_targets(shape, settings)
+        require_rank_fits(shape, targets, settings.rank)
+        return targets
+
+    def count_factors(self, shape: HasLinears, settings: AdapterSettings, targets: Sequence[str]) -> int:
+        """Parameters of A and B: rank x (inputs + outputs) for each module."""
+        return settings.rank * sum(sum(shape.linears[path]) for path in targets)
+
+    def count_trainable(self, shape: HasLinears, settings: AdapterSettings, targets: Sequence[str]) -> int:
+        """A and B."""
+        return self.count_factors(shape, settings, targets)
+
+    def training_work(
+        self, shape: HasLinears, settings: AdapterSettings, targets: Sequence[str], forward: float
+    ) -> float:
+        """The products with A and B, and their gradients, come on top."""
+        return 2.0 * forward + 3.0 * self.count_factors(shape, settings, targets)
+
+    def training_bytes(
+        self, shape: HasLinears, settings: AdapterSettings, targets: Sequence[str], weight_bytes: int
+    ) -> int:
+        """A and B, their gradients and moments."""
+        return BYTES_PER_TRAINED * self.count_factors(shape, settings, targets)
+
+    def attach(self, base: FrozenBase, settings: AdapterSettings, *, seed: int) -> Adapter:
+        """Attach PEFT's LoRA modules."""
+        from peft import LoraConfig
+
+        from lorabench.models.loaded import LoadedLinears
+
+        shape = LoadedLinears(base.model)
+        targets = self.resolve_targets(shape, settings)
+        config = LoraConfig(
+            r=settings.rank,
+            lora_alpha=settings.alpha_value,
+            lora_dropout=settings.dropout,
+            target_modules=targets,
+            fan_in_fan_out=shape.transposed,
+            task_type="CAUSAL_LM",
+            **self.peft_options,
+        )
+        num_trainable = self.count_trainable(shape, settings, targets)
+        return self.adapter(base, settings, config, seed=seed, num_trainable=num_trainable)
+
+
+METHOD = Lora()

@@ -1,0 +1,80 @@
+"""What a method is: the interface that every file with a `METHOD` fills in."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from lorabench.methods.settings import AdapterSettings
+from lorabench.methods.targets import resolve_targets
+from lorabench.models.linears import HasLinears
+
+if TYPE_CHECKING:
+    from lorabench.methods.adapter import Adapter
+    from lorabench.models.base import FrozenBase
+
+BYTES_PER_TRAINED = 16
+"""A trained weight, its gradient and AdamW's two moments, float32 each."""
+
+
+class Method(ABC):
+    """A way of adapting a frozen base. It holds no state of a run: that lies in the `Adapter` that `attach` returns.
+
+    Everything but `attach` is arithmetic on shapes, done before any weights are there: `shape` is the model's, and
+    `targets` are the full paths of the adapted modules.
+    """
+
+    settings: type[AdapterSettings] = AdapterSettings
+    """The class of its settings; a field beyond those of AdapterSettings is a key of the experiment's `adapter` section
+    with this method alone."""
+    unused_settings: frozenset[str] = frozenset()
+    """Settings of AdapterSettings that mean nothing to it: no table shows them, and no run's identity has them."""
+    is_fast = True
+    """Whether the fast path computes it; else PEFT's and Transformers' own modules do."""
+
+    def uses(self, setting: str) -> bool:
+        """Whether a setting means something to it."""
+        return setting not in self.unused_settings
+
+    def short_name(self, settings: AdapterSettings) -> str:
+        """A few readable characters that are part of a run's id, such as `lora-r16`."""
+        return f"{settings.method}-r{settings.rank}" if self.uses("rank") else settings.method
+
+    def resolve_targets(self, shape: HasLinears, settings: AdapterSettings) -> list[str]:
+        """Full paths of the adapted modules, in the model's order.
+
+        Raises ConfigError where the settings do not fit the model.
+        """
+        return resolve_targets(shape, settings.target_modules) if self.uses("target_modules") else []
+
+    @abstractmethod
+    def count_trainable(self, shape: HasLinears, settings: AdapterSettings, targets: Sequence[str]) -> int:
+        """Trainable parameters. What is attached is compared with it."""
+
+    def count_saved(self, shape: HasLinears, settings: AdapterSettings, targets: Sequence[str]) -> int:
+        """Parameters that are written to disk."""
+        return self.count_trainable(shape, settings, targets)
+
+    def training_work(
+        self, shape: HasLinears, settings: AdapterSettings, targets: Sequence[str], forward: float
+    ) -> float:
+        """Multiply-adds of the forward and backward pass per token, where the base's forward pass takes `forward`.
+
+        The frozen weights need input gradients only, trained ones both.
+        """
+        return 2.0 * forward + 3.0 * self.count_trainable(shape, settings, targets)
+
+    def training_bytes(
+        self, shape: HasLinears, settings: AdapterSettings, targets: Sequence[str], weight_bytes: int
+    ) -> int:
+        """Memory that training takes beside the base and the activations; `weight_bytes` is a base weight's width."""
+        return BYTES_PER_TRAINED * self.count_trainable(shape, settings, targets)
+
+    @abstractmethod
+    def attach(self, base: FrozenBase, settings: AdapterSettings, *, seed: int) -> Adapter:
+        """Attach a fresh adapter whose initial weights depend on settings and seed alone.
+
+        Raises ConfigError where the settings do not fit the model, ModelError where what is attached is not what
+        `resolve_targets` and `count_trainable` say; the base is then as before.
+        """

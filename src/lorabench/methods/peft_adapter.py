@@ -1,0 +1,115 @@
+"""An adapter made of PEFT's modules, saved in PEFT's format."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lorabench.methods.adapter import Adapter
+from lorabench.methods.portable import BaseReference
+from lorabench.methods.saved import WEIGHTS
+from lorabench.methods.settings import AdapterSettings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lorabench.models.base import FrozenBase
+
+
+class PeftAdapter(Adapter):
+    """PEFT's modules on the base, made from one of PEFT's configurations."""
+
+    def __init__(
+        self, base: FrozenBase, settings: AdapterSettings, config: Any, *, seed: int, num_trainable: int
+    ) -> None:
+        """Attach it. `config.target_modules` are full paths.
+
+        Raises ModelError where PEFT attaches something else, or not `num_trainable` parameters; the base is then as
+        before.
+        """
+        import torch
+        from peft import get_peft_model
+
+        super().__init__(base, settings)
+        targets = list(config.target_modules)
+        published = {path: base.model.get_submodule(path).weight.data for path in targets}
+        torch.manual_seed(seed)
+        try:
+            with _without_deprecations():
+                self._peft: Any = get_peft_model(base.model, config, autocast_adapter_dtype=True)
+            base.model.eval()
+            self.prepare(published)
+            self.require_as_planned(targets, num_trainable)
+        except BaseException:
+            _undo(base.model, published)
+            raise
+        if settings.dropout:
+            base.dropout_modules = [module for name, module in base.model.named_modules() if "lora_dropout" in name]
+        base.choose_path()
+
+    def prepare(self, published: Mapping[str, Tensor]) -> None:
+        """Called once, when PEFT's modules are there: choose what is trained, or keep what initialisation changed.
+
+        `published` has the base's weights as they were before, by the full path of each adapted module.
+        """
+
+    @property
+    def trained_model(self) -> Any:
+        """PEFT's model."""
+        return self._peft
+
+    @property
+    def module_names(self) -> list[str]:
+        """Full paths of the modules that carry an adapter, read from the model as it is."""
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
+        return [path for path, module in self.base.model.named_modules() if isinstance(module, BaseTunerLayer)]
+
+    def configuration(self) -> Any:
+        """PEFT's configuration of what is saved, the base apart."""
+        config = copy.copy(self._peft.peft_config["default"])
+        config.inference_mode = True
+        config.target_modules = sorted(config.target_modules)  # a set, which is written in another order each time
+        return config
+
+    def _write(self, folder: Path, base: BaseReference | None) -> None:
+        """Write PEFT's `adapter_config.json` and `adapter_model.safetensors`."""
+        from peft import get_peft_model_state_dict
+        from safetensors.torch import save_file
+
+        with self.as_saved():
+            state = get_peft_model_state_dict(self._peft, save_embedding_layers=False)
+            tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+        save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+        config = self.configuration()
+        if base is not None:
+            config.base_model_name_or_path, config.revision = base.name_or_path, base.revision
+        config.save_pretrained(str(folder))
+
+    def _take_off(self) -> None:
+        self.base.model = self._peft.unload()
+
+
+def _undo(model: Any, published: Mapping[str, Tensor]) -> None:
+    """Undo an attachment that may be half done: later runs use the same base."""
+    for path, weight in published.items():
+        module = model.get_submodule(path)
+        if hasattr(module, "get_base_layer"):
+            module = module.get_base_layer()
+            model.set_submodule(path, module)
+        module.weight.data = weight
+    if hasattr(model, "peft_config"):
+        del model.peft_config
+    model.requires_grad_(False)
+
+
+@contextmanager
+def _without_deprecations() -> Iterator[None]:
+    """PEFT calls what Transformers has renamed; that is between the two of them."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
+        yield
