@@ -51,6 +51,33 @@ class Entry(BaseModel):
         return "-"
 
 
+class FromHub(BaseModel):
+    """What entries of hub repositories have in common: mixed into an `Entry`."""
+
+    repository: RepositoryId
+    revision: Revision | None = None
+    """A commit. Null: unpinned, the newest is taken and the record warns about it."""
+
+    @property
+    def pinned(self) -> bool:
+        """Whether the catalogue names a commit."""
+        return self.revision is not None
+
+    @property
+    def origin(self) -> str:
+        """The repository."""
+        return self.repository
+
+    @property
+    def shown_revision(self) -> str:
+        """The commit, or that there is none."""
+        return self.revision or "unpinned"
+
+    def expected_revision(self) -> str:
+        """The commit, where the catalogue names one."""
+        return self.revision or "unpinned"
+
+
 E = TypeVar("E", bound=Entry)
 
 

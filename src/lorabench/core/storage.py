@@ -17,12 +17,13 @@ import os
 import shutil
 import socket
 import stat
-import sys
 import time
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+import platformdirs
 
 from lorabench.core.errors import DiskError, LorabenchError, system_error
 from lorabench.core.home import is_temporary_home, temporary_home, user_path
@@ -44,24 +45,24 @@ def cache_root() -> Path:
     chosen = os.environ.get(ENVIRONMENT_VARIABLE)
     if chosen:
         return user_path(chosen).absolute()
-    folder = os.environ.get("XDG_CACHE_HOME")
-    return Path(folder).absolute() / "lorabench" if folder else _default_root(os.path.expanduser("~"))
+    try:
+        folder = Path(platformdirs.user_cache_dir("lorabench", appauthor=False))
+    except RuntimeError:  # there is no home folder
+        folder = Path()
+    return folder.absolute() if os.environ.get("XDG_CACHE_HOME") else _default_root(folder)
 
 
 @cache
-def _default_root(home: str) -> Path:
-    """The cache under the home folder; where it cannot be made there, or there is none, under the temporary one."""
-    below = Path("Library", "Caches") if sys.platform == "darwin" else Path(".cache")
-    folder = Path(home)
-    if not folder.is_absolute() or not _can_be_made(folder / below / "lorabench"):
-        folder = temporary_home()
-    root = folder / below / "lorabench"
-    if is_temporary_home(folder):
+def _default_root(folder: Path) -> Path:
+    """The user's cache folder; where it cannot be made, or there is no home, one under the temporary folder."""
+    if not folder.is_absolute() or not _can_be_made(folder):
+        folder = temporary_home() / ".cache" / "lorabench"
+    if is_temporary_home(folder.parent.parent):
         _LOG.warning(
             "there is no home folder that can be written to: what is fetched and made is kept in %s; %s names another",
-            *(root, ENVIRONMENT_VARIABLE),
+            *(folder, ENVIRONMENT_VARIABLE),
         )
-    return root
+    return folder
 
 
 def _can_be_made(folder: Path) -> bool:

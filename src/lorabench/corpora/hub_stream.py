@@ -20,7 +20,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from lorabench.core.catalog import RepositoryId, Revision
+from lorabench.core.catalog import FromHub
 from lorabench.core.errors import DataError
 from lorabench.core.hub import (
     PARQUET_BRANCH,
@@ -47,13 +47,10 @@ HELD_OUT_BYTES = 8_000_000
 _TITLE = re.compile(r"= (?!= )(?P<title>\S.*?)(?<! =) =")
 
 
-class HubRows(DatasetEntry):
+class HubRows(FromHub, DatasetEntry):
     """Which rows of a repository are read, and what of each is text."""
 
     source: Literal["hub"]
-    repository: RepositoryId
-    revision: Revision | None = None
-    """A commit. Null: unpinned, the newest is taken and the record warns about it."""
     config: str | None = None
     """The repository's configuration."""
     files: dict[str, str | list[str]] = Field(default_factory=dict)

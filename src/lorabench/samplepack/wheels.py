@@ -39,6 +39,26 @@ class WheelMember(BaseModel):
     platform: str | None = None
 
 
+class FromWheel(BaseModel):
+    """What entries of wheels have in common: mixed into a catalogue's entry."""
+
+    wheel: WheelMember
+
+    @property
+    def origin(self) -> str:
+        """Package and version."""
+        return f"{self.wheel.package} {self.wheel.version}"
+
+    @property
+    def shown_revision(self) -> str:
+        """The package's version."""
+        return self.wheel.version
+
+    def expected_revision(self) -> str:
+        """Package and version."""
+        return f"{self.wheel.package}-{self.wheel.version}"
+
+
 def read_wheel_member(wheel: WheelMember, *, download_bytes: int, progress: Progress | None = None) -> bytes:
     """The member's bytes, checked by their SHA-256. Fetches the wheel the first time, and again where it is damaged.
 

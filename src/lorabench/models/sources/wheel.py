@@ -7,36 +7,21 @@ from typing import Literal
 
 from lorabench.core.progress import Progress
 from lorabench.models.made import MadeModel
-from lorabench.samplepack.wheels import WheelMember
+from lorabench.samplepack.wheels import FromWheel
 
 CONVERSION_VERSION = 1
 """Rises when a conversion makes something else of the same file."""
 
 
-class WheelModel(MadeModel):
+class WheelModel(FromWheel, MadeModel):
     """One member of a wheel."""
 
     source: Literal["wheel"]
-    wheel: WheelMember
-
-    @property
-    def origin(self) -> str:
-        """Where it comes from, for people."""
-        return f"{self.wheel.package} {self.wheel.version}"
-
-    @property
-    def shown_revision(self) -> str:
-        """The revision, for people."""
-        return self.wheel.version
 
     @property
     def recipe_version(self) -> int:
         """Of the conversion."""
         return CONVERSION_VERSION
-
-    def expected_revision(self) -> str:
-        """Package and version."""
-        return f"{self.wheel.package}-{self.wheel.version}"
 
     def make(self, folder: Path, progress: Progress | None = None) -> None:
         """Fetch the wheel and convert its member. Raises ModelError, DownloadError or DiskError."""
