@@ -90,6 +90,21 @@ def test_two_processes_prepare_one_corpus_without_harm(file: Path, cache: Path) 
     assert not list((cache / "corpora").glob("*.damaged-*"))
 
 
+@pytest.mark.parametrize("reference", ["file", "wikipedia", "tinystories"])
+def test_splits_made_in_another_way_are_another_revision(
+    reference: str, file: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference = str(file) if reference == "file" else reference
+    today = request_corpus(reference, max_train_bytes=1000)
+    monkeypatch.setattr("lorabench.corpora.prepare.PREPARATION_VERSION", 5)
+    later = request_corpus(reference, max_train_bytes=1000)
+    assert later.revision != today.revision
+    assert later.folder != today.folder
+    if reference == str(file):
+        corpus = load_corpus(reference, max_train_bytes=None)
+        assert corpus.revision == corpus.info.revision == later.revision
+
+
 def test_hub_budgets_are_rounded_up_and_others_are_not_bounded() -> None:
     small = request_corpus("tinystories", max_train_bytes=100_000)
     assert small.max_bytes == STEP_BYTES

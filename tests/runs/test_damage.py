@@ -290,6 +290,38 @@ def test_what_lies_where_a_run_belongs_is_set_aside_and_every_run_is_done(
     assert lorabench.run(path, tmp_path / "out", trackers=["none"]).num_skipped == 2
 
 
+def test_a_lease_that_cannot_be_taken_costs_its_own_run_alone(
+    experiment: ExperimentWriter, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = experiment()
+    first, second = (tmp_path / "out" / "runs" / run.run_id for run in lorabench.plan(path).runs)
+    first.parent.mkdir(parents=True)
+    first.symlink_to("/proc")  # a folder in which nobody can make a file
+    outcome = lorabench.run(path, tmp_path / "out", trackers=["none"])
+    assert [record.run_id for record in outcome.records] == [second.name]
+    assert outcome.records[0].status is Status.COMPLETED
+    assert outcome.exit_code == 1
+    assert outcome.counts.sentence() == "1 of 2 runs completed; 1 not reached"
+    told = capsys.readouterr().err
+    assert told.count(f"{first}/lease cannot be written: ") == 1
+    assert "the run is left alone" in told
+    again = lorabench.run(path, tmp_path / "out", trackers=["none"])
+    assert (again.exit_code, again.num_skipped) == (1, 1)
+
+
+def test_a_run_that_is_left_alone_has_no_number(
+    experiment: ExperimentWriter, tmp_path: Path, finished: RunRecord, capsys: pytest.CaptureFixture[str]
+) -> None:
+    RecordStore(tmp_path / "out").write(finished.model_copy(update={"schema_version": 99}))
+    adapter = {**SHORT, "rank": [finished.spec.adapter.rank, 3]}
+    outcome = lorabench.run(experiment(adapter=adapter), tmp_path / "out", trackers=["none"])
+    assert len(outcome.records) == 1
+    told = capsys.readouterr().err
+    assert "the run is left alone" in told
+    assert "run 1 of 1, " in told
+    assert "run 2 of" not in told
+
+
 def test_damage_in_one_experiment_costs_no_other_in_the_folder_anything(
     experiment: ExperimentWriter, tmp_path: Path, finished: RunRecord
 ) -> None:

@@ -71,8 +71,15 @@ def request_corpus(
         return _request_file(parts, user_path(parts.path), text_field)
     entry = get_dataset(str(parts.name))
     kept = KEPT if parts.near_duplicates == "keep" else ""
-    revision, max_bytes = entry.expected_revision() + kept, entry.bytes_to_read(max_train_bytes)
+    revision, max_bytes = entry.expected_revision() + _marks(parts), entry.bytes_to_read(max_train_bytes)
     return CorpusRequest(entry.name + kept, revision, entry, None, "text", max_bytes, parts.near_duplicates)
+
+
+def _marks(chosen: CorpusReference | CorpusRequest) -> str:
+    """What the revision of a catalogue corpus ends in: how its splits are made of the text."""
+    from lorabench.corpora.prepare import revision_mark
+
+    return (KEPT if chosen.near_duplicates == "keep" else "") + revision_mark()
 
 
 def _request_file(parts: CorpusReference, path: Path, text_field: str) -> CorpusRequest:
@@ -82,7 +89,7 @@ def _request_file(parts: CorpusReference, path: Path, text_field: str) -> Corpus
     check_local_file(path)
     revision = file_revision(path)
     choices = [] if path.suffix.lower() == SUFFIXES[0] or text_field == "text" else [text_field]
-    choices += [KEPT] if parts.near_duplicates == "keep" else []
+    choices += [marks] if (marks := _marks(parts)) else []
     if choices:
         revision = hashlib.sha256("\0".join([revision, *choices]).encode("utf-8", "backslashreplace")).hexdigest()
     name = parts.name or content_name(path.stem, revision)
@@ -194,7 +201,7 @@ def _describe(request: CorpusRequest, source: SourceTexts, prepared: Prepared) -
     return CorpusInfo(
         name=request.name,
         source=entry.source if entry is not None else "file",
-        revision=source.revision + (KEPT if entry is not None and request.near_duplicates == "keep" else ""),
+        revision=source.revision + ("" if entry is None else _marks(request)),
         pinned=source.pinned,
         licence=entry.licence if entry is not None else None,
         synthetic=entry.synthetic if entry is not None else False,

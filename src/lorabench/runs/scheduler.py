@@ -7,6 +7,7 @@ import shlex
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 
@@ -139,6 +140,8 @@ class _Runner:
         self.whole: set[str] = set()
         """Finished runs whose files were found to be as they were written."""
         self.tried: set[str] = set()
+        self.left_alone: set[str] = set()
+        """Runs whose record or lease cannot be used though it is not damaged: said once, and the others go on."""
         self.cancelled = False
         self.shared: SharedBase | None = None
         self.page_due_at = time.monotonic() + _PAGE_SECONDS
@@ -148,17 +151,21 @@ class _Runner:
     def run(self) -> Outcome:
         """Do every missing run once, then wait for those that others are doing."""
         for run in self.plan.runs:
-            for sentence in self.context.store.make_room(run.run_id):
+            try:
+                sentences = self.context.store.make_room(run.run_id)
+            except DiskError as problem:
+                self._leave_alone(run.run_id, problem)
+                continue
+            for sentence in sentences:
                 self.context.view.message(sentence)
         self.attempts = {run.run_id: self._num_attempts(run.run_id) for run in self.plan.runs}
         wanted = self._missing()
         self._tidy(self.whole)
         expected = self._expected_seconds(wanted)
         skipped = {run.run_id for run in self.plan.runs} - {run.run_id for run in wanted}
-        num_left_alone = len(self.tried)
-        num_failed = len(skipped - self.whole - self.tried)
-        num_runs, num_skipped = len(self.plan.runs) - num_left_alone, len(skipped) - num_left_alone
-        self.context.view.plan(num_runs, num_skipped, expected, num_failed)
+        num_failed = len(skipped - self.whole - self.left_alone)
+        num_runs = len(self.plan.runs) - len(self.left_alone)
+        self.context.view.plan(num_runs, num_runs - len(wanted), expected, num_failed)
         finished_before = {run.run_id for run in wanted} & self.whole
         if finished_before:
             self.context.view.message(
@@ -191,7 +198,7 @@ class _Runner:
         runs = "a run" if len(wanted) == 1 else f"{len(wanted)} runs"
         self.context.view.phase(f"waiting for {runs} that {lock_owner(path)} is doing")
         while not self.context.should_stop():
-            if any(is_free(path) for path in paths):
+            if any(map(_may_be_free, paths)):
                 return
             if not told and watch.silent_seconds() > SILENCE_SECONDS:
                 self.context.view.message(
@@ -208,17 +215,22 @@ class _Runner:
         except DamagedRecordError:
             return 0
         except RecordProblem as problem:  # not ours to replace: the other runs go on
-            self.context.view.message(f"{problem}; the run is left alone")
-            self.tried.add(run_id)
+            self._leave_alone(run_id, problem)
             return 0
         return 0 if record is None else record.attempt
+
+    def _leave_alone(self, run_id: str, problem: DiskError) -> None:
+        """Name what is in the way, once; the other runs go on."""
+        if run_id not in self.left_alone:
+            self.context.view.message(f"{problem}; the run is left alone")
+        self.left_alone.add(run_id)
 
     def _tidy(self, finished: Iterable[str]) -> None:
         """Remove the checkpoints of runs that were killed after their record was written."""
         for run_id in finished:
             folder = self.context.store.checkpoints_dir(run_id)
             if folder.is_dir():
-                with try_lease(self._lease_path(run_id)) as mine:
+                with suppress(DiskError), try_lease(self._lease_path(run_id)) as mine:
                     if mine:
                         remove_checkpoints(folder)
 
@@ -240,7 +252,7 @@ class _Runner:
     def _is_wanted(self, run: PlannedRun) -> bool:
         """Whether this process is to do or to measure the run. Nothing is changed: another one may be at it."""
         run_id = run.run_id
-        if run_id in self.tried:
+        if run_id in self.tried or run_id in self.left_alone:
             return False
         try:
             record = self.context.store.read(run_id)
@@ -288,7 +300,12 @@ class _Runner:
                 break
             if not self._is_wanted(run):
                 continue
-            with try_lease(self._lease_path(run.run_id)) as mine:
+            with ExitStack() as stack:
+                try:
+                    mine = stack.enter_context(try_lease(self._lease_path(run.run_id)))
+                except DiskError as problem:
+                    self._leave_alone(run.run_id, problem)
+                    continue
                 if not mine:
                     held.append(run)
                     continue
@@ -382,6 +399,14 @@ class _Runner:
         if self.context.should_stop():
             raise CancelledError(f"stopped while {description}")
         self.context.view.progress(description, done, total)
+
+
+def _may_be_free(lease: Path) -> bool:
+    """Whether it is worth trying to take; one that cannot be read is, so that what is in the way gets said."""
+    try:
+        return is_free(lease)
+    except DiskError:
+        return True
 
 
 def _lacks_measurements(run: PlannedRun, record: RunRecord) -> bool:
