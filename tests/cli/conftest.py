@@ -9,7 +9,8 @@ import pytest
 
 from lorabench.experiment.schema import EvaluationSettings, RunSpec, TrainingSettings
 from lorabench.methods.settings import AdapterSettings
-from lorabench.records.schema import Drift, Environment, Evaluation, RunRecord, Sample, Scores, Speed, Status
+from lorabench.records.schema import Drift, Evaluation, RunRecord, Sample, Scores, Speed, Status
+from tests.report.synthetic import ENVIRONMENT
 
 MakeRecord = Callable[..., RunRecord]
 
@@ -67,23 +68,7 @@ def make_record() -> MakeRecord:
                 total_seconds=41.0,
                 peak_memory_bytes=1_500_000_000,
             ),
-            "environment": Environment(
-                hostname_sha256="b" * 64,
-                device="cpu",
-                device_name="EPYC",
-                num_devices=1,
-                processor="EPYC",
-                num_cores=2,
-                memory_bytes=24_000_000_000,
-                operating_system="Linux",
-                python_version="3.11",
-                packages={},
-                lorabench_version="0.1.0",
-                code_sha256="c" * 64,
-                git_commit="d" * 40,
-                git_dirty=True,
-                command="lorabench run first.yaml",
-            ),
+            "environment": ENVIRONMENT.model_copy(update={"git_dirty": True}),
             "started_at": "2026-11-24T12:00:00Z",
             "finished_at": "2026-11-24T12:00:41Z",
         }

@@ -11,7 +11,6 @@ from lorabench.methods.settings import AdapterSettings
 from lorabench.records.schema import (
     AdapterFacts,
     Budget,
-    Environment,
     Evaluation,
     RunRecord,
     Sample,
@@ -20,6 +19,7 @@ from lorabench.records.schema import (
     Status,
 )
 from lorabench.trackers.base import TrackedRun
+from tests.report.synthetic import ENVIRONMENT
 
 
 @pytest.fixture(autouse=True)
@@ -93,23 +93,7 @@ def record(spec: RunSpec, tracked_run: TrackedRun) -> RunRecord:
             total_seconds=6.0,
             peak_memory_bytes=3_000_000,
         ),
-        environment=Environment(
-            hostname_sha256="b" * 64,
-            device="cpu",
-            device_name="cpu",
-            num_devices=1,
-            processor="x",
-            num_cores=2,
-            memory_bytes=1,
-            operating_system="Linux",
-            python_version="3.11",
-            packages={},
-            lorabench_version="0.1.0",
-            code_sha256="c" * 64,
-            git_commit="d" * 40,
-            git_dirty=False,
-            command="lorabench run",
-        ),
+        environment=ENVIRONMENT,
         started_at="2026-11-24T12:00:00Z",
         finished_at="2026-11-24T12:00:06Z",
     )
