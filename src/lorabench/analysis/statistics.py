@@ -71,7 +71,7 @@ class Uncertain:
         """The level at which the interval would just reach zero, two-sided."""
         distance = np.abs(self.estimate)
         low, high = np.full(distance.shape, _LOG_SMALLEST_P), np.zeros(distance.shape)
-        for _ in range(45):
+        for _ in range(45):  # halvings of the logarithm's range: to some 1e-11 of it
             middle = (low + high) / 2.0
             is_too_wide = self._half_width(np.exp(middle) / 2.0) > distance
             low, high = np.where(is_too_wide, middle, low), np.where(is_too_wide, high, middle)
@@ -126,8 +126,10 @@ def _pairs(nll: Floats, num_bytes: Floats) -> Uncertain:
     if num_documents < 2:
         freedom, weights = math.nan, np.full(num_documents, math.nan)
     else:
+        # A residual keeps 1 - leverage of its document's variance, since the ratio was fitted to it (as in CR2).
         weights = 1.0 / (1.0 - leverage)
         freedom = _document_freedom(leverage, weights, num_bytes**_LENGTH_EXPONENT)
+    # How far each document moves the ratio of sums: its nats beyond its share of the bytes.
     influence = nll / (math.log(2.0) * total_bytes) - figures[:, :, None] * leverage
     influence *= np.sqrt(weights)
     shared = influence.mean(axis=1)
