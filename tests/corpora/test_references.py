@@ -10,8 +10,9 @@ import pytest
 import yaml
 
 from lorabench.core.errors import ConfigError, DataError, InputError, UnknownNameError
+from lorabench.corpora.catalog import find_corpus
 from lorabench.corpora.references import CorpusReference, parts_of, read_reference, write_reference
-from lorabench.corpora.store import load_corpus, read_corpus_info, request_corpus
+from lorabench.corpora.store import corpus_revision, load_corpus, prepared_folder, read_corpus_info
 from lorabench.experiment.schema import build_experiment
 from lorabench.scoring.text import WHOLE_FILE, read_scored_text
 
@@ -38,34 +39,35 @@ def test_near_copies_are_kept_where_the_corpus_says_so(forms: str, cache: Path) 
     assert corpus.info.near_duplicates == "keep"
     assert corpus.info.removed["near_duplicates"] == 0
     assert "documents of train are near copies" in str(corpus.info.notes)
-    assert read_corpus_info(reference) == corpus.info
-    assert read_corpus_info(forms) is None
+    assert read_corpus_info(find_corpus(reference)) == corpus.info
+    assert read_corpus_info(find_corpus(forms)) is None
 
 
 @pytest.mark.parametrize("name", ["file", "medical", "stories"])
 def test_keeping_makes_another_corpus(name: str, forms: str) -> None:
     parts = CorpusReference(path=forms) if name == "file" else CorpusReference(name=name)
-    removed = request_corpus(parts, max_train_bytes=None)
-    kept = request_corpus(parts.model_copy(update={"near_duplicates": "keep"}), max_train_bytes=None)
+    removed = find_corpus(parts)
+    kept = find_corpus(parts.model_copy(update={"near_duplicates": "keep"}))
     assert kept.name != removed.name
-    assert kept.revision != removed.revision
-    assert kept.folder != removed.folder
-    assert request_corpus(str(parts), max_train_bytes=None) == removed
+    assert corpus_revision(kept) != corpus_revision(removed)
+    assert prepared_folder(kept, None) != prepared_folder(removed, None)
+    assert find_corpus(str(parts)) == removed
 
 
 def test_a_catalogue_corpus_can_keep_its_copies(cache: Path) -> None:
     corpus = load_corpus(CorpusReference(name="stories", near_duplicates="keep"), max_train_bytes=None)
-    request = request_corpus(CorpusReference(name="stories", near_duplicates="keep"), max_train_bytes=None)
-    assert (corpus.name, corpus.revision) == (request.name, request.revision)
+    source = find_corpus(CorpusReference(name="stories", near_duplicates="keep"))
+    assert corpus.name == source.name == "stories-near-duplicates-kept"
+    assert corpus.revision == corpus_revision(source)
     assert corpus.splits == load_corpus("stories", max_train_bytes=None).splits
 
 
 def test_a_file_is_called_as_the_user_says(forms: str) -> None:
-    named = request_corpus(CorpusReference(name="Aufnahmebögen", path=forms), max_train_bytes=None)
+    named = find_corpus(CorpusReference(name="Aufnahmebögen", path=forms))
     assert named.name == "Aufnahmebögen"
-    assert named.revision == request_corpus(forms, max_train_bytes=None).revision
+    assert corpus_revision(named) == corpus_revision(find_corpus(forms))
     with pytest.raises(DataError, match="cannot be called news"):
-        request_corpus(CorpusReference(name="news", path=forms), max_train_bytes=None)
+        find_corpus(CorpusReference(name="news", path=forms))
 
 
 @pytest.mark.parametrize("key", ["datasets", "also_on"])
@@ -104,7 +106,7 @@ def test_entries_survive_being_written_and_read(forms: str, monkeypatch: pytest.
     for entry in (*experiment.datasets, "forms.jsonl"):
         kept = write_reference(entry)
         again = parts_of(read_reference(str(entry) if kept is None else kept))
-        assert request_corpus(entry, max_train_bytes=None).folder == request_corpus(again, max_train_bytes=None).folder
+        assert prepared_folder(find_corpus(entry), None) == prepared_folder(find_corpus(again), None)
         assert again.path in (None, forms)
     assert write_reference("news") is None
     assert write_reference("forms.jsonl") == forms

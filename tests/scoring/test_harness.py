@@ -13,7 +13,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from lorabench.corpora.budget import take_budget
-from lorabench.corpora.sources.local import read_local_documents
+from lorabench.corpora.files import read_local_documents
 from lorabench.corpora.store import load_corpus
 from lorabench.models.base import load_base
 from lorabench.models.locate import locate_model

@@ -31,7 +31,7 @@ class Entry(BaseModel):
     name: Name
     source: str
     """The kind of source: the name of the file that describes it."""
-    licence: str
+    licence: str | None
     download_bytes: Annotated[int, Field(ge=0)]
     notes: str | None = None
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 from lorabench.core.catalog import read_catalogue
-from lorabench.core.errors import UnknownNameError, near_matches
+from lorabench.core.errors import DataError, UnknownNameError, near_matches
 from lorabench.core.registry import Registry
 from lorabench.corpora.entry import DatasetEntry
+from lorabench.corpora.references import CorpusReference, parts_of
+from lorabench.corpora.sources.file import FileCorpus
 
 SOURCES: Registry[type[DatasetEntry]] = Registry("lorabench.corpora.sources", "SOURCE", "source of corpora")
 
@@ -33,6 +37,23 @@ def get_dataset(name: str) -> DatasetEntry:
             f"{near_matches(name, _datasets())} `lorabench datasets` lists the names"
         )
     return _datasets()[name]
+
+
+def find_corpus(reference: str | os.PathLike[str] | CorpusReference, *, text_field: str = "text") -> DatasetEntry:
+    """What a reference means: a catalogue name, a file, or one of them by its parts.
+
+    `text_field` is the field of a .jsonl or .parquet file that holds the text. Raises UnknownNameError, or DataError
+    for a file that cannot be used.
+    """
+    parts = parts_of(reference)
+    if parts.path is None:
+        entry = get_dataset(str(parts.name))
+        return entry.keeping_near_duplicates() if parts.near_duplicates == "keep" else entry
+    if parts.name in _datasets():
+        raise DataError(f"{parts.path}: it cannot be called {parts.name}, which is a corpus of the catalogue")
+    return FileCorpus.of(
+        Path(parts.path), name=parts.name, text_field=text_field, near_duplicates=parts.near_duplicates
+    )
 
 
 def dataset_rows() -> list[dict[str, Any]]:

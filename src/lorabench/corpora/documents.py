@@ -13,6 +13,8 @@ from lorabench.core.errors import InputError, near_matches
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[str, ...] = get_args(Split)
+MIN_DOCUMENTS = 10
+"""A corpus that is split here needs at least so many."""
 REPLACEMENT = "\ufffd"
 _UNUSABLE = re.compile("[\0\ud800-\udfff]")
 

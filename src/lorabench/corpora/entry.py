@@ -4,9 +4,23 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, Self
 
 from lorabench.core.catalog import Count, Entry, Name
 from lorabench.core.progress import Progress
+
+KEPT = "-near-duplicates-kept"
+"""What is added to name and revision of a catalogue corpus whose near copies are kept: it has other documents."""
+
+PREPARATION_VERSION = 4
+"""Rises when the same texts give other splits, or other facts about a document.
+
+It is part of a corpus' revision, so that runs on other splits are other runs.
+"""
+UNMARKED_VERSION = 4
+"""The version whose splits have the bare revision, as runs had it that were recorded before there was a mark."""
+
+_DESCRIPTIVE = {"notes", "licence", "download_bytes", "approximate_bytes", "domain", "contaminates", "near_duplicates"}
 
 
 @dataclass
@@ -15,21 +29,26 @@ class SourceTexts:
 
     texts: dict[str, list[str]]
     revision: str
-    pinned: bool
+    pinned: bool = True
     notes: list[str] = field(default_factory=list)
 
 
 class DatasetEntry(Entry):
-    """A corpus. A kind of source adds its own fields, and defines how its texts are read."""
+    """A corpus before it is read. A kind of source adds its own fields, and defines how its texts are read."""
 
     format: str
     """What the files are, for people: parquet, csv, jsonl.gz, …"""
-    domain: str
+    domain: str | None
     synthetic: bool = False
     approximate_bytes: Count
     """Of text, all splits together."""
     contaminates: tuple[Name, ...] = ()
     """Models that were trained on this text, so that their scores on it flatter them."""
+    near_duplicates: Literal["remove", "keep"] = "remove"
+    """What is done with near copies of another split's documents."""
+
+    read_by_plans: ClassVar[bool] = False
+    """Whether a plan reads it, so that a mistake in it is found before anything runs."""
 
     @abstractmethod
     def expected_revision(self) -> str:
@@ -41,6 +60,22 @@ class DatasetEntry(Entry):
 
         Raises DataError, DownloadError or DiskError.
         """
+
+    def revision_of_documents(self, revision: str) -> str:
+        """The revision of the documents that are made of a text of that revision."""
+        kept = KEPT if self.near_duplicates == "keep" else ""
+        marked = "" if PREPARATION_VERSION == UNMARKED_VERSION else f"-prepared-{PREPARATION_VERSION}"
+        return revision + kept + marked
+
+    def identity(self) -> Any:
+        """Plain values that, with name and revision, tell its prepared corpus from all others."""
+        return self.model_dump(mode="json", exclude=_DESCRIPTIVE)
+
+    def keeping_near_duplicates(self) -> Self:
+        """The same text with near copies kept, under a name of its own."""
+        if self.near_duplicates == "keep":
+            return self
+        return self.model_copy(update={"near_duplicates": "keep", "name": self.name + KEPT})
 
     def bytes_to_read(self, max_train_bytes: int | None) -> int | None:
         """The `max_bytes` for `read` that leaves so many bytes for training; None: all, as for most sources."""

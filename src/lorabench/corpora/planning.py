@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lorabench.corpora.catalog import find_corpus
 from lorabench.corpora.references import CorpusReference
-from lorabench.corpora.store import load_corpus, read_corpus_info, request_corpus
+from lorabench.corpora.store import corpus_revision, load_prepared, read_corpus_info
 
 HELD_OUT_SHARE = 0.1
 
@@ -42,37 +43,21 @@ def plan_dataset(reference: str | CorpusReference, text_field: str, max_train_by
 
     Raises UnknownNameError or DataError.
     """
-    request = request_corpus(reference, max_train_bytes=max_train_bytes, text_field=text_field)
-    info = read_corpus_info(reference, max_train_bytes=max_train_bytes, text_field=text_field)
-    if request.entry is None and info is None:
-        info = load_corpus(reference, max_train_bytes=max_train_bytes, text_field=text_field).info
-    if info is not None:
-        return DatasetPlan(
-            reference=reference,
-            name=request.name,
-            revision=request.revision,
-            pinned=info.pinned,
-            contaminates=info.contaminates,
-            missing_bytes=0,
-            num_bytes=info.num_bytes,
-            kept_bytes=sum(info.num_bytes.values()),
-            prepared=True,
-        )
-    entry = request.entry
-    assert entry is not None
-    held_out = round(HELD_OUT_SHARE * entry.approximate_bytes)
+    source = find_corpus(reference, text_field=text_field)
+    info = read_corpus_info(source, max_train_bytes=max_train_bytes)
+    if info is None and source.read_by_plans:
+        info = load_prepared(source, max_train_bytes=max_train_bytes).info
+    max_bytes = source.bytes_to_read(max_train_bytes)
+    held_out = round(HELD_OUT_SHARE * source.approximate_bytes)
+    expected = {"train": source.approximate_bytes - 2 * held_out, "validation": held_out, "test": held_out}
     return DatasetPlan(
         reference=reference,
-        name=request.name,
-        revision=request.revision,
-        pinned=entry.pinned,
-        contaminates=entry.contaminates,
-        missing_bytes=entry.bytes_to_fetch(request.max_bytes),
-        num_bytes={
-            "train": entry.approximate_bytes - 2 * held_out,
-            "validation": held_out,
-            "test": held_out,
-        },
-        kept_bytes=entry.bytes_drawn(request.max_bytes),
-        prepared=False,
+        name=source.name,
+        revision=corpus_revision(source),
+        pinned=source.pinned if info is None else info.pinned,
+        contaminates=source.contaminates,
+        missing_bytes=source.bytes_to_fetch(max_bytes) if info is None else 0,
+        num_bytes=expected if info is None else info.num_bytes,
+        kept_bytes=source.bytes_drawn(max_bytes) if info is None else sum(info.num_bytes.values()),
+        prepared=info is not None,
     )

@@ -1,4 +1,7 @@
-"""Turns a source's texts into the three splits: repaired, split by their own hash, without leaks between splits."""
+"""Turns a source's texts into the three splits: repaired, split by their own hash, without leaks between splits.
+
+What changes the splits, or the facts about a document, raises `lorabench.corpora.entry.PREPARATION_VERSION`.
+"""
 
 from __future__ import annotations
 
@@ -7,27 +10,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lorabench.core.errors import DataError
-from lorabench.corpora.documents import SPLITS, Document, make_document, repair
+from lorabench.corpora.documents import MIN_DOCUMENTS, SPLITS, Document, make_document, repair
 from lorabench.corpora.duplicates import Copy, remove_near_duplicates
 
-PREPARATION_VERSION = 4
-"""Raise it when the same texts would give other splits, or other facts about a document.
-
-It is part of a corpus' revision (`revision_mark`), so that runs on other splits are other runs.
-"""
-UNMARKED_VERSION = 4
-"""The version whose splits have the bare revision, as runs had it that were recorded before there was a mark."""
-MIN_DOCUMENTS = 10
 SMALL_CORPUS = 200
 """With fewer documents a split by threshold could leave one of the splits empty."""
 MANY_COPIES = 0.1
 """A split that loses at least this share to near copies is named in the corpus's notes."""
 HELD_OUT_FRACTION = {"validation": 0.1, "test": 0.1}
-
-
-def revision_mark() -> str:
-    """What is added to the revision of a text for the way in which its splits are made."""
-    return "" if PREPARATION_VERSION == UNMARKED_VERSION else f"-prepared-{PREPARATION_VERSION}"
 
 
 @dataclass

@@ -12,8 +12,8 @@ from lorabench.core.home import user_path
 from lorabench.core.progress import Progress
 from lorabench.corpora.budget import take_budget
 from lorabench.corpora.documents import Document, check_split
+from lorabench.corpora.files import read_local_documents
 from lorabench.corpora.references import CorpusReference, build_reference, parts_of
-from lorabench.corpora.sources.local import read_local_documents
 from lorabench.corpora.store import load_corpus
 from lorabench.experiment.schema import TrainingSettings
 
