@@ -66,6 +66,7 @@ DENSE: dict[str, dict[str, Any]] = {
     "bert": _PLAIN | {"is_decoder": True},
     "ctrl": _GPT2 | {"dff": 24},
     "xglm": {"d_model": 16, "ffn_dim": 24, "num_layers": 2, "attention_heads": 2, "max_position_embeddings": 32},
+    "exaone": _GROUPED,
     "olmo_hybrid": _GROUPED | {"pad_token_id": 0, "linear_num_key_heads": 2, "linear_num_value_heads": 2},
 }
 """Architecture -> its configuration."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,8 @@ from lorabench.methods.registry import method_of
 from lorabench.methods.settings import AdapterSettings
 from lorabench.models.base import FrozenBase, freeze
 from lorabench.models.catalog import get_model, list_models
-from lorabench.models.linears import StoredLinears, body_name, is_tied, read_stored_linears
+from lorabench.models.linears import SPLIT_WHEN_LOADED, StoredLinears, body_name, is_tied, read_stored_linears
+from lorabench.models.planning import plan_model
 from lorabench.models.shape import read_config, shape_of_entry
 from tests.methods.families import DENSE, WITH_EXPERTS, save_tiny
 
@@ -252,6 +255,17 @@ def test_a_body_saved_by_itself_is_planned_by_the_names_it_is_loaded_under(archi
     model.base_model.save_pretrained(tmp_path / "body")
     body = {path for path in stored(tmp_path / "body").linears if not path.startswith("cls.")}
     assert {path for path in linear_modules(model) if not path.startswith("cls.")} == body
+
+
+@pytest.mark.parametrize("architecture", sorted(SPLIT_WHEN_LOADED))
+def test_a_model_whose_layers_are_split_when_it_is_loaded_is_refused_in_the_plan(
+    architecture: str, tiny_model: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(tiny_model("smollm2"), tmp_path / "model")
+    plan_model(str(folder))
+    (folder / "config.json").write_text(json.dumps(read_config(folder) | {"model_type": architecture}))
+    with pytest.raises(ModelError, match=f"type {architecture} are loaded with other layers .* evaluate scores them"):
+        plan_model(str(folder))
 
 
 def test_layers_that_are_not_loaded_are_not_planned(tmp_path: Path) -> None:

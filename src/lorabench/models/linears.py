@@ -34,6 +34,20 @@ _BODIES = {
 }
 """Name of the module that holds a model's body -> the model types that call it so; "" stands for the type's own name,
 and whatever is not named here says `model`."""
+_RENAMED = {
+    "exaone": {
+        "transformer.h.": "model.layers.",
+        ".attn.attention.out_proj.": ".self_attn.o_proj.",
+        ".attn.attention.": ".self_attn.",
+        ".mlp.c_fc_0.": ".mlp.gate_proj.",
+        ".mlp.c_fc_1.": ".mlp.up_proj.",
+        ".mlp.c_proj.": ".mlp.down_proj.",
+    },
+    "hy_v3": {".mlp.shared_mlp.": ".mlp.shared_experts."},
+}
+"""By model type: parts of the stored names of layers, and what Transformers makes of them when it loads them."""
+SPLIT_WHEN_LOADED = frozenset({"hrm_text", "lara_mini", "sarvam_moe"})
+"""Model types of which Transformers makes several layers out of one that is stored."""
 _TRANSPOSED = {"gpt2", "openai-gpt"}
 """Model types whose linear layers store [inputs, outputs]."""
 _TIED = """
@@ -130,6 +144,7 @@ def _in_the_model(stored: Shapes, model_type: str, config: Mapping[str, Any]) ->
     A body saved by itself lacks its own name in front. Layers beyond the configured number are not loaded: they
     predict further tokens.
     """
+    stored = {_renamed(name, model_type): shape for name, shape in stored.items()}
     body = body_name(model_type)
     prefix = "" if any(name.startswith(f"{body}.") for name in stored) else f"{body}."
     number = config.get("num_hidden_layers")
@@ -139,6 +154,12 @@ def _in_the_model(stored: Shapes, model_type: str, config: Mapping[str, Any]) ->
         for name, shape in stored.items()
         if _layer_index(name) < limit
     }
+
+
+def _renamed(name: str, model_type: str) -> str:
+    for part, new in _RENAMED.get(model_type, {}).items():
+        name = name.replace(part, new)
+    return name
 
 
 def _layer_index(path: str) -> int:

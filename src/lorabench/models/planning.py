@@ -8,6 +8,7 @@ from pathlib import Path
 from lorabench.core.errors import ModelError
 from lorabench.core.home import user_path
 from lorabench.models.catalog import get_model
+from lorabench.models.linears import SPLIT_WHEN_LOADED
 from lorabench.models.locate import is_model_path, local_model_name, local_model_revision
 from lorabench.models.shape import ModelShape, read_model_shape, shape_of_entry
 
@@ -52,13 +53,18 @@ def plan_model(reference: str) -> ModelPlan:
         local = user_path(reference)
         if not local.is_dir():
             raise ModelError(f"models: {reference}: there is no such folder")
-        revision = local_model_revision(local)
+        revision, shape = local_model_revision(local), read_model_shape(local)
+        if shape.family in SPLIT_WHEN_LOADED:
+            raise ModelError(
+                f"models: {reference}: models of the type {shape.family} are loaded with other layers than their files "
+                "hold, so that a plan cannot say what would be adapted; lorabench evaluate scores them"
+            )
         return ModelPlan(
             reference=reference,
             name=local_model_name(local, revision),
             revision=revision,
             pinned=True,
-            shape=read_model_shape(local),
+            shape=shape,
             missing_bytes=0,
             folder=local,
         )
