@@ -154,6 +154,7 @@ def read_record(out: Path) -> dict[str, Any]:
     return record
 
 
+@pytest.mark.slow
 def test_a_tiny_run_is_what_it_says(tiny_model: Callable[[str], Path], tmp_path: Path) -> None:
     environment = {"LORABENCH_CACHE": str(new_cache(tmp_path / "cache"))}
     corpus, out = write_corpus(tmp_path / "words.jsonl"), tmp_path / "out"

@@ -66,8 +66,14 @@ FILES = (
 )
 
 
-@pytest.mark.parametrize("how", DAMAGE)
-@pytest.mark.parametrize("name", ["record.json", *FILES])
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        (name, how) if how == "flipped" or name == "record.json" else slow(name, how)
+        for name in ("record.json", *FILES)
+        for how in DAMAGE
+    ],
+)
 def test_damage_beside_a_record_is_found_and_the_run_done_again(
     experiment: ExperimentWriter,
     tmp_path: Path,
@@ -270,7 +276,7 @@ IN_THE_WAY: dict[str, Callable[[Path], object]] = {
 FILES_OF_A_RUN, FOLDERS_OF_A_RUN = ("metrics.jsonl", "lease"), ("documents", "adapter", "checkpoints")
 
 
-@pytest.mark.parametrize("how", IN_THE_WAY)
+@pytest.mark.parametrize("how", ["a file", *(slow(how) for how in IN_THE_WAY if how != "a file")])
 def test_what_lies_where_a_run_belongs_is_set_aside_and_every_run_is_done(
     experiment: ExperimentWriter, tmp_path: Path, capsys: pytest.CaptureFixture[str], how: str
 ) -> None:

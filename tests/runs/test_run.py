@@ -153,6 +153,7 @@ def test_a_damaged_record_is_set_aside_and_the_run_done_again(experiment: Experi
     assert list(path.parent.glob("record.json.damaged-*"))
 
 
+@pytest.mark.slow
 def test_a_run_comes_out_identical_in_a_fresh_process(experiment: ExperimentWriter, tmp_path: Path) -> None:
     from lorabench.runs.reproduction import reproduce
 

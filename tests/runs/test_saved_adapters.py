@@ -29,7 +29,7 @@ PART = {"gpt2": "attn.", "smollm2": "self_attn."}
     ("family", "method", "precision"),
     [
         ("gpt2", "lora", "bf16"),
-        ("gpt2", "pissa", "fp32"),
+        slow("gpt2", "pissa", "fp32"),
         slow("gpt2", "lora", "fp32"),
         slow("gpt2", "pissa", "bf16"),
         slow("smollm2", "dora", "bf16"),

@@ -20,6 +20,7 @@ from lorabench.runs import group as pipeline_group
 from lorabench.runs.memory import is_out_of_memory
 from lorabench.tokens.packing import PackedBatch
 from lorabench.training import loop
+from tests.marks import slow
 from tests.runs.conftest import ExperimentWriter
 from tests.runs.test_survival import TRAINING, finish, start, wait_for
 
@@ -47,7 +48,7 @@ def losses(out: Path, record: RunRecord) -> list[float]:
     return [float(line["loss"]) for line in RecordStore(out).metrics(record) if line["kind"] == "step"]  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("asked", [None, 4, 64])
+@pytest.mark.parametrize("asked", [None, slow(4), slow(64)])
 def test_out_of_memory_is_retried_at_half_with_the_same_mathematics(
     experiment: ExperimentWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: int | None
 ) -> None:

@@ -19,7 +19,7 @@ from lorabench.models.base import FrozenBase
 from lorabench.records.schema import RunRecord, Status
 from lorabench.records.store import load_records
 from lorabench.tokens.packing import PackedBatch
-from tests.marks import remount, slow
+from tests.marks import remount
 from tests.runs.conftest import ExperimentWriter
 from tests.runs.test_survival import finish, start, wait_for
 
@@ -69,7 +69,8 @@ def test_a_folder_that_vanishes_is_told_and_the_same_command_does_the_run_again(
     assert_the_same(record, finished)
 
 
-@pytest.mark.parametrize("most_bytes", [slow(3_000), 20_000, slow(60_000)])
+@pytest.mark.slow
+@pytest.mark.parametrize("most_bytes", [3_000, 20_000, 60_000])
 def test_a_limit_on_files_is_told_and_the_same_command_goes_on_without_it(
     experiment: ExperimentWriter, tmp_path: Path, finished: RunRecord, most_bytes: int
 ) -> None:
