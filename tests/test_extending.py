@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from lorabench.records.store import load_records
 from tests.extending import example, install_plugin
@@ -18,6 +19,23 @@ from tests.runs.conftest import ExperimentWriter, corpus, experiment  # noqa: F4
 def lorabench(environment: dict[str, str], *arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "lorabench", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+
+
+@pytest.mark.slow
+def test_a_method(tmp_path: Path, experiment: ExperimentWriter) -> None:  # noqa: F811
+    """`tests/runs/test_own_method.py` looks at what comes out."""
+    environment = install_plugin(tmp_path / "site", "lorabench.methods", "frozen_a", example("A method"), "METHOD")
+    path, out = experiment(**yaml.safe_load(example("A method", "yaml"))), tmp_path / "out"
+    planned = lorabench(environment, "plan", path)
+    assert (planned.returncode, "2 runs" in planned.stdout) == (0, True), planned.stderr
+    done = lorabench(environment, "run", path, "--output-dir", out, "--tracker", "none")
+    assert done.returncode == 0, done.stderr
+    table = (out / "results" / "benchmark_results.csv").read_text(encoding="utf-8")
+    assert "max_norm 0.05" in table
+    (out / "results" / "benchmark_results.csv").unlink()
+    again = lorabench(environment, "report", out)
+    assert again.returncode == 0, again.stderr
+    assert (out / "results" / "benchmark_results.csv").read_text(encoding="utf-8") == table
 
 
 @pytest.mark.slow

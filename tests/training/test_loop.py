@@ -10,14 +10,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lorabench.core.errors import CancelledError, DivergedError
+from lorabench.core.errors import CancelledError, DivergedError, ModelError
 from lorabench.core.storage import sha256_file
 from lorabench.experiment.schema import TrainingSettings
 from lorabench.experiment.steps import evaluation_steps, num_steps
+from lorabench.methods.adapter import ParameterGroup
+from lorabench.tokens.packing import make_batch
 from lorabench.training.checkpoints import Position, remove_checkpoints
 from lorabench.training.loop import Hooks, tokens_per_second, train
 from lorabench.training.optimization import learning_rate_at
-from tests.training.tiny import TinyAdapter, TinyBase, tiny_text
+from tests.training.tiny import GroupedAdapter, TinyAdapter, TinyBase, tiny_text
 
 
 @pytest.fixture(autouse=True)
@@ -35,10 +37,16 @@ SETTINGS = TrainingSettings(learning_rate=0.05, batch_size=4, context_length=16,
 class Run:
     """One call of the loop and what it told."""
 
-    def __init__(self, folder: Path, dropout: float = 0.0, settings: TrainingSettings = SETTINGS) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        dropout: float = 0.0,
+        settings: TrainingSettings = SETTINGS,
+        adapter: type[TinyAdapter] = TinyAdapter,
+    ) -> None:
         self.folder = folder
         self.settings = settings
-        self.adapter = TinyAdapter()
+        self.adapter = adapter()
         self.base = TinyBase(self.adapter, dropout)
         self.losses: dict[int, float] = {}
         self.evaluated_at: list[int] = []
@@ -122,6 +130,50 @@ def test_a_run_taken_up_again_is_the_run_that_was_never_stopped(
     assert position.num_resumed == 1
     assert {**first.losses, **second.losses} == whole.losses
     assert second.weights() == whole.weights()
+
+
+def test_groups_and_hooks_are_taken_up_again_too(tmp_path: Path) -> None:
+    whole = Run(tmp_path / "whole", adapter=GroupedAdapter)
+    whole.go()
+    with pytest.raises(CancelledError):
+        Run(tmp_path / "parts", adapter=GroupedAdapter).go(stop_after=7)
+    second = Run(tmp_path / "parts", adapter=GroupedAdapter)
+    second.go()
+    assert second.weights() == whole.weights()
+
+
+def test_groups_have_rates_and_decays_of_their_own(tmp_path: Path) -> None:
+    """The first steps, against torch's AdamW with one optimizer for each group."""
+    settings = SETTINGS.model_copy(update={"weight_decay": 0.1, "max_grad_norm": 1e6})
+    run = Run(tmp_path, settings=settings, adapter=GroupedAdapter)
+    with pytest.raises(CancelledError):
+        run.go(stop_after=3)
+    adapter = TinyAdapter()
+    base, text = TinyBase(adapter), tiny_text()
+    up = torch.optim.AdamW([adapter.up], weight_decay=0.2)
+    down = torch.optim.AdamW([adapter.down], weight_decay=0.1)
+    steps = num_steps(text.num_rows(16), settings)
+    rows = text.rows(16, 3, 0)
+    for step in range(3):
+        batch = make_batch(rows[4 * step : 4 * step + 4])
+        torch.autograd.backward(base.loss(batch) / batch.num_scored)
+        up.param_groups[0]["lr"] = 3.0 * learning_rate_at(step, steps, settings)
+        down.param_groups[0]["lr"] = learning_rate_at(step, steps, settings)
+        for optimizer in (up, down):
+            optimizer.step()
+            optimizer.zero_grad()
+        adapter.up.data *= 1.0 - 0.5 / (step + 2)
+    for ours, plain in ((run.adapter.up, adapter.up), (run.adapter.down, adapter.down)):
+        assert torch.allclose(ours, plain, rtol=1e-5, atol=1e-7)
+
+
+def test_a_parameter_that_no_group_holds_is_refused(tmp_path: Path) -> None:
+    class Forgetful(TinyAdapter):
+        def optimizer_groups(self) -> list[ParameterGroup]:
+            return [ParameterGroup([self.up])]
+
+    with pytest.raises(ModelError, match="do not hold every trainable parameter once"):
+        Run(tmp_path, adapter=Forgetful).go()
 
 
 @pytest.mark.parametrize("crash_at", [2, 9, 14])

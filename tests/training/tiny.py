@@ -33,6 +33,16 @@ class TinyAdapter:
         pass
 
 
+class GroupedAdapter(TinyAdapter):
+    """Its groups have rates and decays of their own, in another order than its parameters; a hook follows each step."""
+
+    def optimizer_groups(self) -> list[ParameterGroup]:
+        return [ParameterGroup([self.up], rate=3.0, weight_decay=0.2), ParameterGroup([self.down])]
+
+    def after_step(self, step: int) -> None:
+        self.up.data.mul_(1.0 - 0.5 / (step + 1))
+
+
 class TinyBase:
     device = torch.device("cpu")
 

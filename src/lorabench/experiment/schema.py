@@ -105,14 +105,10 @@ class EvaluationSettings(ScoringSettings):
 
 
 def _read_adapter(value: Any) -> Any:
-    """Settings given as a mapping are those of their method."""
+    """Settings given as a mapping are those of their method. Raises ConfigError where there is none of that name."""
     if not isinstance(value, Mapping):
         return value
-    try:
-        settings = METHODS.get(str(value.get("method", DEFAULT_METHOD))).settings
-    except ConfigError as error:
-        raise ValueError(str(error)) from None
-    return settings.model_validate(value)
+    return METHODS.get(str(value.get("method", DEFAULT_METHOD))).settings.model_validate(value)
 
 
 class RunSpec(Frozen):

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
+from lorabench.core.formatting import setting
 from lorabench.core.settings import Frozen
 
 DEFAULT_METHOD = "lora"
@@ -57,4 +58,4 @@ class AdapterSettings(Frozen):
     def method_settings(self) -> str | None:
         """The settings that this method alone has, such as `max_norm 0.5`, for tables; None where there are none."""
         own = [name for name in type(self).model_fields if name not in AdapterSettings.model_fields]
-        return ", ".join(f"{name} {getattr(self, name)}" for name in own) or None
+        return ", ".join(f"{name} {setting(getattr(self, name))}" for name in own) or None

@@ -24,7 +24,7 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from lorabench.core.errors import DataError, DiskError, UnknownNameError, near_matches
+from lorabench.core.errors import ConfigError, DataError, DiskError, UnknownNameError, near_matches
 from lorabench.core.locks import exclusively
 from lorabench.core.revisions import file_revision
 from lorabench.core.storage import read_regular, set_aside, sha256_file, write_atomically
@@ -129,6 +129,8 @@ class RecordStore:
             if values["schema_version"] > SCHEMA_VERSION:
                 raise RecordProblem(path, "the record was written by a newer lorabench; use that one for this folder")
             record = record_from_json(values)
+        except ConfigError as error:
+            raise RecordProblem(path, f"it was made with what is not installed here: {error}") from None
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, ValidationError):
             raise DamagedRecordError(path, "it is not a whole record") from None
         if not all(map(_is_inside, record.files)):
