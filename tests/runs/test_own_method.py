@@ -11,13 +11,16 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import model_validator
 from safetensors.torch import load_file
 
 import lorabench
 from lorabench.core.errors import ConfigError
 from lorabench.experiment.identity import run_id
 from lorabench.experiment.schema import RunSpec, build_experiment
+from lorabench.methods.lora import Lora
 from lorabench.methods.registry import METHODS
+from lorabench.methods.settings import AdapterSettings
 from lorabench.records.schema import RunRecord
 from lorabench.records.store import RecordProblem, RecordStore, load_records
 from lorabench.runs.evaluation import evaluate
@@ -100,6 +103,30 @@ def test_keys_and_values_are_those_of_the_method(adapter: dict[str, Any], said: 
     with pytest.raises(ConfigError) as caught:
         build_experiment({"name": "x", "models": "m", "datasets": "d", "adapter": adapter})
     assert said in str(caught.value)
+
+
+def test_values_that_do_not_fit_one_another_are_refused() -> None:
+    class Narrow(AdapterSettings):
+        bits: int = 8
+
+        @model_validator(mode="after")
+        def _fits(self) -> Narrow:
+            if self.rank % self.bits:
+                raise ValueError("Rank should be a multiple of bits")
+            return self
+
+    class NarrowLora(Lora):
+        settings = Narrow
+
+    METHODS.add("narrow", NarrowLora())
+    adapter = {"method": "narrow", "bits": 4, "rank": [8, 12]}
+    try:
+        values = {"name": "x", "models": "m", "datasets": "d"}
+        assert len(build_experiment({**values, "adapter": adapter}).adapters()) == 2
+        with pytest.raises(ConfigError, match="adapter: method 'narrow', bits 8, rank 12 is not accepted; rank should"):
+            build_experiment({**values, "adapter": {**adapter, "bits": 8}}).adapters()
+    finally:
+        METHODS.remove("narrow")
 
 
 def spec(**adapter: Any) -> RunSpec:

@@ -16,7 +16,7 @@ from lorabench.core.formatting import bits, setting
 from lorabench.records.columns import AXES
 
 _CHANGES_YARDSTICK = {"context_length", "precision"}
-_TUNED_WITH = {"method": frozenset({"rank", "alpha", "dropout", "target_modules", "method_settings"})}
+_TUNED_WITH = {"method": frozenset(key for key, axis in AXES.items() if axis.is_in("adapter") and key != "method")}
 """Axis -> axes that mean something else for its values, so that each value brings its own."""
 
 

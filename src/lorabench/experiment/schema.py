@@ -10,6 +10,7 @@ import itertools
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -20,6 +21,7 @@ from pydantic import (
     Field,
     PlainValidator,
     SerializeAsAny,
+    TypeAdapter,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -181,8 +183,7 @@ class Experiment(Frozen):
 
     def adapters(self) -> list[AdapterSettings]:
         """Every point of the adapter axes, in the file's order."""
-        points = _points(self.adapter)
-        return [METHODS.get(point.get("method", DEFAULT_METHOD)).settings(**point) for point in points]
+        return [_make_adapter(point) for point in _points(self.adapter)]
 
     def trainings(self) -> list[TrainingSettings]:
         """Every point of the training axes, in the file's order."""
@@ -209,6 +210,15 @@ def _read_adapter_axes(raw: Any) -> dict[str, list[Any]]:
                 _refuse_method_key(key, name)
         axes = _read_axes("adapter", raw, settings)
     return axes
+
+
+def _make_adapter(point: Mapping[str, Any]) -> AdapterSettings:
+    """One point of the `adapter` section, whose values may have to fit one another."""
+    try:
+        return METHODS.get(point.get("method", DEFAULT_METHOD)).settings(**point)
+    except ValidationError as error:
+        values = ", ".join(f"{key} {show_value(value)}" for key, value in point.items())
+        raise ConfigError(f"adapter: {values} is not accepted; {tidy(error.errors()[0]['msg'])}") from None
 
 
 def _find_method(name: Any) -> Method:
@@ -257,10 +267,18 @@ def _read_value(section: str, key: str, value: Any, settings: type[Frozen]) -> A
     if isinstance(value, bool) and settings.model_fields[key].annotation is not bool:
         raise ConfigError(f"{section}.{key}: {show_value(value)} is not accepted; true and false mean nothing here")
     try:
-        return getattr(settings.model_validate({key: value}), key)
+        return _field_of(settings, key).validate_python(value)
     except ValidationError as error:
         problem = error.errors()[0]["msg"]
         raise ConfigError(f"{section}.{key}: {show_value(value)} is not accepted; {tidy(problem)}") from None
+
+
+@cache
+def _field_of(settings: type[Frozen], key: str) -> TypeAdapter[Any]:
+    """Checks one setting by itself, whatever the others are."""
+    field = settings.model_fields[key]
+    checked: Any = Annotated[field.annotation, field]
+    return TypeAdapter(checked)
 
 
 def _points(axes: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
