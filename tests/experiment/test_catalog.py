@@ -66,7 +66,6 @@ x:
   hidden_size: 1
   vocabulary_size: 1
   max_context_length: 1
-  bos: false
   layer_path: model.layers
   linear_modules: {mlp.up: [1, 2]}
 """
@@ -75,7 +74,7 @@ x:
 @pytest.mark.parametrize(
     ("old", "new", "named"),
     [
-        ("bos: false", "bos: false\n  colour: red", "colour"),
+        ("family: llama", "family: llama\n  colour: red", "colour"),
         ("repository: some/model", "repository: ../../etc", "repository"),
         ("repository: some/model\n", "\n", "x: repository: Field required"),
         (

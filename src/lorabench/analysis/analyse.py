@@ -88,7 +88,6 @@ def _corpus(group: CorpusGroup, best: BestSet) -> CorpusFindings:
         pinned=facts is None or facts.pinned,
         removed=facts.removed if facts else {},
         split_documents=facts.num_documents if facts else {},
-        split_bytes=facts.num_bytes if facts else {},
         candidates=tuple(item.shown for item in group.candidates),
         best=best,
         caveats=_caveats(group),

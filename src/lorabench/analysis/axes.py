@@ -131,7 +131,6 @@ def _findings(paired: AxisPairs, comparisons: tuple[Comparison, ...]) -> AxisFin
             candidate=None if item is None else item.key,
             bits_per_byte=None if item is None else item.shown.bits_per_byte,
             num_candidates=design.num_candidates[value],
-            num_failed_runs=design.num_failed[value],
             is_tied_best=setting(value) in tied,
         )
         for value, item in design.representatives.items()

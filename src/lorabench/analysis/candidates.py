@@ -210,7 +210,6 @@ def _measure(
         settings=settings,
         seeds=seeds,
         run_ids=tuple(run.run_id for run in runs),
-        failed_run_ids=tuple(run.run_id for run in failed),
         bits_per_byte=bits,
         gain=gain,
         base_bits_per_byte=statistics.fmean(bases) if bases else None,

@@ -75,8 +75,6 @@ class Candidate:
     seeds: tuple[int, ...]
     run_ids: tuple[str, ...]
     """Of the runs with a result, one for each seed, in the order of `seeds`."""
-    failed_run_ids: tuple[str, ...]
-    """Runs of this configuration without a result."""
     bits_per_byte: Interval
     """On validation, mean over seeds."""
     gain: Interval | None
@@ -134,7 +132,6 @@ class CorpusFindings:
     removed: Mapping[str, int]
     """Documents removed when the corpus was prepared, by reason: empty, exact_duplicates, near_duplicates."""
     split_documents: Mapping[str, int]
-    split_bytes: Mapping[str, int]
     candidates: tuple[Candidate, ...]
     """Lowest figure first."""
     best: BestSet
@@ -152,7 +149,6 @@ class Level:
     bits_per_byte: Interval | None
     num_candidates: int
     """Among how many configurations the best was chosen."""
-    num_failed_runs: int
     is_tied_best: bool
     """It is the best, or not distinguishable from the best."""
 
@@ -325,7 +321,6 @@ class Overview:
     lorabench_versions: tuple[str, ...]
     code: tuple[str, ...]
     """Commits, with `(changed)` where the checkout was, or the code's hash where there was none."""
-    first_started_at: str | None
     last_finished_at: str | None
     train_seconds: float
 
@@ -341,8 +336,6 @@ class TestReading:
     """Positive is better."""
     gap: float | None
     """Test minus validation, in bits per byte: mostly that the two texts differ."""
-    gain_gap: float | None
-    """Gain on test minus gain on validation: what choosing on validation has flattered, when negative."""
     num_test_scorings: int
     """The most of any of its runs; more than one means that somebody looked again."""
 

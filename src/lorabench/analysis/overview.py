@@ -27,7 +27,6 @@ def overview_of(runs: Sequence[ValidationRun], corpora: tuple[str, ...], varied:
         hardware=tuple(sorted({hardware_of(run.environment) for run in runs})),
         lorabench_versions=tuple(sorted({run.environment.lorabench_version for run in runs})),
         code=tuple(sorted({_code(run) for run in runs})),
-        first_started_at=min((run.started_at for run in runs), default=None),
         last_finished_at=max(finished, default=None),
         train_seconds=sum(run.speed.train_seconds for run in runs if run.speed is not None),
     )

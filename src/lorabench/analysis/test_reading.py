@@ -41,7 +41,6 @@ def _read(candidate: Candidate, records: Mapping[str, RunRecord], reader: Docume
         bits_per_byte=bits,
         gain=gain,
         gap=bits.estimate - candidate.bits_per_byte.estimate,
-        gain_gap=None if gain is None or candidate.gain is None else gain.estimate - candidate.gain.estimate,
         num_test_scorings=max(record.num_test_scorings for record, _ in scored),
     )
 

