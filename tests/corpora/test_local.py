@@ -7,11 +7,13 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
+from lorabench.core.catalog import read_entries
 from lorabench.core.errors import DataError
-from lorabench.corpora.catalog import find_corpus
+from lorabench.corpora.catalog import SOURCES, find_corpus
 from lorabench.corpora.files import cut_into_pieces, read_local_documents, read_local_texts
-from lorabench.corpora.store import load_corpus, read_corpus_info
+from lorabench.corpora.store import load_corpus, load_prepared, read_corpus_info
 
 TEXTS = [f"Text number {number} — with its own words: {number * 7919}." for number in range(40)]
 
@@ -142,3 +144,16 @@ def test_documents_of_one_byte(tmp_path: Path, cache: Path) -> None:
     path = write_jsonl(tmp_path / "a.jsonl", [{"text": letter} for letter in "abcdefghijklmnopqrstuvwxyz"])
     corpus = load_corpus(str(path), max_train_bytes=None)
     assert sum(corpus.info.num_bytes.values()) == 26
+
+
+def test_a_file_can_stand_in_a_catalogue(tmp_path: Path, cache: Path) -> None:
+    path = tmp_path / "notes.jsonl"
+    path.write_text("".join(json.dumps({"body": f"note {n} on {n * n}"}) + "\n" for n in range(40)), encoding="utf-8")
+    fields = {"source": "file", "path": str(path), "text_field": "body", "licence": "ours"}
+    entry = read_entries(yaml.safe_dump({"notes": fields}), SOURCES, "lorabench.yaml")["notes"]
+    by_name = load_prepared(entry, max_train_bytes=None)
+    by_path = load_corpus(str(path), max_train_bytes=None, text_field="body")
+    assert (by_name.name, by_name.info.licence) == ("notes", "ours")
+    assert by_name.revision == by_path.revision
+    assert by_name.splits == by_path.splits
+    assert sum(map(len, by_name.splits.values())) == 40

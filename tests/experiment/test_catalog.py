@@ -13,7 +13,6 @@ from lorabench.corpora.catalog import dataset_rows, get_dataset, list_datasets
 from lorabench.corpora.sources.hub import HubCorpus
 from lorabench.models.catalog import SOURCES as MODEL_SOURCES
 from lorabench.models.catalog import get_model, list_models, model_rows
-from lorabench.models.shape import shape_of_entry
 
 RANK_8_PARAMETERS = {"gpt2": 1_179_648, "pythia-410m": 3_145_728, "gemma-2b": 9_805_824, "smollm2-135m": 2_442_240}
 
@@ -33,7 +32,7 @@ def test_every_entry_is_complete() -> None:
 
 @pytest.mark.parametrize(("name", "expected"), RANK_8_PARAMETERS.items())
 def test_linear_modules_give_the_published_parameter_counts(name: str, expected: int) -> None:
-    linears = shape_of_entry(get_model(name)).linears
+    linears = get_model(name).model_shape().linears
     assert sum(8 * (inputs + outputs) for inputs, outputs in linears.values()) == expected
 
 
@@ -80,9 +79,9 @@ x:
         (
             "source: hub",
             "source: hubb",
-            "'hubb' is not a source of models; accepted: hub, mini, wheel. Did you mean 'hub'?",
+            "'hubb' is not a source of models; accepted: folder, hub, mini, wheel. Did you mean 'hub'?",
         ),
-        ("  source: hub\n", "", "x: source: it is missing; accepted: hub, mini, wheel"),
+        ("  source: hub\n", "", "x: source: it is missing; accepted: folder, hub, mini, wheel"),
         ("linear_modules: {mlp.up: [1, 2]}", "linear_modules: {mlp.up: [1, 0]}", "linear_modules"),
         ("num_layers: 1", "num_layers: 0", "num_layers"),
         ("x:", "X/../y:", "name"),

@@ -29,7 +29,7 @@ from lorabench.models.base import FrozenBase, freeze
 from lorabench.models.catalog import get_model, list_models
 from lorabench.models.linears import SPLIT_WHEN_LOADED, StoredLinears, body_name, is_tied, read_stored_linears
 from lorabench.models.planning import plan_model
-from lorabench.models.shape import read_config, shape_of_entry
+from lorabench.models.shape import read_config
 from tests.methods.families import DENSE, WITH_EXPERTS, save_tiny
 
 METHODS = ("lora", "rslora", "dora", "pissa", "full")
@@ -293,7 +293,7 @@ def test_what_is_known_of_architectures_is_what_transformers_does() -> None:
 def test_a_catalogue_entry_says_what_the_loaded_model_has(name: str) -> None:
     """The catalogue's paths and sizes are those of Transformers' own model of that configuration."""
     entry = get_model(name)
-    shape = shape_of_entry(entry)
+    shape = entry.model_shape()
     sizes = {
         "vocab_size": entry.vocabulary_size,
         "num_hidden_layers": entry.num_layers,

@@ -4,17 +4,20 @@ import json
 import logging
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from safetensors.numpy import save_file
 
-from lorabench.core.errors import ModelError, UnknownNameError
-from lorabench.models.catalog import get_model
+from lorabench.core.catalog import read_entries
+from lorabench.core.errors import ConfigError, ModelError, UnknownNameError
+from lorabench.models.catalog import SOURCES, get_model
 from lorabench.models.linears import is_attention
 from lorabench.models.locate import locate_model
-from lorabench.models.shape import read_model_shape, shape_of_entry
+from lorabench.models.shape import read_model_shape
 from lorabench.models.sources.mini import MiniModel
 from lorabench.samplepack import wheel_model as wheel
 
@@ -40,6 +43,16 @@ def test_a_folder_is_a_model(model: Path, cache: Path) -> None:
     assert location.info.source == "folder"
     assert location.info.family == "llama"
     assert locate_model(str(model)) == location
+
+
+def test_a_folder_can_stand_in_a_catalogue(model: Path, cache: Path) -> None:
+    text = yaml.safe_dump({"ours": {"source": "folder", "path": str(model), "family": "llama"}})
+    entry = read_entries(text, SOURCES, "lorabench.yaml")["ours"]
+    by_name, by_path = entry.locate(), locate_model(str(model))
+    assert by_name == replace(by_path, name="ours")
+    assert entry.model_shape() == read_model_shape(model)
+    with pytest.raises(ConfigError, match=r"lorabench\.yaml: ours: path: Field required"):
+        read_entries(text.replace("path", "# path"), SOURCES, "lorabench.yaml")
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
@@ -154,7 +167,7 @@ def test_the_real_model_of_the_sample_pack() -> None:
 
     location = locate_model("smollm2-135m-instruct")
     assert location.info.weights_note == "Q4_1 weights dequantised to float32"
-    stated = shape_of_entry(get_model("smollm2-135m-instruct"))
+    stated = get_model("smollm2-135m-instruct").model_shape()
     found = read_model_shape(location.folder)
     assert found.linears == stated.linears
     assert found.num_parameters == stated.num_parameters == 134_515_008

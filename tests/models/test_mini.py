@@ -214,7 +214,10 @@ def test_pretraining_learns_and_reports(stories: list[str], name: str) -> None:
     sizes = {"num_layers": 1, "hidden_size": 32, "vocabulary_size": 400, "max_context_length": 64}
     modules = {"mlp.c_fc": (32, 64), "mlp.dense_h_to_4h": (32, 64), "mlp.gate_proj": (32, 64)}
     shape = replace(
-        mini_entry(name).shape(), **sizes, linear_modules=modules | {"self_attn.k_proj": (32, 32)}, num_parameters=-1
+        mini_entry(name).mini_shape(),
+        **sizes,
+        linear_modules=modules | {"self_attn.k_proj": (32, 32)},
+        num_parameters=-1,
     )
     tokenizer = train_tokenizer(shape.family, stories, 400)
     torch.manual_seed(0)

@@ -16,7 +16,6 @@ import transformers
 from lorabench.methods.registry import METHODS
 from lorabench.methods.settings import AdapterSettings
 from lorabench.models.catalog import get_model
-from lorabench.models.shape import shape_of_entry
 
 REAL: dict[str, Callable[[], Any]] = {
     "gpt2": transformers.GPT2Config,
@@ -45,7 +44,7 @@ def test_parameters_are_the_published_ones(name: str) -> None:
     """PEFT's own choice of all linear layers and its own count, on the architecture itself."""
     with torch.device("meta"):
         model = transformers.AutoModelForCausalLM.from_config(REAL[name]())
-    shape, settings = shape_of_entry(get_model(name)), AdapterSettings(rank=8)
+    shape, settings = get_model(name).model_shape(), AdapterSettings(rank=8)
     method = METHODS.get("lora")
     targets = method.resolve_targets(shape, settings)
     in_all, trainable = PARAMETERS[name]

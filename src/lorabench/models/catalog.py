@@ -9,23 +9,23 @@ from typing import Any
 from lorabench.core.catalog import read_catalogue
 from lorabench.core.errors import UnknownNameError, near_matches
 from lorabench.core.registry import Registry
-from lorabench.models.entry import ModelEntry
+from lorabench.models.entry import ModelSource
 
-SOURCES: Registry[type[ModelEntry]] = Registry("lorabench.models.sources", "SOURCE", "source of models")
+SOURCES: Registry[type[ModelSource]] = Registry("lorabench.models.sources", "SOURCE", "source of models")
 
 
 @cache
-def _models() -> dict[str, ModelEntry]:
+def _models() -> dict[str, ModelSource]:
     text = resources.files("lorabench.models").joinpath("models.yaml").read_text(encoding="utf-8")
     return read_catalogue(text, "models", SOURCES, "models.yaml")
 
 
-def list_models() -> list[ModelEntry]:
+def list_models() -> list[ModelSource]:
     """All models, in the file's order."""
     return list(_models().values())
 
 
-def get_model(name: str) -> ModelEntry:
+def get_model(name: str) -> ModelSource:
     """The model's entry. Raises UnknownNameError with near matches."""
     if name not in _models():
         raise UnknownNameError(
@@ -40,7 +40,7 @@ def model_rows() -> list[dict[str, Any]]:
     return [
         {
             "name": entry.name,
-            "parameters": entry.num_parameters,
+            "parameters": entry.model_shape().num_parameters,
             "family": entry.family,
             "source": entry.source,
             "comes_from": entry.origin,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lorabench.core.catalog import Count, Entry
 from lorabench.core.progress import Progress
+from lorabench.models.shape import ModelShape
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,7 @@ class ModelInfo:
     """What a record holds about a base model besides its name and revision."""
 
     source: str
-    """wheel, hub, mini, or folder."""
+    """The kind of source: wheel, hub, mini, folder, …"""
     family: str
     licence: str | None
     weights_note: str | None
@@ -41,29 +42,15 @@ class ModelLocation:
     published: Published | None = None
 
 
-class ModelEntry(Entry):
-    """A base model. The shape is known without fetching it, so that a plan can be made."""
+class ModelSource(Entry):
+    """A base model before it is here. A kind of source adds its own fields, and defines how the model is located."""
 
     family: str
     """The architecture's family: gpt2, gpt-neox, gemma, llama."""
     gated: bool = False
     """Whether it is given only to accounts that accepted its licence."""
-    num_parameters: Count
-    num_layers: Count
-    hidden_size: Count
-    vocabulary_size: Count
-    max_context_length: Count
-    layer_path: str
-    """Module path of the list of layers: layer i is `<layer_path>.<i>`."""
-    linear_modules: dict[str, tuple[Count, Count]]
-    """Path within a layer -> (inputs, outputs)."""
     weights_note: str | None = None
     """How the weights differ from the published ones, if they do; goes into every record."""
-
-    @property
-    def head_width(self) -> int | None:
-        """Width of an attention head; None: that of the published models of the family."""
-        return None
 
     @abstractmethod
     def expected_revision(self) -> str:
@@ -74,9 +61,49 @@ class ModelEntry(Entry):
         """Where the model lies on this machine; None where it does not, or where only locating it shows that."""
 
     @abstractmethod
+    def model_shape(self) -> ModelShape:
+        """Its sizes, known without fetching it, so that a plan can be made."""
+
+    @abstractmethod
     def locate(self, progress: Progress | None = None) -> ModelLocation:
         """The model's folder, made on first use. Raises ModelError, DownloadError or DiskError."""
 
     def info(self, weights_note: str | None = None) -> ModelInfo:
         """What a record holds about it; `weights_note`: other than the catalogue's."""
         return ModelInfo(self.source, self.family, self.licence, weights_note or self.weights_note, self.pinned)
+
+
+class ModelEntry(ModelSource):
+    """A base model whose entry states its shape."""
+
+    num_parameters: Count
+    num_layers: Count
+    hidden_size: Count
+    vocabulary_size: Count
+    max_context_length: Count
+    layer_path: str
+    """Module path of the list of layers: layer i is `<layer_path>.<i>`."""
+    linear_modules: dict[str, tuple[Count, Count]]
+    """Path within a layer -> (inputs, outputs)."""
+
+    @property
+    def head_width(self) -> int | None:
+        """Width of an attention head; None: that of the published models of the family."""
+        return None
+
+    def model_shape(self) -> ModelShape:
+        """As the entry states it."""
+        return ModelShape(
+            linears={
+                f"{self.layer_path}.{layer}.{module}": size
+                for layer in range(self.num_layers)
+                for module, size in self.linear_modules.items()
+            },
+            experts=frozenset(),
+            num_parameters=self.num_parameters,
+            num_layers=self.num_layers,
+            hidden_size=self.hidden_size,
+            vocabulary_size=self.vocabulary_size,
+            max_context_length=self.max_context_length,
+            family=self.family.replace("-", "_"),
+        )

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from lorabench.core.errors import ModelError
 from lorabench.core.home import user_path
-from lorabench.models.catalog import get_model
+from lorabench.models.entry import ModelSource
 from lorabench.models.linears import SPLIT_WHEN_LOADED
-from lorabench.models.locate import is_model_path, local_model_name, local_model_revision
-from lorabench.models.shape import ModelShape, read_model_shape, shape_of_entry
+from lorabench.models.locate import find_model, is_model_path
+from lorabench.models.shape import ModelShape
 
 LARGE_VOCABULARY = 32_000
 
@@ -21,6 +21,8 @@ class ModelPlan:
 
     reference: str
     """As the experiment names it: a catalogue name or a path."""
+    source: ModelSource
+    """What that means."""
     name: str
     revision: str
     pinned: bool
@@ -49,33 +51,22 @@ class ModelPlan:
 
 def plan_model(reference: str) -> ModelPlan:
     """Look a model up. Raises UnknownNameError, or ModelError for a folder that cannot be used."""
-    if is_model_path(reference):
-        local = user_path(reference)
-        if not local.is_dir():
-            raise ModelError(f"models: {reference}: there is no such folder")
-        revision, shape = local_model_revision(local), read_model_shape(local)
-        if shape.family in SPLIT_WHEN_LOADED:
-            raise ModelError(
-                f"models: {reference}: models of the type {shape.family} are loaded with other layers than their files "
-                "hold, so that a plan cannot say what would be adapted; lorabench evaluate scores them"
-            )
-        return ModelPlan(
-            reference=reference,
-            name=local_model_name(local, revision),
-            revision=revision,
-            pinned=True,
-            shape=shape,
-            missing_bytes=0,
-            folder=local,
+    if is_model_path(reference) and not user_path(reference).is_dir():
+        raise ModelError(f"models: {reference}: there is no such folder")
+    source = find_model(reference)
+    folder, shape = source.present_folder(), source.model_shape()
+    if shape.family in SPLIT_WHEN_LOADED:
+        raise ModelError(
+            f"models: {reference}: models of the type {shape.family} are loaded with other layers than their files "
+            "hold, so that a plan cannot say what would be adapted; lorabench evaluate scores them"
         )
-    entry = get_model(reference)
-    folder = entry.present_folder()
     return ModelPlan(
         reference=reference,
-        name=entry.name,
-        revision=entry.expected_revision(),
-        pinned=entry.pinned,
-        shape=shape_of_entry(entry),
-        missing_bytes=entry.download_bytes if folder is None else 0,
+        source=source,
+        name=source.name,
+        revision=source.expected_revision(),
+        pinned=source.pinned,
+        shape=shape,
+        missing_bytes=source.download_bytes if folder is None else 0,
         folder=folder,
     )

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from lorabench.core.errors import ModelError
 from lorabench.models.base import DTYPES, FrozenBase, Precision, freeze
+from lorabench.models.entry import ModelEntry
 
 if TYPE_CHECKING:
-    from lorabench.models.entry import ModelEntry
     from lorabench.models.planning import ModelPlan
 
 HEAD_WIDTHS = {"gpt2": 64, "gpt-neox": 64, "llama": 64, "gemma": 256}
@@ -29,10 +29,10 @@ def load_random(plan: ModelPlan, *, precision: Precision, device: str, seed: int
 
     if plan.folder is not None:
         config = AutoConfig.from_pretrained(str(plan.folder), local_files_only=True, trust_remote_code=False)
+    elif isinstance(plan.source, ModelEntry):
+        config = config_of_entry(plan.source)
     else:
-        from lorabench.models.catalog import get_model
-
-        config = config_of_entry(get_model(plan.name))
+        raise ModelError(f"model {plan.name}: it is not here, and its entry states no sizes")
     model = build(config, DTYPES[precision])
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
     if num_parameters != plan.shape.num_parameters:

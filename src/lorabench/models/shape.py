@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from lorabench.core.errors import ModelError
-from lorabench.models.entry import ModelEntry
 from lorabench.models.linears import is_embedding, read_stored_linears
 
 WEIGHTS = "model.safetensors"
@@ -37,24 +36,6 @@ class ModelShape:
     max_context_length: int
     family: str
     """The configuration's `model_type`: llama, gpt2, gpt_neox, gemma, …"""
-
-
-def shape_of_entry(entry: ModelEntry) -> ModelShape:
-    """The shape that the catalogue states, for models that are not here yet."""
-    return ModelShape(
-        linears={
-            f"{entry.layer_path}.{layer}.{module}": size
-            for layer in range(entry.num_layers)
-            for module, size in entry.linear_modules.items()
-        },
-        experts=frozenset(),
-        num_parameters=entry.num_parameters,
-        num_layers=entry.num_layers,
-        hidden_size=entry.hidden_size,
-        vocabulary_size=entry.vocabulary_size,
-        max_context_length=entry.max_context_length,
-        family=entry.family.replace("-", "_"),
-    )
 
 
 def read_model_shape(folder: Path) -> ModelShape:

@@ -40,9 +40,9 @@ class MiniModel(MadeModel):
         for name in CORPORA:
             corpus = load_corpus(name, max_train_bytes=None, progress=progress)
             texts[name] = [document.text for document in corpus.splits["train"]]
-        build_mini(self.shape(), texts, folder, progress)
+        build_mini(self.mini_shape(), texts, folder, progress)
 
-    def shape(self) -> MiniShape:
+    def mini_shape(self) -> MiniShape:
         """The sizes that are built."""
         return MiniShape(**{field.name: getattr(self, field.name) for field in fields(MiniShape)})
 
