@@ -315,6 +315,25 @@ def test_a_lease_that_cannot_be_taken_costs_its_own_run_alone(
     assert (again.exit_code, again.num_skipped) == (1, 1)
 
 
+@pytest.mark.parametrize("name", ["", "documents", "adapter"])
+def test_a_link_to_another_run_takes_nothing_from_it(
+    experiment: ExperimentWriter, tmp_path: Path, finished: RunRecord, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    path = experiment(adapter={**SHORT, "rank": [finished.spec.adapter.rank, 3]})
+    (other,) = {run.run_id for run in lorabench.plan(path).runs} - {finished.run_id}
+    store = RecordStore(tmp_path / "out")
+    link = store.run_dir(other) / name
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(store.run_dir(finished.run_id) / name)
+    outcome = lorabench.run(path, tmp_path / "out", trackers=["none"])
+    assert outcome.counts.sentence() == "2 of 2 runs completed, 1 of them before"
+    assert (
+        f"{link} is a link to {store.run_dir(finished.run_id) / name}; it was set aside as " in capsys.readouterr().err
+    )
+    for record in outcome.records:
+        assert store.damaged_files(record) == []
+
+
 def test_a_run_that_is_left_alone_has_no_number(
     experiment: ExperimentWriter, tmp_path: Path, finished: RunRecord, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -302,7 +302,14 @@ class RecordStore:
     def make_room(self, run_id: str) -> list[str]:
         """Set aside what lies where the run's folder or its lease belongs; a sentence for each. Needs no lease."""
         folder = self.run_dir(run_id)
-        return _move_away(folder, folder, os.path.isdir) + _move_away(folder / LEASE_NAME, folder, os.path.isfile)
+        moved = _move_away(folder, folder, lambda path: os.path.isdir(path) and not self._leads_into_runs(path))
+        for name in _FOLDERS:
+            moved += _move_away(folder / name, folder, lambda path: not self._leads_into_runs(path))
+        return moved + _move_away(folder / LEASE_NAME, folder, os.path.isfile)
+
+    def _leads_into_runs(self, path: Path) -> bool:
+        """Whether it is a link to what another run owns, which would be changed through it."""
+        return os.path.islink(path) and Path(os.path.realpath(path)).is_relative_to(os.path.realpath(self.runs_dir))
 
     def make_room_inside(self, run_id: str) -> list[str]:
         """Set aside what lies within the run's folder where something else belongs. Needs the lease."""
@@ -344,7 +351,7 @@ def _move_away(path: Path, folder: Path, is_right: Callable[[Path], bool]) -> li
     with exclusively(folder):
         if not os.path.lexists(path) or is_right(path):
             return []  # another process was quicker
-        kind = kind_of(path)
+        kind = f"a link to {os.readlink(path)}" if path.is_symlink() and path.exists() else kind_of(path)
         return [f"{path} is {kind}; it was set aside as {set_aside(path).name}"]
 
 
