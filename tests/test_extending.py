@@ -14,6 +14,7 @@ from lorabench.records.store import load_records
 from tests.extending import example, install_plugin
 from tests.report.synthetic import SyntheticResults
 from tests.runs.conftest import ExperimentWriter, corpus, experiment  # noqa: F401 - fixtures
+from tests.runs.test_survival import results
 
 
 def lorabench(environment: dict[str, str], *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -106,3 +107,38 @@ def test_a_tracker(tmp_path: Path, experiment: ExperimentWriter) -> None:  # noq
     assert refused.returncode == 2
     assert "accepted are tensorboard, trackio, wandb, lines, none" in refused.stderr
     assert "Did you mean 'lines'?" in refused.stderr
+
+
+@pytest.mark.slow
+def test_a_strategy(tmp_path: Path, experiment: ExperimentWriter) -> None:  # noqa: F811
+    environment = install_plugin(
+        tmp_path / "site", "lorabench.runs.strategies", "better_half", example("A strategy"), "STRATEGY"
+    )
+    code = (
+        "import lorabench, sys\n"
+        "options = {'trackers': ['none'], 'strategy': 'better_half'}\n"
+        "sys.exit(lorabench.run(sys.argv[1], sys.argv[2], **options).exit_code)"
+    )
+    path, out = experiment(adapter={"rank": [1, 2, 4]}), tmp_path / "out"
+    done = subprocess.run([sys.executable, "-c", code, path, out], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    records = load_records(out)
+    assert sorted(record.status.value for record in records) == ["completed", "completed", "stopped_early"]
+    half_way = {record.evaluations[0].validation.bits_per_byte: record.status.value for record in records}
+    assert half_way[max(half_way)] == "stopped_early"
+
+
+@pytest.mark.slow
+def test_an_executor(tmp_path: Path, experiment: ExperimentWriter) -> None:  # noqa: F811
+    environment = install_plugin(
+        tmp_path / "site", "lorabench.runs.executors", "processes", example("An executor"), "EXECUTOR"
+    )
+    path = experiment(adapter={"rank": [1, 2, 4]})
+    for name in ("processes", "here"):
+        arguments = ["--output-dir", tmp_path / name, "--tracker", "none", "--executor", name]
+        done = lorabench(environment, "run", path, *arguments)
+        assert done.returncode == 0, done.stderr
+    assert results(tmp_path / "processes") == results(tmp_path / "here")
+    refused = lorabench(environment, "run", path, "--executor", "procesess")
+    assert refused.returncode == 2
+    assert "Did you mean 'processes'?" in refused.stderr

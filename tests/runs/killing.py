@@ -19,6 +19,7 @@ from typing import Any
 import transformers.generation  # noqa: F401 - imported before the forks, which are then quick
 
 import lorabench
+import lorabench.runs.executors.here
 import lorabench.runs.scheduler
 from lorabench.records.schema import Status
 from lorabench.records.store import RecordStore

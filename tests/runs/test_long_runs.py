@@ -17,16 +17,17 @@ MEASURED = """
 import json, os, sys
 from pathlib import Path
 import lorabench
-from lorabench.runs import scheduler as pipeline
+from lorabench.runs.executors import here
 
 found = []
-do = pipeline._Runner._do
-def measured(runner, *arguments):
-    do(runner, *arguments)
+do = here.do_task
+def measured(*arguments):
+    outcome = do(*arguments)
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     files = len(os.listdir("/proc/self/fd"))
     found.append([int(status["VmRSS"].split()[0]) * 1024, files, int(status["Threads"])])
-pipeline._Runner._do = measured
+    return outcome
+here.do_task = measured
 lorabench.run(sys.argv[1], sys.argv[2], trackers=[sys.argv[3]])
 print(json.dumps(found))
 """

@@ -30,6 +30,7 @@ from lorabench.records.schema import RunRecord, Status
 from lorabench.records.store import RecordStore, load_records
 from lorabench.runs.group import GroupWork, SharedBase
 from lorabench.runs.reproduction import reproduce
+from lorabench.runs.task import SharedInputs
 from tests.marks import slow
 from tests.runs.conftest import ExperimentWriter, write_corpus, write_experiment
 
@@ -349,7 +350,7 @@ def test_quantisation_is_part_of_every_key_of_a_base(experiment: ExperimentWrite
             choose_device("cpu"),
             print,
         )
-    work = GroupWork(shared, group, "text", tmp_path / "scores", lambda *_: None)
+    work = GroupWork(shared, SharedInputs.of(group, "text"), tmp_path / "scores", lambda *_: None)
     work.base_scores(spec.dataset, "validation", spec)
     work.base_scores(spec.dataset, "validation", spec)
     assert len(list((tmp_path / "scores").iterdir())) == 1
@@ -368,7 +369,7 @@ def test_kept_scores_are_those_of_their_key_and_of_this_code(
     folder = tmp_path / "scores"
 
     def score(how: RunSpec) -> float:
-        work = GroupWork(shared, group, "text", folder, lambda *_: None)
+        work = GroupWork(shared, SharedInputs.of(group, "text"), folder, lambda *_: None)
         return float(work.base_scores(how.dataset, "validation", how).nll.sum())
 
     wide = score(spec)

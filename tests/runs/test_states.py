@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -220,22 +219,23 @@ def test_ctrl_c_while_waiting_for_another_process(experiment: ExperimentWriter, 
 def test_what_another_process_just_tried_again_is_not_tried_a_third_time(
     experiment: ExperimentWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lorabench.runs import scheduler as pipeline
+    from lorabench.runs import worker
+    from lorabench.runs.scheduler import Scheduler
 
     small_memory(monkeypatch, 0)
     path, out = experiment(), tmp_path / "out"
     lorabench.run(path, out, trackers=["none"])
-    do: Callable[..., None] = pipeline._Runner._do
+    execute = worker.execute_run
     others: list[int] = []
 
-    def do_while_another_does_the_rest(runner: Any, *arguments: Any) -> None:
+    def execute_while_another_does_the_rest(*arguments: Any) -> Any:
         if not others:
             others.append(1)
             lorabench.run(path, out, trackers=["none"], retry_failed=True)
-        do(runner, *arguments)
+        return execute(*arguments)
 
-    monkeypatch.setattr(pipeline._Runner, "_do", do_while_another_does_the_rest)
+    monkeypatch.setattr(worker, "execute_run", execute_while_another_does_the_rest)
     # The run in hand is held by its lease: the other process waits for it, so it is let go of at once here.
-    monkeypatch.setattr(pipeline._Runner, "_wait", lambda runner, wanted: runner.tried.update(r.run_id for r in wanted))
+    monkeypatch.setattr(Scheduler, "_wait", lambda scheduler: scheduler.held.clear())
     outcome = lorabench.run(path, out, trackers=["none"], retry_failed=True)
     assert sorted(record.attempt for record in outcome.records) == [2, 2]

@@ -15,7 +15,8 @@ from lorabench.experiment.schema import TrainingSettings
 from lorabench.methods.attach import attach
 from lorabench.methods.settings import AdapterSettings
 from lorabench.models.base import load_base
-from lorabench.training.loop import Hooks, TrainingText, train
+from lorabench.training.checkpoints import Checkpoints
+from lorabench.training.loop import Course, Hooks, TrainingText, train
 
 # fmt: off
 GOLDEN = {
@@ -58,15 +59,9 @@ def losses(folder: Path, checkpoints: Path) -> list[float]:
         base,
         attach(base, AdapterSettings(rank=4, alpha="2r", dropout=0.1), seed=0),
         text,
-        settings,
-        seed=0,
-        micro_batch_size=2,
-        evaluation_times=1,
-        checkpoint_folder=checkpoints,
-        checkpoint_key="golden",
-        checkpoint_seconds=1e9,
-        num_recorded_steps=0,
-        hooks=Hooks(
+        Course.of(text, settings, seed=0, micro_batch_size=2, num_evaluations=1),
+        Checkpoints(checkpoints, "golden", seconds=1e9, num_recorded_steps=0),
+        Hooks(
             on_step=lambda values: seen.append(values["loss"]),
             evaluate=lambda: ({}, 0),
             on_evaluation=lambda values: None,

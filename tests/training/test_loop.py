@@ -16,8 +16,8 @@ from lorabench.experiment.schema import TrainingSettings
 from lorabench.experiment.steps import evaluation_steps, num_steps
 from lorabench.methods.adapter import ParameterGroup
 from lorabench.tokens.packing import make_batch
-from lorabench.training.checkpoints import Position, remove_checkpoints
-from lorabench.training.loop import Hooks, tokens_per_second, train
+from lorabench.training.checkpoints import Checkpoints, Position, remove_checkpoints
+from lorabench.training.loop import Course, Hooks, tokens_per_second, train
 from lorabench.training.optimization import learning_rate_at
 from tests.training.tiny import GroupedAdapter, TinyAdapter, TinyBase, tiny_text
 
@@ -58,6 +58,7 @@ class Run:
         *,
         micro_batch_size: int = 4,
         stop_after: int | None = None,
+        until_step: int | None = None,
         checkpoint_seconds: float = 1000.0,
         num_recorded_steps: int | None = None,
         break_at: Callable[[int], None] = lambda step: None,
@@ -73,15 +74,14 @@ class Run:
             self.base,  # type: ignore[arg-type]
             self.adapter,  # type: ignore[arg-type]
             tiny_text(),
-            self.settings,
-            seed=3,
-            micro_batch_size=micro_batch_size,
-            evaluation_times=3,
-            checkpoint_folder=self.folder,
-            checkpoint_key="this run",
-            checkpoint_seconds=checkpoint_seconds,
-            num_recorded_steps=10**9 if num_recorded_steps is None else num_recorded_steps,
-            hooks=Hooks(
+            Course.of(tiny_text(), self.settings, seed=3, micro_batch_size=micro_batch_size, num_evaluations=3),
+            Checkpoints(
+                self.folder,
+                "this run",
+                seconds=checkpoint_seconds,
+                num_recorded_steps=10**9 if num_recorded_steps is None else num_recorded_steps,
+            ),
+            Hooks(
                 on_step=on_step,
                 evaluate=lambda: ({"scored": True}, 10),
                 on_evaluation=lambda evaluation: self.evaluated_at.append(evaluation["step"]),
@@ -89,6 +89,7 @@ class Run:
                 on_checkpoint=lambda: None,
                 should_stop=lambda: stop_after is not None and max(self.losses, default=0) >= stop_after,
             ),
+            until_step,
         )
 
     def weights(self) -> bytes:
@@ -174,6 +175,31 @@ def test_a_parameter_that_no_group_holds_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(ModelError, match="do not hold every trainable parameter once"):
         Run(tmp_path, adapter=Forgetful).go()
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+@pytest.mark.parametrize("pauses", [[1, 2, 3], [7, 7, 11], [10], [1000]])
+def test_a_run_that_paused_is_the_run_that_never_did(tmp_path: Path, pauses: list[int], dropout: float) -> None:
+    whole = Run(tmp_path / "whole", dropout)
+    end = whole.go().steps_done
+    losses: dict[int, float] = {}
+    evaluated = []
+    for pause in pauses:
+        part = Run(tmp_path / "parts", dropout)
+        assert part.go(until_step=pause).steps_done == min(pause, end)
+        losses |= part.losses
+        evaluated += part.evaluated_at
+        torch.manual_seed(99)
+    last = Run(tmp_path / "parts", dropout)
+    assert last.go(until_step=1).steps_done == min(pauses[-1], end)  # it is beyond that, and stays where it is
+    assert last.losses == {}
+    last = Run(tmp_path / "parts", dropout)
+    position = last.go()
+    assert position.steps_done == end
+    assert {**losses, **last.losses} == whole.losses
+    assert evaluated + last.evaluated_at == whole.evaluated_at
+    assert [evaluation["step"] for evaluation in position.evaluations] == whole.evaluated_at
+    assert last.weights() == whole.weights()
 
 
 @pytest.mark.parametrize("crash_at", [2, 9, 14])

@@ -21,7 +21,8 @@ from lorabench.methods.attach import attach
 from lorabench.methods.settings import AdapterSettings
 from lorabench.models.base import DTYPES
 from lorabench.tokens.packing import document_segments, make_batch
-from lorabench.training.loop import NUM_WARMUP_STEPS, Hooks, train
+from lorabench.training.checkpoints import Checkpoints
+from lorabench.training.loop import NUM_WARMUP_STEPS, Course, Hooks, train
 
 NUM_EVALUATIONS = 5
 EVALUATION_SECONDS = 10.0
@@ -147,20 +148,16 @@ def _train(subject: Subject, adapter: Adapter, point: Point, micro_batch_size: i
         steps.append({"tokens": values["train_tokens"] - seen, "seconds": values["seconds"], "loss": values["loss"]})
         seen = values["train_tokens"]
 
+    text = subject.training_text(num_steps * point.batch_size, point.context_length)
+    settings = TrainingSettings(batch_size=point.batch_size, context_length=point.context_length)
     with tempfile.TemporaryDirectory() as folder:
         train(
             subject.base,
             adapter,
-            subject.training_text(num_steps * point.batch_size, point.context_length),
-            TrainingSettings(batch_size=point.batch_size, context_length=point.context_length),
-            seed=0,
-            micro_batch_size=micro_batch_size,
-            evaluation_times=1,
-            checkpoint_folder=Path(folder),
-            checkpoint_key="bench",
-            checkpoint_seconds=NEVER_SECONDS,
-            num_recorded_steps=0,
-            hooks=Hooks(
+            text,
+            Course.of(text, settings, seed=0, micro_batch_size=micro_batch_size, num_evaluations=1),
+            Checkpoints(Path(folder), "bench", seconds=NEVER_SECONDS, num_recorded_steps=0),
+            Hooks(
                 on_step=on_step,
                 evaluate=lambda: ({}, 0),
                 on_evaluation=lambda values: None,

@@ -17,7 +17,7 @@ from lorabench.experiment.estimates import START_SECONDS, Workload, estimate_gpu
 from lorabench.experiment.identity import run_id
 from lorabench.experiment.measurements import MeasurementRequest
 from lorabench.experiment.schema import Experiment, RunSpec, TrainingSettings
-from lorabench.experiment.steps import num_steps
+from lorabench.experiment.steps import micro_batch_size, num_steps
 from lorabench.methods.registry import method_of
 from lorabench.methods.settings import AdapterSettings
 from lorabench.models.planning import ModelPlan, plan_model
@@ -319,7 +319,7 @@ def _plan_run(
         adapter=adapter,
         target_modules=tuple(targets),
         context_length=training.context_length,
-        rows_at_once=training.micro_batch_size or device.micro_batch(training.batch_size, training.context_length),
+        rows_at_once=micro_batch_size(training, device),
         precision=training.precision,
         quantization=spec.quantization,
         train_tokens=train_tokens * training.epochs,

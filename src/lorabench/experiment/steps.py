@@ -1,9 +1,10 @@
-"""How many steps a run has and when it is evaluated: arithmetic that planning and training share."""
+"""How many steps a run has, how large they are and when it is evaluated: what planning and training share."""
 
 from __future__ import annotations
 
 import math
 
+from lorabench.core.device import Device
 from lorabench.experiment.schema import TrainingSettings
 
 
@@ -14,4 +15,15 @@ def num_steps(rows: int, settings: TrainingSettings) -> int:
 
 def evaluation_steps(steps: int, times: int) -> list[int]:
     """The steps after which validation is scored: evenly spread, the last step always among them."""
-    return sorted({max(1, round(steps * index / times)) for index in range(1, times + 1)})
+    return sorted({step_at(steps, index / times) for index in range(1, times + 1)})
+
+
+def step_at(steps: int, share: float) -> int:
+    """The step at which a share of a run is done; at least the first one."""
+    return max(1, round(steps * share))
+
+
+def micro_batch_size(settings: TrainingSettings, device: Device) -> int:
+    """Rows computed at once: those that the settings ask for, else what suits the device; at most a batch."""
+    asked = settings.micro_batch_size or device.micro_batch(settings.batch_size, settings.context_length)
+    return min(asked, settings.batch_size)

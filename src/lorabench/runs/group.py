@@ -22,13 +22,13 @@ from lorabench.corpora.budget import take_budget
 from lorabench.corpora.documents import Corpus, Document
 from lorabench.corpora.store import load_corpus
 from lorabench.experiment.identity import BaseVariant
-from lorabench.experiment.plan import Group
 from lorabench.experiment.schema import RunSpec, ScoringSettings
 from lorabench.models.base import FrozenBase, Precision, load_base
 from lorabench.models.entry import ModelLocation
 from lorabench.models.locate import locate_model
 from lorabench.records.provenance import running_code_sha256
 from lorabench.records.schema import Sample
+from lorabench.runs.task import SharedInputs
 from lorabench.scoring.documents import DocumentScores, score_documents
 from lorabench.scoring.samples import NUM_PROMPT_TOKENS, choose_prompts, continue_documents
 from lorabench.tokens.packing import Tokens
@@ -80,8 +80,7 @@ class GroupWork:
     """A base and a corpus, with what was already read, tokenised and scored."""
 
     shared: SharedBase
-    group: Group
-    text_field: str
+    inputs: SharedInputs
     base_scores_dir: Path
     progress: Progress
     _corpora: dict[str, Corpus] = field(default_factory=dict)
@@ -95,12 +94,14 @@ class GroupWork:
         Raises DataError where a file is not what it was when the runs were planned.
         """
         if name not in self._corpora:
-            (plan,) = (plan for plan in (self.group.dataset, *self.group.also_on) if plan.name == name)
-            largest = max(run.spec.training.train_bytes for run in self.group.runs)
+            planned = self.inputs.corpus(name)
             corpus = load_corpus(
-                plan.reference, max_train_bytes=largest, text_field=self.text_field, progress=self.progress
+                planned.reference,
+                max_train_bytes=self.inputs.largest_train_bytes,
+                text_field=self.inputs.text_field,
+                progress=self.progress,
             )
-            if corpus.info.source == "file" and corpus.revision != plan.revision:
+            if corpus.info.source == "file" and corpus.revision != planned.revision:
                 raise DataError(f"{name}: the corpus changed while the experiment ran; start it again")
             self._corpora[name] = corpus
         return self._corpora[name]
@@ -114,15 +115,14 @@ class GroupWork:
         return self._texts[key]
 
     def _remember_size(self, spec: RunSpec, text: TrainingText, documents: Sequence[Document]) -> None:
-        largest = max(run.spec.training.train_bytes for run in self.group.runs)
         TextQuestion(
             model=spec.model,
             model_revision=spec.model_revision,
             dataset=spec.dataset,
             dataset_revision=spec.dataset_revision,
-            text_field=self.text_field,
+            text_field=self.inputs.text_field,
             train_bytes=spec.training.train_bytes,
-            largest_train_bytes=largest,
+            largest_train_bytes=self.inputs.largest_train_bytes,
         ).remember(TextSize(sum(document.num_bytes for document in documents), text.num_tokens))
 
     def training_text(self, spec: RunSpec) -> tuple[TrainingText, Text]:

@@ -16,10 +16,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lorabench.core.locks import try_lock
+from lorabench.records.store import LEASE_NAME, RecordStore
 
 HEARTBEAT_SECONDS = 10.0
 SILENCE_SECONDS = 60.0
 """An owner that gives no sign of life for so long is stopped, or its machine is gone."""
+
+
+def lease_path(store: RecordStore, run_id: str) -> Path:
+    """Where the run's lease lies."""
+    return store.run_dir(run_id) / LEASE_NAME
 
 
 @contextmanager

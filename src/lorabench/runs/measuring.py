@@ -7,7 +7,7 @@ record keeps its state and says what is missing, and the same command tries it a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
@@ -17,15 +17,17 @@ from lorabench.core.progress import View
 from lorabench.core.redaction import without_secrets
 from lorabench.core.storage import sha256_file
 from lorabench.experiment.measurements import MeasurementRequest
-from lorabench.experiment.plan import PlannedRun
 from lorabench.methods.saved import saved_adapter
 from lorabench.records.measurements import missing_in
 from lorabench.records.provenance import now
 from lorabench.records.schema import Drift, Environment, Measurement, RunRecord, Sample, Sampling
 from lorabench.records.store import RecordStore
 from lorabench.runs.context import RunContext
-from lorabench.runs.draft import check_model, failure
+from lorabench.runs.failures import failure
 from lorabench.runs.group import GroupWork, write_table
+from lorabench.runs.loaded import LoadedBase
+from lorabench.runs.stages import check_model
+from lorabench.runs.task import RunTask
 from lorabench.scoring.documents import DocumentScores
 
 _NOT_MEASURED = "not measured"
@@ -36,7 +38,7 @@ class Measurements:
     """What is measured of one adapter: first `measure_base` without it, then `add_to` while it is attached."""
 
     work: GroupWork
-    planned: PlannedRun
+    task: RunTask
     request: MeasurementRequest
     view: View
     problems: dict[str, str] = field(default_factory=dict)
@@ -46,7 +48,7 @@ class Measurements:
 
     def measure_base(self) -> None:
         """The base's own figures. Call while no adapter is attached."""
-        spec = self.planned.spec
+        spec = self.task.spec
         for name in self.request.also_on:
             with self._noting(_drift_title(name)):
                 scores = self.work.base_scores(name, "validation", spec)
@@ -68,7 +70,7 @@ class Measurements:
         Results go into files of new names, so that until the new record stands the earlier one is whole. A user who
         stops it keeps what was measured before.
         """
-        measured, spec = record, self.planned.spec
+        measured, spec = record, self.task.spec
         with suppress(CancelledError, KeyboardInterrupt):
             for name, base in self._base_scores.items():
                 with self._noting(_drift_title(name)):
@@ -88,7 +90,7 @@ class Measurements:
         self, record: RunRecord, name: str, base: DocumentScores, store: RecordStore, environment: Environment
     ) -> RunRecord:
         self.view.phase(f"drift on {name}")
-        scores, corpus = self.work.score(name, "validation", self.planned.spec), self.work.corpus(name)
+        scores, corpus = self.work.score(name, "validation", self.task.spec), self.work.corpus(name)
         if not math.isfinite(scores.nll.sum()):
             raise ModelError(f"the adapter's loss on {name} is not finite")
         file = f"documents/also_on-{name}.parquet"
@@ -111,7 +113,7 @@ class Measurements:
         return record.model_copy(update=update)
 
     def _how(self, environment: Environment) -> Measurement:
-        spec = self.planned.spec
+        spec = self.task.spec
         return Measurement(
             validation_bytes=spec.evaluation.validation_bytes,
             context_length=spec.training.context_length,
@@ -136,24 +138,17 @@ class Measurements:
             self.problems[what] = failure(error)[1]
 
 
-def measure_finished(
-    context: RunContext,
-    open_work: Callable[[], GroupWork],
-    planned: PlannedRun,
-    record: RunRecord,
-    references: Mapping[str, str],
-) -> RunRecord:
+def measure_finished(context: RunContext, loaded: LoadedBase, task: RunTask, record: RunRecord) -> RunRecord:
     """Measure the saved adapter of a finished run as far as its record lacks something; returns the new record.
 
-    `references` are what the experiment calls the corpora that are paths. Call with the run's lease, and only where
-    the files beside the record are whole. Whatever fails is noted in the record; only a record that cannot be written
-    is raised.
+    Call with the run's lease, and only where the files beside the record are whole. Whatever fails is noted in the
+    record; only a record that cannot be written is raised.
     """
-    request, store = missing_in(record, planned.measures), context.store
+    request, store = missing_in(record, task.measures), context.store
     try:
-        work = open_work()
-        check_model(work, planned.spec)
-        measurements = Measurements(work, planned, request, context.view)
+        work = loaded.open(task)
+        check_model(work, task.spec)
+        measurements = Measurements(work, task, request, context.view)
         measurements.measure_base()
         if measurements.is_possible:
             store.check_adapter(record)
@@ -168,8 +163,8 @@ def measure_finished(
     except Exception as error:
         titles = [*map(_drift_title, request.also_on), *([_SAMPLES_TITLE] if request.samples else [])]
         measured = with_problems(record, dict.fromkeys(titles, failure(error)[1]))
-    references = {key: without_secrets(path) for key, path in references.items()}
-    measured = measured.model_copy(update={"references": {**measured.references, **references}})
+    also_on = {key: without_secrets(path) for key, path in task.references.items() if key.startswith("also_on:")}
+    measured = measured.model_copy(update={"references": {**measured.references, **also_on}})
     if measured != record:
         store.write(measured)
     for name in set(record.files) - set(measured.files):  # of an earlier revision of a corpus

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lorabench.records.schema import RunRecord, Status
+from lorabench.records.store import FINISHED
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,6 @@ class Outcome:
 
     @property
     def exit_code(self) -> int:
-        """0 when every run completed and everything was measured, else 1."""
-        num_completed = sum(record.status is Status.COMPLETED for record in self.records)
-        return 1 if num_completed < self.num_runs or self.num_unmeasured or self.cancelled else 0
+        """0 when every run completed or was stopped early by its strategy, and everything was measured, else 1."""
+        num_finished = sum(record.status in FINISHED for record in self.records)
+        return 1 if num_finished < self.num_runs or self.num_unmeasured or self.cancelled else 0

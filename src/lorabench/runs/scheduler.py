@@ -1,4 +1,4 @@
-"""Runs an experiment: what is missing of it, group by group, each run recorded as soon as it ends."""
+"""Runs an experiment: what is missing of it, as a strategy asks for it, each run recorded as soon as it ends."""
 
 from __future__ import annotations
 
@@ -6,43 +6,38 @@ import os
 import shlex
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack, suppress
-from functools import partial
+from collections.abc import Sequence, Set
+from contextlib import suppress
 from pathlib import Path
 
 from lorabench.core.device import choose_device
-from lorabench.core.errors import BusyError, CancelledError, DiskError, InputError
-from lorabench.core.home import user_path
+from lorabench.core.errors import CancelledError, DiskError, InputError, RunError
 from lorabench.core.locks import is_free, lock_owner
 from lorabench.core.machine import prepare_process
 from lorabench.core.storage import disk_error
-from lorabench.corpora.references import write_reference
 from lorabench.experiment.estimates import remember_speed
-from lorabench.experiment.identity import BaseVariant
-from lorabench.experiment.plan import Group, Plan, PlannedRun, make_plan
+from lorabench.experiment.plan import Plan, make_plan
 from lorabench.experiment.schema import Experiment
-from lorabench.models.locate import is_model_path
-from lorabench.records.measurements import is_measurable, missing_in
+from lorabench.records.measurements import missing_in
 from lorabench.records.provenance import command_line, describe_environment
 from lorabench.records.schema import RunRecord, Status
 from lorabench.records.store import DamagedRecordError, RecordProblem, RecordStore
-from lorabench.report.build import ReportPaths, build_report, rebuild_table
+from lorabench.report.build import ReportPaths, build_report
 from lorabench.runs.context import RunContext
-from lorabench.runs.group import GroupWork, SharedBase
-from lorabench.runs.leases import SILENCE_SECONDS, Watch, try_lease
-from lorabench.runs.measuring import measure_finished, unmeasured_notes
+from lorabench.runs.executor import EXECUTORS, ExecutorKind
+from lorabench.runs.leases import SILENCE_SECONDS, Watch, lease_path, try_lease
+from lorabench.runs.measuring import unmeasured_notes
+from lorabench.runs.needs import Need, find_need, lacks_measurements
 from lorabench.runs.outcome import Counts, Outcome
-from lorabench.runs.remaining import RETRIED, measuring_seconds, with_recorded_ids
-from lorabench.runs.run import execute_run
+from lorabench.runs.remaining import measuring_seconds, with_recorded_ids
+from lorabench.runs.results import Results
 from lorabench.runs.stopping import stop_in_good_order
+from lorabench.runs.strategy import STRATEGIES, Request, Standing, Strategy, StrategyKind
+from lorabench.runs.task import RunOptions, TaskOutcome, TaskState, make_tasks
 from lorabench.runs.view import RunView
-from lorabench.trackers.make import make_trackers
+from lorabench.trackers.make import make_trackers, parse_tracker_names
 from lorabench.training.checkpoints import remove_checkpoints
 
-_PAGE_SECONDS = 30.0
-_PAGE_SHARE = 0.05
-"""Of the time at most this much goes into rebuilding the page, however many runs it shows."""
 _POLL_SECONDS = 1.0
 
 
@@ -55,20 +50,31 @@ def run_experiment(
     retry_failed: bool = False,
     checkpoint_seconds: float = 60.0,
     device: str | None = None,
+    strategy: str = "matrix",
+    executor: str = "here",
     view: RunView,
 ) -> Outcome:
     """Do what is missing of the experiment and rebuild the results.
 
     Finished runs are never done again, failed ones only with `retry_failed`, cancelled ones are taken up where they
-    stopped. Finished adapters are measured where the experiment asks for more than their records hold. Raises
+    stopped. Finished adapters are measured where the experiment asks for more than their records hold. `strategy` and
+    `executor` are names of files in `runs/strategies` and `runs/executors`, or of what was added to them. Raises
     InputError before anything is done, EnvironmentProblem where the machine cannot go on.
     """
     check_run_options(output_dir, checkpoint_seconds)
+    make_strategy, make_executor = STRATEGIES.get(strategy), EXECUTORS.get(executor)
     prepare_process()
     store = RecordStore(Path(output_dir))
     plan = with_recorded_ids(make_plan(experiment, choose_device(device)), store)
     tracker_group = make_trackers(trackers, store.output_dir, upload_adapters=upload_adapters)
     _make_folders(store)
+    options = RunOptions(
+        output_dir=store.output_dir.absolute(),
+        device=str(plan.device),
+        checkpoint_seconds=checkpoint_seconds,
+        trackers=parse_tracker_names(trackers),
+        upload_adapters=upload_adapters,
+    )
     with (
         tracker_group,
         view as shown,
@@ -77,19 +83,16 @@ def run_experiment(
         ) as should_stop,
     ):
         context = RunContext(
-            experiment=experiment.name,
-            question=experiment.question,
             store=store,
             trackers=tracker_group,
             view=shown,
             device=plan.device,
             environment=describe_environment(plan.device, command_line()),
             should_stop=should_stop,
-            checkpoint_seconds=checkpoint_seconds,
         )
         for warning in plan.warnings:
             shown.message(warning)
-        outcome = _Runner(context, plan, retry_failed).run()
+        outcome = Scheduler(context, plan, options, make_strategy, make_executor).run(retry_failed=retry_failed)
     if outcome.records:
         report = _final_report(store)
         outcome.results_dir, outcome.problems = report.results_dir, report.problems
@@ -128,277 +131,211 @@ def _make_folders(store: RecordStore) -> None:
             raise disk_error(folder, error) from None
 
 
-class _Runner:
-    """One pass over the groups, and then a wait for the runs that other processes hold."""
+class Scheduler:
+    """Hands missing runs to an executor as a strategy asks for them, and waits for those that other processes hold."""
 
-    def __init__(self, context: RunContext, plan: Plan, retry_failed: bool) -> None:
+    def __init__(
+        self, context: RunContext, plan: Plan, options: RunOptions, strategy: StrategyKind, executor: ExecutorKind
+    ) -> None:
         self.context = context
         self.plan = plan
-        self.retry_failed = retry_failed
-        self.attempts: dict[str, int] = {}
-        """How often each run had been tried when this process began: what fails later is not tried again by it."""
-        self.whole: set[str] = set()
-        """Finished runs whose files were found to be as they were written."""
-        self.tried: set[str] = set()
+        self.tasks = make_tasks(plan, options)
+        self.make_strategy = strategy
+        self.executor = executor(context)
+        self.planned = {run.run_id: (group, run) for group in plan.groups for run in group.runs}
+        self.results = Results(context.store, context.view.message)
+        self.needs: dict[str, Need] = {}
+        """Of every run, when this process began; without those that are left alone."""
         self.left_alone: set[str] = set()
-        """Runs whose record or lease cannot be used though it is not damaged: said once, and the others go on."""
+        """Runs whose record or lease cannot be used though it is not damaged."""
+        self.tried: set[str] = set()
+        """Runs that this process brought to an end, or measured."""
+        self.paused: set[str] = set()
+        self.under_way: dict[str, Request] = {}
+        """What the executor is doing, by run id."""
+        self.held: list[Request] = []
+        """What was asked for of runs that other processes hold."""
+        self.free_again: list[Request] = []
+        """What was held, and is to be tried again."""
         self.cancelled = False
-        self.shared: SharedBase | None = None
-        self.page_due_at = time.monotonic() + _PAGE_SECONDS
-        self.complaint = ""
-        """Why table and page could not be rebuilt the last time."""
 
-    def run(self) -> Outcome:
-        """Do every missing run once, then wait for those that others are doing."""
-        for run in self.plan.runs:
+    def run(self, *, retry_failed: bool = False) -> Outcome:
+        """Do every missing run that the strategy asks for, and then wait for those that others are doing."""
+        self._make_room()
+        for run_id in self.tasks:
+            self._look_at(run_id, retry_failed)
+        wanted = self._with_need(Need.RUN, Need.MEASURE)
+        self._remove_old_checkpoints()
+        self._announce(wanted)
+        if wanted:
             try:
-                sentences = self.context.store.make_room(run.run_id)
+                self._work(wanted)
+            finally:
+                self.executor.stop()
+        return self._outcome(wanted)
+
+    def _make_room(self) -> None:
+        """Set aside what lies where folders and leases belong."""
+        for run_id in self.tasks:
+            try:
+                sentences = self.context.store.make_room(run_id)
             except DiskError as problem:
-                self._leave_alone(run.run_id, problem)
+                self._leave_alone(run_id, str(problem))
                 continue
             for sentence in sentences:
                 self.context.view.message(sentence)
-        self.attempts = {run.run_id: self._num_attempts(run.run_id) for run in self.plan.runs}
-        wanted = self._missing()
-        self._tidy(self.whole)
-        expected = self._expected_seconds(wanted)
-        skipped = {run.run_id for run in self.plan.runs} - {run.run_id for run in wanted}
-        num_failed = len(skipped - self.whole - self.left_alone)
-        num_runs = len(self.plan.runs) - len(self.left_alone)
-        self.context.view.plan(num_runs, num_runs - len(wanted), expected, num_failed)
-        finished_before = {run.run_id for run in wanted} & self.whole
-        if finished_before:
-            self.context.view.message(
-                f"{len(finished_before)} of them finished before: their adapters are measured, not trained again"
-            )
-        while wanted and not self.cancelled:
-            held = [run for group in self.plan.groups for run in self._run_group(group)]
-            wanted = self._missing() if held else []
-            if wanted and not self.cancelled:
-                self._wait(wanted)
-                wanted = self._missing()
-        planned = {run.run_id: run for run in self.plan.runs}
-        records = {record.run_id: record for record in self.context.store.read_all()[0] if record.run_id in planned}
-        return Outcome(
-            records=[records[run_id] for run_id in sorted(records)],
-            num_runs=len(planned),
-            num_skipped=len(skipped),
-            num_unmeasured=sum(_lacks_measurements(planned[run_id], record) for run_id, record in records.items()),
-            counts=Counts.of(
-                list(planned), records, tried=self.tried - finished_before, skipped=skipped | finished_before
-            ),
-            cancelled=self.cancelled,
-        )
 
-    def _wait(self, wanted: Sequence[PlannedRun]) -> None:
-        """Until one of the runs that other processes hold is free, or the user has had enough."""
-        paths = [self._lease_path(run.run_id) for run in wanted]
-        path = paths[0]
-        watch, told = Watch(path), False
-        runs = "a run" if len(wanted) == 1 else f"{len(wanted)} runs"
-        self.context.view.phase(f"waiting for {runs} that {lock_owner(path)} is doing")
-        while not self.context.should_stop():
-            if any(map(_may_be_free, paths)):
-                return
-            if not told and watch.silent_seconds() > SILENCE_SECONDS:
-                self.context.view.message(
-                    f"{lock_owner(path)} holds {wanted[0].run_id} and gives no sign of life; if it was stopped, let "
-                    "it go on or end it, and the run is taken over"
-                )
-                told = True
-            time.sleep(_POLL_SECONDS)
-        self.cancelled = True
-
-    def _num_attempts(self, run_id: str) -> int:
-        try:
-            record = self.context.store.read(run_id)
-        except DamagedRecordError:
-            return 0
-        except RecordProblem as problem:  # not ours to replace: the other runs go on
-            self._leave_alone(run_id, problem)
-            return 0
-        return 0 if record is None else record.attempt
-
-    def _leave_alone(self, run_id: str, problem: DiskError) -> None:
+    def _leave_alone(self, run_id: str, problem: str) -> None:
         """Name what is in the way, once; the other runs go on."""
         if run_id not in self.left_alone:
             self.context.view.message(f"{problem}; the run is left alone")
         self.left_alone.add(run_id)
 
-    def _tidy(self, finished: Iterable[str]) -> None:
-        """Remove the checkpoints of runs that were killed after their record was written."""
-        for run_id in finished:
-            folder = self.context.store.checkpoints_dir(run_id)
-            if folder.is_dir():
-                with suppress(DiskError), try_lease(self._lease_path(run_id)) as mine:
-                    if mine:
-                        remove_checkpoints(folder)
-
-    def _missing(self) -> list[PlannedRun]:
-        return [run for run in self.plan.runs if self._is_wanted(run)]
-
-    def _expected_seconds(self, wanted: Sequence[PlannedRun]) -> dict[str, float]:
-        """About how long each wanted run takes; a finished one is only measured."""
-        expected = {run.run_id: run.estimated_seconds for run in wanted}
-        measured = [run for run in wanted if run.run_id in self.whole]
-        groups = {run.run_id: group for group in self.plan.groups for run in group.runs}
-        for run in measured:
-            record = self.context.store.get(run.run_id)
-            expected[run.run_id] = measuring_seconds(
-                groups[run.run_id], run, missing_in(record, run.measures), self.plan.device
-            )
-        return expected
-
-    def _is_wanted(self, run: PlannedRun) -> bool:
-        """Whether this process is to do or to measure the run. Nothing is changed: another one may be at it."""
-        run_id = run.run_id
-        if run_id in self.tried or run_id in self.left_alone:
-            return False
+    def _look_at(self, run_id: str, retry_failed: bool) -> None:
+        """Find out what is to be done of a run. What fails from now on is not tried again by this process."""
+        if run_id in self.left_alone:
+            return
         try:
             record = self.context.store.read(run_id)
         except DamagedRecordError:
-            return True
-        if record is None or record.goes_on:
-            return True
-        if record.status in RETRIED:
-            return self.retry_failed and record.attempt <= self.attempts[run_id]
-        if run_id not in self.whole and self.context.store.damaged_files(record):
-            return True
-        self.whole.add(run_id)
-        return _lacks_measurements(run, record)
-
-    def _previous(self, run_id: str) -> RunRecord | None:
-        """The earlier record, if there is one to go on from; damage is set aside. Call only with the lease."""
-        store, say = self.context.store, self.context.view.message
-        try:
-            record = store.read(run_id)
-        except DamagedRecordError as error:
-            say(f"{error}; it was set aside as {store.set_aside(run_id).name}")
             record = None
-        damaged = [] if record is None else store.damaged_files(record)
-        for name in damaged:
-            path = store.run_dir(run_id) / name
-            say(f"{path} is {'not as it was written' if path.exists() else 'missing'}; the run will be done again")
-        for name in dict.fromkeys("adapter" if name.startswith("adapter/") else name for name in damaged):
-            if (store.run_dir(run_id) / name).exists():
-                say(f"{run_id}: {name} was set aside as {store.set_aside(run_id, name).name}")
-        if damaged:
-            store.set_aside(run_id)
-        for sentence in store.make_room_inside(run_id):
-            say(sentence)
-        return None if damaged else record
+        except RecordProblem as problem:  # not ours to replace: the other runs go on
+            self._leave_alone(run_id, str(problem))
+            return
+        if record is not None and retry_failed:
+            self.tasks[run_id] = self.tasks[run_id].model_copy(update={"num_attempts_to_repeat": record.attempt})
+        self.needs[run_id] = find_need(self.context.store, self.tasks[run_id])
 
-    def _lease_path(self, run_id: str) -> Path:
-        return self.context.store.run_dir(run_id) / "lease"
+    def _with_need(self, *needs: Need) -> set[str]:
+        return {run_id for run_id, need in self.needs.items() if need in needs}
 
-    def _run_group(self, group: Group) -> list[PlannedRun]:
-        """Do the group's missing runs; returns those that another process holds."""
-        held = []
-        works: dict[BaseVariant, GroupWork] = {}
-        for run in group.runs:
-            if self.cancelled:
-                break
-            if not self._is_wanted(run):
-                continue
-            with ExitStack() as stack:
-                try:
-                    mine = stack.enter_context(try_lease(self._lease_path(run.run_id)))
-                except DiskError as problem:
-                    self._leave_alone(run.run_id, problem)
-                    continue
-                if not mine:
-                    held.append(run)
-                    continue
-                if self._is_wanted(run):
-                    open_work = partial(self._open, group, BaseVariant.of(run.spec), works)
-                    previous = self._previous(run.run_id)
-                    if previous is not None and _lacks_measurements(run, previous):
-                        self._measure(group, run, previous, open_work)
-                    else:
-                        self._do(group, run, previous, open_work)
-        return held
+    def _remove_old_checkpoints(self) -> None:
+        """Of runs that were killed after their record was written."""
+        for run_id in self._with_need(Need.MEASURE, Need.NOTHING):
+            folder = self.context.store.checkpoints_dir(run_id)
+            if folder.is_dir():
+                with suppress(DiskError), try_lease(lease_path(self.context.store, run_id)) as mine:
+                    if mine:
+                        remove_checkpoints(folder)
 
-    def _references(self, group: Group) -> dict[str, str]:
-        """What the experiment calls things, where that is not a catalogue name; paths are made absolute."""
-        kept = {}
-        if is_model_path(group.model.reference):
-            kept["model"] = str(user_path(group.model.reference).absolute())
-        corpora = {"dataset": group.dataset} | {f"also_on:{other.name}": other for other in group.also_on}
-        kept |= {key: written for key, plan in corpora.items() if (written := write_reference(plan.reference))}
-        text_field = self.plan.experiment.text_field
-        fields = {"text_field": text_field} if text_field != "text" else {}
-        return kept | fields
+    def _announce(self, wanted: Set[str]) -> None:
+        """Tell the user how much there is to do, and how long it will take."""
+        num_left_failed, finished = len(self._with_need(Need.LEFT_FAILED)), self._with_need(Need.MEASURE)
+        self.context.view.plan(
+            len(self.needs), len(self.needs) - len(wanted), self._expected_seconds(wanted), num_left_failed
+        )
+        if finished:
+            self.context.view.message(
+                f"{len(finished)} of them finished before: their adapters are measured, not trained again"
+            )
 
-    def _do(
-        self, group: Group, run: PlannedRun, previous: RunRecord | None, open_work: Callable[[], GroupWork]
-    ) -> None:
-        self.tried.add(run.run_id)
-        self.context.view.start_run(run.run_id, len(self.tried), run.steps)
-        record = execute_run(self.context, open_work, run, self._references(group), previous)
-        self._finish(record)
-        speed = record.speed
-        if record.status is Status.COMPLETED and speed is not None:
-            rates = speed.tokens_per_second, speed.evaluation_tokens_per_second
+    def _expected_seconds(self, wanted: Set[str]) -> dict[str, float]:
+        """About how long each wanted run takes; a finished one is only measured."""
+        expected = {run_id: self.planned[run_id][1].estimated_seconds for run_id in wanted}
+        for run_id in wanted & self._with_need(Need.MEASURE):
+            group, run = self.planned[run_id]
+            missing = missing_in(self.context.store.get(run_id), run.measures)
+            expected[run_id] = measuring_seconds(group, run, missing, self.plan.device)
+        return expected
+
+    def _work(self, wanted: Set[str]) -> None:
+        """Keep the executor busy until the strategy asks for nothing more and nothing is under way."""
+        strategy = self.make_strategy([run for run in self.plan.runs if run.run_id in self.needs])
+        for record in self._records():
+            if record.run_id not in wanted:
+                strategy.tell(Standing.of_record(record))
+        while not self.cancelled:
+            while self.executor.num_free and (request := self._next_request(strategy)):
+                self._submit(request)
+            if self.under_way:
+                outcome = self.executor.next_outcome()
+                if (standing := self._take(outcome)) is not None:
+                    strategy.tell(standing)
+                self.cancelled |= self.context.should_stop()
+            elif self.held:
+                self._wait()
+            else:
+                return
+
+    def _next_request(self, strategy: Strategy) -> Request | None:
+        return self.free_again.pop(0) if self.free_again else strategy.ask()
+
+    def _submit(self, request: Request) -> None:
+        if request.stop_reason is not None and request.run_id not in self.paused:
+            raise RunError(f"{request.run_id}: the strategy stops the run early, but it has not paused")
+        self.under_way[request.run_id] = request
+        update = {"until_share": request.until_share, "stop_reason": request.stop_reason}
+        self.executor.submit(self.tasks[request.run_id].model_copy(update=update))
+
+    def _take(self, outcome: TaskOutcome) -> Standing | None:
+        """See what became of a task; returns what the strategy is to know."""
+        request, record = self.under_way.pop(outcome.run_id), outcome.record
+        if outcome.state is TaskState.HELD:
+            self.held.append(request)
+            return None
+        if outcome.state is TaskState.LEFT_ALONE:
+            self._leave_alone(outcome.run_id, outcome.problem)
+            return None
+        if outcome.state is TaskState.PAUSED:
+            self.paused.add(outcome.run_id)
+            return Standing.of_pause(outcome)
+        if record is None:
+            return Standing.of_record(self.context.store.get(outcome.run_id))
+        self.tried.add(record.run_id)
+        self._show(record)
+        self.cancelled = record.status is Status.CANCELLED
+        if outcome.state is TaskState.DONE and record.status is Status.COMPLETED and record.speed is not None:
+            group, run = self.planned[record.run_id]
+            rates = record.speed.tokens_per_second, record.speed.evaluation_tokens_per_second
             remember_speed(group.model.shape, run.workload, *rates, self.plan.device)
+        return Standing.of_record(record)
 
-    def _measure(self, group: Group, run: PlannedRun, record: RunRecord, open_work: Callable[[], GroupWork]) -> None:
-        """Measure a finished adapter as far as its record lacks something."""
-        self.tried.add(run.run_id)
-        self.context.view.start_run(run.run_id, len(self.tried))
-        references = {key: path for key, path in self._references(group).items() if key.startswith("also_on:")}
-        self._finish(measure_finished(self.context, open_work, run, record, references))
-
-    def _finish(self, record: RunRecord) -> None:
+    def _show(self, record: RunRecord) -> None:
         for note in unmeasured_notes(record):
             self.context.view.message(f"{record.run_id}: {note}")
         self.context.view.finish_run(record)
-        self._rebuild_results()
-        self.cancelled = record.status is Status.CANCELLED or self.context.should_stop()
+        self.results.rebuild()
 
-    def _rebuild_results(self) -> None:
-        """The table after every run; the page with it where the last one is old enough.
-
-        No run waits for them: what cannot be rebuilt now, another process being at it, is rebuilt after a later run.
-        """
-        started = time.monotonic()
-        try:
-            if started < self.page_due_at:
-                rebuild_table(self.context.store, wait=False)
+    def _wait(self) -> None:
+        """Until one of the runs that other processes hold is free, or the user has had enough; then try them again."""
+        paths = {request.run_id: lease_path(self.context.store, request.run_id) for request in self.held}
+        first, path = next(iter(paths.items()))
+        watch, told = Watch(path), False
+        runs = "a run" if len(paths) == 1 else f"{len(paths)} runs"
+        self.context.view.phase(f"waiting for {runs} that {lock_owner(path)} is doing")
+        while not any(map(_may_be_free, paths.values())):
+            if self.context.should_stop():
+                self.cancelled = True
                 return
-            build_report(self.context.store, figures=False, wait=False)
-        except (BusyError, DiskError) as error:
-            if str(error) != self.complaint:
-                self.context.view.message(f"table and page are rebuilt later: {error}")
-            self.complaint = str(error)
-        ended = time.monotonic()
-        self.page_due_at = ended + max(_PAGE_SECONDS, (ended - started) / _PAGE_SHARE)
+            if not told and watch.silent_seconds() > SILENCE_SECONDS:
+                self.context.view.message(
+                    f"{lock_owner(path)} holds {first} and gives no sign of life; if it was stopped, let "
+                    "it go on or end it, and the run is taken over"
+                )
+                told = True
+            time.sleep(_POLL_SECONDS)
+        self.held, self.free_again = [], self.held
 
-    def _open(self, group: Group, variant: BaseVariant, works: dict[BaseVariant, GroupWork]) -> GroupWork:
-        if variant not in works:
-            works[variant] = GroupWork(
-                shared=self._base(group, variant),
-                group=group,
-                text_field=self.plan.experiment.text_field,
-                base_scores_dir=self.context.store.base_scores_dir,
-                progress=self._progress,
-            )
-        return works[variant]
+    def _records(self) -> list[RunRecord]:
+        """Of the experiment's runs, by run id."""
+        return [record for record in self.context.store.read_all()[0] if record.run_id in self.tasks]
 
-    def _base(self, group: Group, variant: BaseVariant) -> SharedBase:
-        if self.shared is not None and self.shared.variant == variant:
-            return self.shared
-        if self.shared is not None:
-            self.shared.free()
-            self.shared = None
-        self.context.view.phase(f"loading {group.model.name}")
-        self.shared = SharedBase.load(group.model.reference, variant, self.plan.device, self._progress)
-        return self.shared
-
-    def _progress(self, description: str, done: float, total: float | None) -> None:
-        """Shows how far long work is, and ends it where the user wants to stop: nothing is lost before training."""
-        if self.context.should_stop():
-            raise CancelledError(f"stopped while {description}")
-        self.context.view.progress(description, done, total)
+    def _outcome(self, wanted: Set[str]) -> Outcome:
+        records = {record.run_id: record for record in self._records()}
+        finished_before = self._with_need(Need.MEASURE)
+        return Outcome(
+            records=[records[run_id] for run_id in sorted(records)],
+            num_runs=len(self.tasks),
+            num_skipped=len(self.tasks) - len(wanted),
+            num_unmeasured=sum(lacks_measurements(self.tasks[run_id], record) for run_id, record in records.items()),
+            counts=Counts.of(
+                list(self.tasks),
+                records,
+                tried=self.tried - finished_before,
+                skipped=(set(self.tasks) - wanted) | finished_before,
+            ),
+            cancelled=self.cancelled,
+        )
 
 
 def _may_be_free(lease: Path) -> bool:
@@ -407,8 +344,3 @@ def _may_be_free(lease: Path) -> bool:
         return is_free(lease)
     except DiskError:
         return True
-
-
-def _lacks_measurements(run: PlannedRun, record: RunRecord) -> bool:
-    """Whether a finished adapter is to be measured."""
-    return is_measurable(record) and bool(missing_in(record, run.measures))

@@ -19,8 +19,9 @@ from lorabench.records.provenance import now
 from lorabench.records.schema import RunRecord, Status, name_of_test_documents
 from lorabench.records.store import RecordStore
 from lorabench.runs.group import GroupWork, SharedBase, write_table
-from lorabench.runs.leases import try_lease
+from lorabench.runs.leases import lease_path, try_lease
 from lorabench.runs.reproduction import experiment_of
+from lorabench.runs.task import SharedInputs
 
 
 def score_test_again(run_id: str, output_dir: Path, *, again: bool, view: View, device: str | None = None) -> RunRecord:
@@ -37,11 +38,10 @@ def score_test_again(run_id: str, output_dir: Path, *, again: bool, view: View, 
     where = choose_device(device)
     if where.note:
         view.message(where.note)
-    with try_lease(store.run_dir(run_id) / "lease") as mine:
+    lease = lease_path(store, run_id)
+    with try_lease(lease) as mine:
         if not mine:
-            raise InputError(
-                f"{run_id}: {lock_owner(store.run_dir(run_id) / 'lease')} is working on it; try again later"
-            )
+            raise InputError(f"{run_id}: {lock_owner(lease)} is working on it; try again later")
         damaged = store.damaged_files(record)
         if damaged:
             raise InputError(
@@ -65,8 +65,7 @@ def _score(store: RecordStore, record: RunRecord, view: View, device: Device) ->
         raise InputError(f"{run_id}: the model or corpus has changed since; lorabench reproduce says how")
     work = GroupWork(
         shared=SharedBase.load(group.model.reference, BaseVariant.of(spec), device, view.progress),
-        group=group,
-        text_field=record.references.get("text_field", "text"),
+        inputs=SharedInputs.of(group, record.references.get("text_field", "text")),
         base_scores_dir=store.base_scores_dir,
         progress=view.progress,
     )

@@ -39,3 +39,42 @@ class RunView(View, Protocol):
 
     def finish_run(self, record: RunRecord) -> None:
         """A run has its record."""
+
+
+class QuietView:
+    """Shows nothing: what runs elsewhere is shown by who started it."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    def message(self, text: str, /) -> None:
+        """Says nothing."""
+
+    def phase(self, name: str, total: float | None = None, unit: str = "") -> None:
+        """Says nothing."""
+
+    def progress(self, description: str, done: float, total: float | None, /) -> None:
+        """Says nothing."""
+
+    def plan(
+        self,
+        total_runs: int,
+        skipped: int,
+        expected_seconds: Mapping[str, float] | None = None,
+        failed_before: int = 0,
+    ) -> None:
+        """Says nothing."""
+
+    def start_run(self, run_id: str, index: int, steps: int = 0) -> None:
+        """Says nothing."""
+
+    def step(self, step: int, total: int, loss: float, tokens_per_second: float) -> None:
+        """Says nothing."""
+
+    def finish_run(self, record: RunRecord) -> None:
+        """Says nothing."""

@@ -25,6 +25,19 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 """AdamW's own state, beside the step it counts."""
 
 
+@dataclass(frozen=True)
+class Checkpoints:
+    """Where a run's checkpoints lie, how often one is written, and which may be taken up."""
+
+    folder: Path
+    key: str
+    """Names the run and its settings: a checkpoint with another key is not taken up."""
+    seconds: float
+    """Between two checkpoints, at least."""
+    num_recorded_steps: int
+    """A checkpoint ahead of so many steps is not taken up: its figures were lost."""
+
+
 @dataclass
 class Position:
     """Where a run stands: everything countable. `steps_done` optimizer steps are finished."""

@@ -10,7 +10,6 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from lorabench.core.errors import CancelledError, DivergedError
 from lorabench.experiment.schema import TrainingSettings
 from lorabench.experiment.steps import evaluation_steps, num_steps
 from lorabench.tokens.packing import Row, Tokens, make_batch, stream_rows
-from lorabench.training.checkpoints import Position, load_checkpoint, save_checkpoint
+from lorabench.training.checkpoints import Checkpoints, Position, load_checkpoint, save_checkpoint
 from lorabench.training.optimization import clip_gradients, learning_rate_at, make_optimizer, set_learning_rate
 
 if TYPE_CHECKING:
@@ -55,6 +54,26 @@ class TrainingText:
 
 
 @dataclass(frozen=True)
+class Course:
+    """What a run trains from its first step to its last; the same however often it is stopped on the way."""
+
+    settings: TrainingSettings
+    seed: int
+    micro_batch_size: int
+    num_steps: int
+    evaluate_after: tuple[int, ...]
+    """The steps after which validation is scored."""
+
+    @classmethod
+    def of(
+        cls, text: TrainingText, settings: TrainingSettings, *, seed: int, micro_batch_size: int, num_evaluations: int
+    ) -> Course:
+        """The course over a text; validation is scored `num_evaluations` times, the last time at its end."""
+        steps = num_steps(text.num_rows(settings.context_length), settings)
+        return cls(settings, seed, micro_batch_size, steps, tuple(evaluation_steps(steps, num_evaluations)))
+
+
+@dataclass(frozen=True)
 class Hooks:
     """What the loop tells and asks its surroundings."""
 
@@ -73,50 +92,46 @@ def train(
     base: FrozenBase,
     adapter: Adapter,
     text: TrainingText,
-    settings: TrainingSettings,
-    *,
-    seed: int,
-    micro_batch_size: int,
-    evaluation_times: int,
-    checkpoint_folder: Path,
-    checkpoint_key: str,
-    checkpoint_seconds: float,
-    num_recorded_steps: int,
+    course: Course,
+    checkpoints: Checkpoints,
     hooks: Hooks,
+    until_step: int | None = None,
 ) -> Position:
-    """Train the attached adapter and return where it ended.
+    """Train the attached adapter and return where it stands: at the end of the course, or after `until_step` steps.
 
-    Takes up the latest checkpoint in `checkpoint_folder` that is not ahead of the `num_recorded_steps` given. A
-    step's loss is the mean over the scored tokens of its whole batch, whatever the micro-batch. Raises DivergedError at
-    the first step whose loss or gradient is not finite, and CancelledError after a checkpoint when `hooks.should_stop`
-    says so.
+    Takes up the latest checkpoint that can be used and leaves one where it ends, from which a later call goes on as if
+    there had been one call. A step's loss is the mean over the scored tokens of its whole batch, whatever the
+    micro-batch. Raises DivergedError at the first step whose loss or gradient is not finite, and CancelledError after a
+    checkpoint when `hooks.should_stop` says so.
     """
+    settings, steps = course.settings, course.num_steps
     parameters = dict(adapter.named_parameters())
     optimizer = make_optimizer(adapter, settings)
-    torch.manual_seed(seed)
-    position, problems = load_checkpoint(checkpoint_folder, parameters, optimizer, checkpoint_key, num_recorded_steps)
+    torch.manual_seed(course.seed)
+    position, problems = load_checkpoint(
+        checkpoints.folder, parameters, optimizer, checkpoints.key, checkpoints.num_recorded_steps
+    )
     if position is None:
         position = Position()
     else:
         position.num_resumed += 1
     hooks.on_start(position, problems)
 
-    steps = num_steps(text.num_rows(settings.context_length), settings)
+    first, last = position.steps_done, steps if until_step is None else min(until_step, steps)
     steps_per_epoch = steps // settings.epochs
-    evaluate_after = set(evaluation_steps(steps, evaluation_times))
     saved_at = time.monotonic()
     epoch, rows = -1, []
-    for step in range(position.steps_done, steps):
+    for step in range(first, last):
         if step // steps_per_epoch != epoch:
             epoch = step // steps_per_epoch
-            rows = text.rows(settings.context_length, seed, epoch)
+            rows = text.rows(settings.context_length, course.seed, epoch)
         start = (step % steps_per_epoch) * settings.batch_size
         step_rows = rows[start : start + settings.batch_size]
 
         started = time.perf_counter()
         batches = [
-            make_batch(step_rows[first : first + micro_batch_size])
-            for first in range(0, len(step_rows), micro_batch_size)
+            make_batch(step_rows[index : index + course.micro_batch_size])
+            for index in range(0, len(step_rows), course.micro_batch_size)
         ]
         num_scored = sum(batch.num_scored for batch in batches)
         loss_sum = 0.0
@@ -155,7 +170,7 @@ def train(
                 "seconds": seconds,
             }
         )
-        if step + 1 in evaluate_after:
+        if step + 1 in course.evaluate_after:
             evaluation_started = time.perf_counter()
             scores, num_evaluated = hooks.evaluate()
             position.evaluation_seconds += time.perf_counter() - evaluation_started
@@ -165,14 +180,15 @@ def train(
             )
             hooks.on_evaluation(position.evaluations[-1])
         stopping = hooks.should_stop()
-        if step + 1 < steps and (stopping or time.monotonic() - saved_at >= checkpoint_seconds):
+        if step + 1 < last and (stopping or time.monotonic() - saved_at >= checkpoints.seconds):
             hooks.on_checkpoint()
-            save_checkpoint(checkpoint_folder, position, parameters, optimizer, checkpoint_key)
+            save_checkpoint(checkpoints.folder, position, parameters, optimizer, checkpoints.key)
             saved_at = time.monotonic()
-        if step + 1 < steps and stopping:
+        if step + 1 < last and stopping:
             raise CancelledError(f"stopped after step {step + 1} of {steps}")
     hooks.on_checkpoint()
-    save_checkpoint(checkpoint_folder, position, parameters, optimizer, checkpoint_key)
+    if position.steps_done > first:
+        save_checkpoint(checkpoints.folder, position, parameters, optimizer, checkpoints.key)
     return position
 
 

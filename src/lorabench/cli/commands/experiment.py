@@ -49,6 +49,7 @@ def run(
     retry: Annotated[str | None, typer.Option(help="failed: do the runs again that did not complete.")] = None,
     checkpoint_seconds: Annotated[float, typer.Option(help="Time between checkpoints.", min=0.0)] = 60.0,
     device: DeviceName = None,
+    executor: Annotated[str, typer.Option(help="Where runs are done: here, or an executor of your own.")] = "here",
 ) -> None:
     """Do what is missing of an experiment; run it again to go on where it stopped."""
     from lorabench.cli.views import make_view, print_outcome
@@ -67,6 +68,7 @@ def run(
         retry_failed=retry == "failed",
         checkpoint_seconds=checkpoint_seconds,
         device=device,
+        executor=executor,
         view=make_view(),
     )
     print_outcome(outcome, ties_of(outcome.records, RecordStore(output_dir)))

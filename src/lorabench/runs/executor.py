@@ -1,0 +1,37 @@
+"""Where runs are done: the protocol of executors, each of which is one file in `executors/`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from lorabench.core.registry import Registry
+from lorabench.runs.context import RunContext
+from lorabench.runs.task import RunTask, TaskOutcome
+
+
+class Executor(Protocol):
+    """Does tasks: in this process, on several devices, on other machines.
+
+    It may do several at once and end them in any order. Whoever does a task holds its run's lease meanwhile
+    (`worker.do_task`).
+    """
+
+    @property
+    def num_free(self) -> int:
+        """How many more tasks it takes now; 0 until one of those that it has is over."""
+
+    def submit(self, task: RunTask) -> None:
+        """Take a task; returns at once."""
+
+    def next_outcome(self) -> TaskOutcome:
+        """Wait until a task that was submitted is over. Called only while there is one."""
+
+    def stop(self) -> None:
+        """Give back what it holds; no more tasks will come."""
+
+
+ExecutorKind = Callable[[RunContext], Executor]
+"""How one kind of executor is made, from what runs in this process are given; `EXECUTOR` in its file."""
+
+EXECUTORS: Registry[ExecutorKind] = Registry("lorabench.runs.executors", "EXECUTOR", "executor")

@@ -1,0 +1,44 @@
+"""The base that this process has loaded, and what was read, tokenised and scored with it."""
+
+from __future__ import annotations
+
+from lorabench.experiment.identity import BaseVariant
+from lorabench.runs.context import RunContext
+from lorabench.runs.group import GroupWork, SharedBase
+from lorabench.runs.task import RunTask
+
+
+class LoadedBase:
+    """One base at a time: it is freed before another one is loaded."""
+
+    def __init__(self, context: RunContext) -> None:
+        self._context = context
+        self._work: GroupWork | None = None
+        self._shared: SharedBase | None = None
+
+    def open(self, task: RunTask) -> GroupWork:
+        """What the task's run shares with others, loaded where the last task was of another group."""
+        variant = BaseVariant.of(task.spec)
+        work = self._work
+        if work is None or work.inputs != task.inputs or work.shared.variant != variant:
+            self._work = work = None  # before the next text is read
+            shared = self._load(task, variant)
+            self._work = work = GroupWork(
+                shared, task.inputs, self._context.store.base_scores_dir, self._context.progress
+            )
+        return work
+
+    def free(self) -> None:
+        """Give the memory back."""
+        self._work = None
+        if self._shared is not None:
+            self._shared.free()
+            self._shared = None
+
+    def _load(self, task: RunTask, variant: BaseVariant) -> SharedBase:
+        """The base, which groups of several corpora share."""
+        if self._shared is None or self._shared.variant != variant:
+            self.free()
+            self._context.view.phase(f"loading {task.spec.model}")
+            self._shared = SharedBase.load(task.inputs.model, variant, self._context.device, self._context.progress)
+        return self._shared

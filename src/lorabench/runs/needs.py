@@ -1,0 +1,45 @@
+"""What is still to be done of a run, as its record and the files beside it say."""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+
+from lorabench.records.measurements import is_measurable, missing_in
+from lorabench.records.schema import RunRecord
+from lorabench.records.store import DamagedRecordError, RecordStore
+from lorabench.runs.remaining import RETRIED
+from lorabench.runs.task import RunTask
+
+
+class Need(Enum):
+    """What is to be done of a run."""
+
+    RUN = auto()
+    MEASURE = auto()
+    """It is finished and whole, but something is to be measured of its adapter."""
+    NOTHING = auto()
+    LEFT_FAILED = auto()
+    """It did not complete, and is not to be tried again."""
+
+
+def find_need(store: RecordStore, task: RunTask) -> Need:
+    """Read the run's record and hash what lies beside it. Changes nothing: another process may be at it.
+
+    Raises RecordProblem for a record that is not for this lorabench to read.
+    """
+    try:
+        record = store.read(task.run_id)
+    except DamagedRecordError:
+        return Need.RUN
+    if record is None or record.goes_on:
+        return Need.RUN
+    if record.status in RETRIED:
+        return Need.RUN if record.attempt <= task.num_attempts_to_repeat else Need.LEFT_FAILED
+    if store.damaged_files(record):
+        return Need.RUN
+    return Need.MEASURE if lacks_measurements(task, record) else Need.NOTHING
+
+
+def lacks_measurements(task: RunTask, record: RunRecord) -> bool:
+    """Whether a finished adapter is to be measured."""
+    return is_measurable(record) and bool(missing_in(record, task.measures))

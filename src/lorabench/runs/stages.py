@@ -1,0 +1,336 @@
+"""The stages of a run, each a function of what the stages before it gave: prepare, base scores, attach, train, score,
+save. `run.py` calls them in this order.
+
+`note` is told at once what a reader of the record should know, so that a failure later on keeps it.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from lorabench.core.canonical import fingerprint
+from lorabench.core.device import peak_memory, reset_peak_memory
+from lorabench.core.errors import CancelledError, DivergedError, ModelError, RunError
+from lorabench.core.revisions import given_name
+from lorabench.core.storage import new_folder, sha256_file
+from lorabench.corpora.documents import Corpus
+from lorabench.experiment.schema import RunSpec
+from lorabench.experiment.steps import step_at
+from lorabench.methods.adapter import Adapter
+from lorabench.methods.attach import attach
+from lorabench.methods.portable import BaseReference
+from lorabench.methods.registry import method_of
+from lorabench.models.entry import ModelLocation
+from lorabench.models.shape import read_model_shape
+from lorabench.records.schema import AdapterFacts, Budget, DatasetFacts, Evaluation, ModelFacts, Scores, Speed
+from lorabench.runs.context import RunContext
+from lorabench.runs.group import GroupWork, write_table
+from lorabench.runs.task import RunTask
+from lorabench.runs.training import TrainingReport
+from lorabench.scoring.documents import DocumentScores
+from lorabench.trackers.jsonl import METRICS_NAME
+from lorabench.training.checkpoints import Checkpoints, Position
+from lorabench.training.loop import Course, TrainingText, tokens_per_second, train
+
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "model.safetensors")
+
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What the run has to work with."""
+
+    text: TrainingText
+    course: Course
+    model: ModelFacts
+    dataset: DatasetFacts
+    budget: Budget
+
+
+def prepare(task: RunTask, work: GroupWork, micro_batch_size: int, note: Note) -> Prepared:
+    """Model, corpus and course. Raises InputError where one is not what it was when the run was planned."""
+    spec, corpus = task.spec, work.corpus(task.spec.dataset)
+    check_model(work, spec)
+    for sentence in _reservations(work.shared.location, corpus):
+        note(sentence)
+    text, documents = work.training_text(spec)
+    course = Course.of(
+        text,
+        spec.training,
+        seed=spec.seed,
+        micro_batch_size=micro_batch_size,
+        num_evaluations=spec.evaluation.times,
+    )
+    budget = Budget(
+        train_bytes=sum(document.num_bytes for document in documents.documents),
+        train_documents=len(documents.documents),
+        train_tokens=text.num_tokens,
+        num_rows=text.num_rows(spec.training.context_length),
+        steps=course.num_steps,
+        epochs=spec.training.epochs,
+        micro_batch_size=micro_batch_size,
+        accumulation_steps=-(-spec.training.batch_size // micro_batch_size),
+        training_text_sha256=fingerprint([document.hash for document in documents.documents]),
+    )
+    dataset = DatasetFacts(**corpus.info.model_dump(include=set(DatasetFacts.model_fields)))
+    return Prepared(text, course, _describe_model(work), dataset, budget)
+
+
+def check_model(work: GroupWork, spec: RunSpec) -> None:
+    """Raise ModelError where a model folder is not what it was when the run was planned."""
+    location = work.shared.location
+    if location.info.source == "folder" and location.revision != spec.model_revision:
+        raise ModelError(f"{location.folder}: the model changed while the experiment ran; start it again")
+
+
+def _describe_model(work: GroupWork) -> ModelFacts:
+    location, tokeniser = work.shared.location, work.shared.tokeniser
+    return ModelFacts(
+        name=location.name,
+        revision=location.revision,
+        source=location.info.source,
+        family=location.info.family,
+        num_parameters=work.shared.base.num_parameters,
+        licence=location.info.licence,
+        tokenizer_sha256=tokeniser.sha256,
+        prefix_token_id=tokeniser.prefix_token_id,
+        weights_note=location.info.weights_note,
+        pinned=location.info.pinned,
+    )
+
+
+def _reservations(location: ModelLocation, corpus: Corpus) -> list[str]:
+    """What the model and the corpus themselves take away from a result."""
+    found = [
+        f"{kind} {name} is not pinned: this is revision {revision}, and another day's newest may be another"
+        for kind, name, revision, pinned in (
+            ("model", location.name, location.revision, location.info.pinned),
+            ("dataset", corpus.name, corpus.revision, corpus.info.pinned),
+        )
+        if not pinned
+    ]
+    if given_name(location.name) in corpus.info.contaminates:
+        found.append(f"{location.name} was trained on {corpus.name}: its scores there flatter it")
+    return found
+
+
+@dataclass(frozen=True)
+class BaseScores:
+    """The base's own scores, per document, before anything is attached."""
+
+    validation: DocumentScores
+    test: DocumentScores
+
+
+def score_base(task: RunTask, work: GroupWork) -> BaseScores:
+    """Score the base on the run's corpus. Raises ModelError where its loss is no number."""
+    spec = task.spec
+    scores = BaseScores(*(work.base_scores(spec.dataset, split, spec) for split in ("validation", "test")))
+    for name, nll in (("validation", scores.validation.nll), ("test", scores.test.nll)):
+        if not math.isfinite(nll.sum()):
+            raise ModelError(
+                f"{spec.model}: its own loss on {spec.dataset} ({name}) is not finite in {spec.training.precision}, "
+                "before any training; its weights are damaged, or need another precision"
+            )
+    return scores
+
+
+@contextmanager
+def attached(task: RunTask, work: GroupWork, note: Note) -> Iterator[Adapter]:
+    """Inside, a new adapter is on the base. Raises ModelError where it is not on the planned modules."""
+    adapter = attach(work.shared.base, task.spec.adapter, seed=task.spec.seed)
+    try:
+        _require_as_planned(task, work, adapter, note)
+        yield adapter
+    finally:
+        adapter.detach()
+
+
+def _require_as_planned(task: RunTask, work: GroupWork, adapter: Adapter, note: Note) -> None:
+    """What was not here yet was planned from the catalogue: where the hub's files are of another shape, they count."""
+    targets, trainable, settings = task.target_modules, task.trainable_parameters, task.spec.adapter
+    if work.shared.location.info.source == "hub":
+        shape = read_model_shape(work.shared.location.folder)
+        method = method_of(settings)
+        targets = tuple(method.resolve_targets(shape, settings))
+        trainable = method.count_trainable(shape, settings, targets)
+        if trainable != task.trainable_parameters or {*targets} != {*task.target_modules}:
+            note(
+                f"the hub's files are not what the catalogue says of {task.spec.model}: {trainable:,} trainable "
+                f"parameters in {len(targets)} modules, planned {task.trainable_parameters:,} in "
+                f"{len(task.target_modules)}"
+            )
+    adapter.require_as_planned(targets, trainable)
+
+
+def describe_adapter(task: RunTask, work: GroupWork, adapter: Adapter) -> AdapterFacts:
+    """What is trained, and by which computation."""
+    paths = tuple(adapter.module_names)
+    return AdapterFacts(
+        trainable_parameters=adapter.num_trainable,
+        alpha=task.spec.adapter.alpha_value,
+        target_modules=tuple(sorted({path.rsplit(".", 1)[-1] for path in paths})),
+        module_paths=paths,
+        num_modules=len(paths),
+        execution_path=work.shared.base.execution.kind,
+        execution_reason=work.shared.base.execution.reason,
+    )
+
+
+@dataclass(frozen=True)
+class Trained:
+    """How far the adapter is trained."""
+
+    position: Position
+    num_steps: int
+    """Of the whole run."""
+    setup_seconds: float
+    """From the run's beginning to its first step."""
+    total_seconds: float
+    """From the run's beginning to its last step."""
+    peak_memory_bytes: int
+    validation: DocumentScores | None
+    """Of the last validation, where there was one since the run was taken up."""
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether every step is done."""
+        return self.position.steps_done >= self.num_steps
+
+    @property
+    def evaluations(self) -> tuple[Evaluation, ...]:
+        """Validation along the run."""
+        return tuple(Evaluation(**evaluation) for evaluation in self.position.evaluations)
+
+    @property
+    def best_step(self) -> int | None:
+        """Where validation was lowest."""
+        best = min(self.evaluations, key=lambda item: item.validation.bits_per_byte, default=None)
+        return None if best is None else best.step
+
+    @property
+    def speed(self) -> Speed:
+        """How fast it was, over all parts of the run."""
+        position = self.position
+        rate, reason = tokens_per_second(position)
+        evaluated = position.evaluation_seconds > 0.0
+        return Speed(
+            tokens_per_second=rate,
+            train_seconds=position.train_seconds,
+            median_step_seconds=statistics.median(position.step_seconds),
+            evaluation_seconds=position.evaluation_seconds,
+            evaluation_tokens_per_second=position.evaluation_tokens / position.evaluation_seconds
+            if evaluated
+            else None,
+            setup_seconds=self.setup_seconds,
+            total_seconds=self.total_seconds,
+            peak_memory_bytes=self.peak_memory_bytes,
+            note=reason,
+        )
+
+
+def train_adapter(
+    task: RunTask,
+    context: RunContext,
+    work: GroupWork,
+    prepared: Prepared,
+    adapter: Adapter,
+    note: Note,
+    started: float,
+) -> Trained:
+    """Train to the end, or until the run is to pause; `started` is the run's beginning on the performance counter.
+
+    A run that is stopped early is taken up where it stands and trained no further.
+    """
+    course, base = prepared.course, work.shared.base
+    report = TrainingReport(task, context, work, adapter, course.num_steps, note)
+    checkpoints = Checkpoints(
+        folder=context.store.checkpoints_dir(task.run_id),
+        key=f"{task.run_id}:{context.environment.code_sha256}",
+        seconds=task.options.checkpoint_seconds,
+        num_recorded_steps=context.trackers.metrics.last_step,
+    )
+    until_step = None if task.until_share is None else step_at(course.num_steps, task.until_share)
+    if task.stop_reason is not None:
+        until_step = 0
+    setup_seconds = time.perf_counter() - started
+    reset_peak_memory(base.device)
+    context.view.phase("training")
+    position = train(base, adapter, prepared.text, course, checkpoints, report.hooks(), until_step)
+    trained = Trained(
+        position=position,
+        num_steps=course.num_steps,
+        setup_seconds=setup_seconds,
+        total_seconds=time.perf_counter() - started,
+        peak_memory_bytes=peak_memory(base.device),
+        validation=report.validation,
+    )
+    if trained.is_finished and context.should_stop():
+        raise CancelledError(f"stopped after the last step of {course.num_steps}, before test was scored")
+    if task.stop_reason is not None and not position.steps_done:
+        raise RunError(f"the run was to be stopped early ({task.stop_reason}), but it has no checkpoint to stop at")
+    return trained
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The final scorings, and the files of per-document results."""
+
+    validation: Scores
+    test: Scores | None
+    """None for a run that was stopped early."""
+    files: tuple[str, ...]
+    """Names within the run's folder."""
+
+
+def score_adapter(
+    task: RunTask, context: RunContext, work: GroupWork, trained: Trained, base: BaseScores, folder: Path
+) -> Scored:
+    """Validation per document, and of a run that reached its end test, for the first and only time.
+
+    Raises DivergedError where a loss is no number.
+    """
+    spec = task.spec
+    validation = trained.validation
+    if validation is None:
+        validation = work.score(spec.dataset, "validation", spec)
+    finished = {"validation": (validation, base.validation)}
+    if task.stop_reason is None:
+        context.view.phase("test")
+        finished["test"] = (work.score(spec.dataset, "test", spec), base.test)
+    files = []
+    for split, (scores, of_base) in finished.items():
+        if not math.isfinite(scores.nll.sum()):
+            raise DivergedError(trained.position.steps_done, f"the {split} loss")
+        files.append(f"documents/{split}.parquet")
+        write_table(folder / files[-1], scores.table(of_base))
+    test = finished["test"][0].total() if "test" in finished else None
+    return Scored(validation.total(), test, tuple(files))
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What lies beside the record."""
+
+    adapter_bytes: int
+    """The tokenizer beside the adapter apart."""
+    files: dict[str, str]
+    """SHA-256 by name within the run's folder."""
+
+
+def save_adapter(adapter: Adapter, work: GroupWork, scored: Scored, folder: Path) -> Saved:
+    """Write the adapter whole or not at all, and hash everything that lies beside the record."""
+    with new_folder(folder / "adapter") as temporary:
+        adapter.save(temporary, BaseReference.of(work.shared.location))
+    files = [path for path in (folder / "adapter").rglob("*") if path.is_file()]
+    num_bytes = sum(path.stat().st_size for path in files if path.name in ADAPTER_FILES)
+    files += [folder / name for name in (*scored.files, METRICS_NAME)]
+    hashes = {path.relative_to(folder).as_posix(): sha256_file(path) for path in sorted(files)}
+    return Saved(num_bytes, hashes)

@@ -1,0 +1,1 @@
+"""One file a strategy: which runs are done, in which order and how far."""

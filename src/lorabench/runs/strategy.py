@@ -1,0 +1,69 @@
+"""Which runs are done, in which order and how far: the protocol of strategies, each of which is one file in
+`strategies/`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from lorabench.core.registry import Registry
+from lorabench.experiment.plan import PlannedRun
+from lorabench.records.schema import Evaluation, RunRecord, Status
+from lorabench.runs.task import TaskOutcome
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a strategy wants next."""
+
+    run_id: str
+    until_share: float | None = None
+    """Pause the run after this share of its steps, counted from its beginning; None: do it to its end.
+
+    A share of `k / evaluation.times` is right after the `k`-th scoring of validation.
+    """
+    stop_reason: str | None = None
+    """Stop a run that paused, where it stands, and why: one sentence for its record. None: it goes on."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How far a run is, and what it has scored on validation so far."""
+
+    run_id: str
+    status: Status | None
+    """How it ended; None: it has paused."""
+    steps_done: int
+    num_steps: int
+    """Of the whole run; 0 where it ended before that was known."""
+    evaluations: tuple[Evaluation, ...]
+
+    @classmethod
+    def of_record(cls, record: RunRecord) -> Standing:
+        """Of a run that has ended."""
+        num_steps = 0 if record.budget is None else record.budget.steps
+        done = max((evaluation.step for evaluation in record.evaluations), default=0)
+        return cls(record.run_id, record.status, done, num_steps, record.evaluations)
+
+    @classmethod
+    def of_pause(cls, outcome: TaskOutcome) -> Standing:
+        """Of a run that has paused."""
+        return cls(outcome.run_id, None, outcome.steps_done, outcome.num_steps, outcome.evaluations)
+
+
+class Strategy(Protocol):
+    """Decides what is done next. It sees validation only: test is not among what it is told."""
+
+    def tell(self, standing: Standing) -> None:
+        """A run has paused or ended. Those that had ended before are told before the first `ask`."""
+
+    def ask(self) -> Request | None:
+        """What is to be done next; None: nothing until more is told, and nothing at all where no run is under way."""
+
+
+StrategyKind = Callable[[Sequence[PlannedRun]], Strategy]
+"""How one kind of strategy is made, from all runs of the experiment in the order of its plan; `STRATEGY` in its
+file."""
+
+STRATEGIES: Registry[StrategyKind] = Registry("lorabench.runs.strategies", "STRATEGY", "strategy")

@@ -1,0 +1,114 @@
+"""Does one task: takes the run's lease, sees what is needed, and runs or measures. Also as a process of its own.
+
+`python -m lorabench.runs.worker` reads a task (JSON) from standard input, does it and writes its outcome (JSON) to
+standard output: what an executor starts elsewhere.
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+
+from lorabench.core.device import choose_device
+from lorabench.core.errors import DiskError, LorabenchError
+from lorabench.core.machine import prepare_process
+from lorabench.records.provenance import command_line, describe_environment
+from lorabench.records.schema import RunRecord
+from lorabench.records.store import DamagedRecordError, RecordStore
+from lorabench.runs.context import RunContext
+from lorabench.runs.leases import lease_path, try_lease
+from lorabench.runs.loaded import LoadedBase
+from lorabench.runs.measuring import measure_finished
+from lorabench.runs.needs import Need, find_need, lacks_measurements
+from lorabench.runs.run import execute_run
+from lorabench.runs.stopping import stop_in_good_order
+from lorabench.runs.task import RunTask, TaskOutcome, TaskState
+from lorabench.runs.view import QuietView
+from lorabench.trackers.make import make_trackers
+
+
+def do_task(task: RunTask, context: RunContext, loaded: LoadedBase) -> TaskOutcome:
+    """Do or measure the run, unless another process holds its lease or has done it."""
+    with ExitStack() as stack:
+        try:
+            mine = stack.enter_context(try_lease(lease_path(context.store, task.run_id)))
+        except DiskError as problem:
+            return TaskOutcome(run_id=task.run_id, state=TaskState.LEFT_ALONE, problem=str(problem))
+        if not mine:
+            return TaskOutcome(run_id=task.run_id, state=TaskState.HELD)
+        return _do(task, context, loaded)
+
+
+def _do(task: RunTask, context: RunContext, loaded: LoadedBase) -> TaskOutcome:
+    """Do what is needed now that the lease is held: another process may have been quicker."""
+    if find_need(context.store, task) not in (Need.RUN, Need.MEASURE):
+        return TaskOutcome(run_id=task.run_id, state=TaskState.UNNEEDED)
+    previous = _take_previous(context, task.run_id)
+    if previous is not None and lacks_measurements(task, previous):
+        context.show_start(task)
+        record = measure_finished(context, loaded, task, previous)
+        return TaskOutcome(run_id=task.run_id, state=TaskState.MEASURED, record=record)
+    context.show_start(task, task.planned_steps)
+    return execute_run(context, loaded, task, previous)
+
+
+def _take_previous(context: RunContext, run_id: str) -> RunRecord | None:
+    """The earlier record, if there is one to go on from; damage is set aside. Call only with the lease."""
+    store, say = context.store, context.view.message
+    try:
+        record = store.read(run_id)
+    except DamagedRecordError as error:
+        say(f"{error}; it was set aside as {store.set_aside(run_id).name}")
+        record = None
+    damaged = [] if record is None else store.damaged_files(record)
+    for name in damaged:
+        path = store.run_dir(run_id) / name
+        say(f"{path} is {'not as it was written' if path.exists() else 'missing'}; the run will be done again")
+    for name in dict.fromkeys("adapter" if name.startswith("adapter/") else name for name in damaged):
+        if (store.run_dir(run_id) / name).exists():
+            say(f"{run_id}: {name} was set aside as {store.set_aside(run_id, name).name}")
+    if damaged:
+        store.set_aside(run_id)
+    for sentence in store.make_room_inside(run_id):
+        say(sentence)
+    return None if damaged else record
+
+
+def do_alone(task: RunTask) -> TaskOutcome:
+    """Do the task in this process, which does nothing else: with its own trackers, and nothing shown.
+
+    Ctrl-C and SIGTERM stop it in good order.
+    """
+    prepare_process()
+    device = choose_device(task.options.device)
+    trackers = make_trackers(
+        task.options.trackers or "none", task.options.output_dir, upload_adapters=task.options.upload_adapters
+    )
+    with trackers, stop_in_good_order(lambda: None) as should_stop:
+        context = RunContext(
+            store=RecordStore(task.options.output_dir),
+            trackers=trackers,
+            view=QuietView(),
+            device=device,
+            environment=describe_environment(device, command_line()),
+            should_stop=should_stop,
+        )
+        loaded = LoadedBase(context)
+        try:
+            return do_task(task, context, loaded)
+        finally:
+            loaded.free()
+
+
+def main() -> int:
+    """Standard input to standard output; the sentence of an error goes to standard error."""
+    try:
+        print(do_alone(RunTask.model_validate_json(sys.stdin.read())).model_dump_json())
+    except LorabenchError as error:
+        print(f"lorabench: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
