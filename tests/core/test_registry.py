@@ -40,7 +40,7 @@ def test_files_plugins_and_what_is_added(registry: Registry[int]) -> None:
 
 
 def test_unknown_and_taken_names_are_told(registry: Registry[int]) -> None:
-    with pytest.raises(ConfigError, match=r"'sqare' is not a shape; accepted: square.*n\. Did you mean 'square'"):
+    with pytest.raises(ConfigError, match=r"there is no shape 'sqare'; accepted: square.*n\. Did you mean 'square'"):
         registry.get("sqare")
     with pytest.raises(ConfigError, match="shape 'square' exists already"):
         registry.add("square", 9)

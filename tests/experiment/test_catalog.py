@@ -79,7 +79,7 @@ x:
         (
             "source: hub",
             "source: hubb",
-            "'hubb' is not a source of models; accepted: folder, hub, mini, wheel. Did you mean 'hub'?",
+            "there is no source of models 'hubb'; accepted: folder, hub, mini, wheel. Did you mean 'hub'?",
         ),
         ("  source: hub\n", "", "x: source: it is missing; accepted: folder, hub, mini, wheel"),
         ("linear_modules: {mlp.up: [1, 2]}", "linear_modules: {mlp.up: [1, 0]}", "linear_modules"),

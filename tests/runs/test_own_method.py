@@ -149,7 +149,7 @@ def test_a_record_is_kept_where_its_method_is_missing(experiment: ExperimentWrit
     lorabench.run(experiment(adapter={"method": NAME, "rank": 2}), out, trackers=["none"])
     (record,) = load_records(out)
     METHODS.remove(NAME)
-    with pytest.raises(RecordProblem, match="it was made with what is not installed here: 'frozen_a' is not a method"):
+    with pytest.raises(RecordProblem, match="what is not installed here: there is no method 'frozen_a'"):
         RecordStore(out).read(record.run_id)
     lorabench.run(experiment(adapter={"rank": 2}), out, trackers=["none"])
     assert (out / "runs" / record.run_id / "record.json").is_file()

@@ -51,7 +51,7 @@ class Registry(Generic[Kind]):
             kinds = self.all()
             if name not in kinds:
                 raise ConfigError(
-                    f"{name!r} is not a {self.what}; accepted: {', '.join(kinds)}.{near_matches(name, kinds)}"
+                    f"there is no {self.what} {name!r}; accepted: {', '.join(kinds)}.{near_matches(name, kinds)}"
                 )
             found = kinds[name]
         return found

@@ -16,7 +16,7 @@ from lorabench.methods.saved import attach_saved, num_virtual_tokens
 from lorabench.models.base import Precision, load_base
 from lorabench.models.locate import locate_model
 from lorabench.models.shape import read_model_shape
-from lorabench.records.schema import derived_figures
+from lorabench.records.schema import Scores, derived_figures
 from lorabench.records.store import check_adapter_of_run
 from lorabench.scoring.documents import score_documents
 from lorabench.scoring.text import read_scored_text
@@ -24,7 +24,7 @@ from lorabench.tokens.tokenizer import Tokeniser
 
 _LOG = logging.getLogger("lorabench")
 MAX_DEFAULT_CONTEXT_LENGTH = 8192
-"""Attention's cost grows with the square of the window; who wants a longer one says so."""
+"""Attention's cost grows with the square of the window; a longer one has to be asked for."""
 _PRECISIONS: dict[str, Precision] = {"fp32": "fp32", "bf16": "bf16"}
 
 
@@ -87,9 +87,7 @@ def evaluate(
     )
     if not math.isfinite(documents.nll.sum()):
         raise ModelError(f"{who}: the loss on {data} is not finite in {precision}; weights are damaged")
-    scores = documents.total()
-    derived = derived_figures(scores)
-    return {
+    settings = {
         "model": location.name,
         "adapter": None if adapter is None else str(adapter),
         "data": str(data),
@@ -98,6 +96,14 @@ def evaluate(
         "precision": precision,
         "context_length": window,
         "stride": min(stride or window, window),
+    }
+    return settings | _figures(documents.total())
+
+
+def _figures(scores: Scores) -> dict[str, Any]:
+    """The sums, and what follows from them."""
+    derived = derived_figures(scores)
+    return {
         **scores.model_dump(),
         "bits_per_byte": derived["bits_per_byte"],
         "token_perplexity": derived["perplexity"],
@@ -114,11 +120,11 @@ def _check_settings(precision: str, stride: int | None) -> None:
         raise InputError(f"stride: {stride} is not accepted; at least one new token per window")
 
 
-def _choose_window(asked: int | None, limit: int, model: str) -> int:
+def _choose_window(wanted: int | None, limit: int, model: str) -> int:
     if limit < 1:
         raise InputError(f"{model}: virtual tokens fill the whole context, so that no text can be read")
-    if asked is None:
+    if wanted is None:
         return min(limit, MAX_DEFAULT_CONTEXT_LENGTH)
-    if not 1 <= asked <= limit:
-        raise InputError(f"context length: {asked} is not accepted; {model} reads 1 to {limit} tokens")
-    return asked
+    if not 1 <= wanted <= limit:
+        raise InputError(f"context length: {wanted} is not accepted; {model} reads 1 to {limit} tokens")
+    return wanted

@@ -17,9 +17,9 @@ PAGE_SHARE = 0.05
 class Results:
     """The table after every run; the page with it where the last one is old enough."""
 
-    def __init__(self, store: RecordStore, say: Callable[[str], None]) -> None:
+    def __init__(self, store: RecordStore, report: Callable[[str], None]) -> None:
         self._store = store
-        self._say = say
+        self._report = report
         self._page_due_at = time.monotonic() + PAGE_SECONDS
         self._complaint = ""
         """Why they could not be rebuilt the last time."""
@@ -34,7 +34,7 @@ class Results:
             build_report(self._store, figures=False, wait=False)
         except (BusyError, DiskError) as error:
             if str(error) != self._complaint:
-                self._say(f"table and page are rebuilt later: {error}")
+                self._report(f"table and page are rebuilt later: {error}")
             self._complaint = str(error)
         ended = time.monotonic()
         self._page_due_at = ended + max(PAGE_SECONDS, (ended - started) / PAGE_SHARE)

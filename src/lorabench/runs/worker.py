@@ -54,23 +54,23 @@ def _do(task: RunTask, context: RunContext, loaded: LoadedBase) -> TaskOutcome:
 
 def _take_previous(context: RunContext, run_id: str) -> RunRecord | None:
     """The earlier record, if there is one to go on from; damage is set aside. Call only with the lease."""
-    store, say = context.store, context.view.message
+    store, report = context.store, context.view.message
     try:
         record = store.read(run_id)
     except DamagedRecordError as error:
-        say(f"{error}; it was set aside as {store.set_aside(run_id).name}")
+        report(f"{error}; it was set aside as {store.set_aside(run_id).name}")
         record = None
     damaged = [] if record is None else store.damaged_files(record)
     for name in damaged:
         path = store.run_dir(run_id) / name
-        say(f"{path} is {'not as it was written' if path.exists() else 'missing'}; the run will be done again")
+        report(f"{path} is {'not as it was written' if path.exists() else 'missing'}; the run will be done again")
     for name in dict.fromkeys("adapter" if name.startswith("adapter/") else name for name in damaged):
         if (store.run_dir(run_id) / name).exists():
-            say(f"{run_id}: {name} was set aside as {store.set_aside(run_id, name).name}")
+            report(f"{run_id}: {name} was set aside as {store.set_aside(run_id, name).name}")
     if damaged:
         store.set_aside(run_id)
     for sentence in store.make_room_inside(run_id):
-        say(sentence)
+        report(sentence)
     return None if damaged else record
 
 
