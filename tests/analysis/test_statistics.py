@@ -65,7 +65,7 @@ def test_an_interval_over_seeds_holds_the_true_difference(num_seeds: int, seed_d
 
 @pytest.mark.parametrize(
     ("num_documents", "num_seeds"),
-    [(20, 1), slow(20, 2), (20, 3), slow(100, 1), slow(100, 2), slow(100, 3)],
+    [(20, 1), slow(20, 2), slow(20, 3), slow(100, 1), slow(100, 2), slow(100, 3)],
 )
 def test_of_equals_at_most_one_family_in_twenty_sees_a_call(num_seeds: int, num_documents: int) -> None:
     random, repetitions, calls = np.random.default_rng(11), 1000, 0

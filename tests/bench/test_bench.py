@@ -60,6 +60,7 @@ def test_json_ends_in_one_line_of_what_programs_need(tiny_model: Callable[[str],
     assert values["profile_seconds"]["matrix products"] > 0
 
 
+@pytest.mark.slow
 def test_a_table_covers_contexts_and_batches(tiny_model: Callable[[str], Path]) -> None:
     request = Request(str(tiny_model("gpt2")), rank=4, num_steps=1, table=True, precision="bf16")
     with make_view(sys.stderr) as view:

@@ -10,6 +10,7 @@ import pytest
 
 from lorabench.fast.cpu.native import kernels_for
 from tests.fast.test_kernels import NO_PRODUCTS
+from tests.marks import slow
 
 CODE = """
 import resource, sys
@@ -19,6 +20,7 @@ from lorabench.runs.memory import is_out_of_memory
 from lorabench.fast.attention import Heads, Segments
 from lorabench.fast.kernels import Product
 from lorabench.fast.cpu.native import _AttentionCall, kernels_for
+from tests.marks import slow
 
 what, dtype, threads = sys.argv[1], getattr(torch, sys.argv[2]), int(sys.argv[3])
 torch.set_num_threads(threads)
@@ -53,7 +55,7 @@ except MemoryError as error:
 """
 
 
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("threads", [slow(1), 2])
 @pytest.mark.parametrize(
     ("what", "dtype"),
     [*itertools.product(["forward", "backward"], ["float32", "bfloat16"]), ("products", "bfloat16")],

@@ -306,7 +306,7 @@ def test_load_corpus_on_every_corpus(worker: Worker, hub: LocalHub, name: str) -
     assert not [request for request in hub.requests[asked:] if "resolve" in request.path], "it was fetched twice"
 
 
-@pytest.mark.parametrize("name", ["arxiv-abstracts", slow("ag-news")])
+@pytest.mark.parametrize("name", [slow("arxiv-abstracts"), slow("ag-news")])
 def test_a_corpus_that_is_cut_in_mid_file_is_read_whole(
     start_worker: Callable[..., Worker], hub: LocalHub, name: str
 ) -> None:

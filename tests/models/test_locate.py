@@ -46,13 +46,13 @@ def test_a_folder_is_a_model(model: Path, cache: Path) -> None:
 
 
 def test_a_folder_can_stand_in_a_catalogue(model: Path, cache: Path) -> None:
-    text = yaml.safe_dump({"ours": {"source": "folder", "path": str(model), "family": "llama"}})
-    entry = read_entries(text, SOURCES, "lorabench.yaml")["ours"]
+    values = {"source": "folder", "path": str(model), "family": "llama"}
+    entry = read_entries(yaml.safe_dump({"ours": values}), SOURCES, "lorabench.yaml")["ours"]
     by_name, by_path = entry.locate(), locate_model(str(model))
     assert by_name == replace(by_path, name="ours")
     assert entry.model_shape() == read_model_shape(model)
-    with pytest.raises(ConfigError, match=r"lorabench\.yaml: ours: path: Field required"):
-        read_entries(text.replace("path", "# path"), SOURCES, "lorabench.yaml")
+    with pytest.raises(ConfigError, match=r"lorabench\.yaml: ours: path: Input"):
+        read_entries(yaml.safe_dump({"ours": {**values, "path": None}}), SOURCES, "lorabench.yaml")
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])

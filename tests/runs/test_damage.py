@@ -102,7 +102,7 @@ def test_damage_beside_a_record_is_found_and_the_run_done_again(
     assert lorabench.run(experiment(adapter=SHORT), out, trackers=["none"]).num_skipped == 1
 
 
-@pytest.mark.parametrize("how", ["flipped", slow("cut"), slow("empty"), "a folder", slow("a pipe")])
+@pytest.mark.parametrize("how", ["flipped", *map(slow, ("cut", "empty", "a folder", "a pipe"))])
 @pytest.mark.parametrize("kind", ["base_scores", "tokens", "corpora"])
 def test_damaged_caches_are_named_and_made_again(
     experiment: ExperimentWriter,
@@ -213,7 +213,7 @@ def test_a_killed_writer_leaves_a_whole_version_and_its_leftovers_go(tmp_path: P
     assert {path.name for path in tmp_path.iterdir()} == {"file", "folder"}
 
 
-@pytest.mark.parametrize("small_disk", [slow("size=60k"), "size=120k", slow("size=180k")], indirect=True)
+@pytest.mark.parametrize("small_disk", [slow("size=60k"), slow("size=120k"), slow("size=180k")], indirect=True)
 def test_a_run_on_a_disk_too_small_is_told_and_ends_well_once_there_is_room(
     experiment: ExperimentWriter, small_disk: Path, finished: RunRecord
 ) -> None:
@@ -381,6 +381,7 @@ def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "lorabench", *map(str, arguments)], capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_every_command_names_the_damage_that_it_meets(tmp_path: Path, finished: RunRecord) -> None:
     out = tmp_path / "out"
     folder = out / "runs" / finished.run_id

@@ -125,6 +125,7 @@ def test_measurements_stay_whatever_the_file_says_later(
     assert (out / "runs" / record.run_id / "record.json").read_bytes() == content
 
 
+@pytest.mark.slow
 def test_a_corpus_of_another_revision_is_measured_in_place_of_the_earlier_one(
     experiment: ExperimentWriter, elsewhere: list[str], tmp_path: Path
 ) -> None:

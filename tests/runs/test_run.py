@@ -19,6 +19,7 @@ import lorabench
 from lorabench.records.schema import Status
 from lorabench.records.store import RecordStore
 from tests.conftest import FAMILIES
+from tests.marks import slow
 
 ExperimentWriter = Callable[..., Path]
 
@@ -165,7 +166,7 @@ def test_a_run_comes_out_identical_in_a_fresh_process(experiment: ExperimentWrit
     assert result.noise_bits_per_byte is not None
 
 
-@pytest.mark.parametrize("method", ["rslora", "dora", "pissa", "full"])
+@pytest.mark.parametrize("method", [slow("rslora"), "dora", slow("pissa"), "full"])
 def test_other_methods_train_and_leave_the_base_alone(
     experiment: ExperimentWriter, tmp_path: Path, method: str
 ) -> None:

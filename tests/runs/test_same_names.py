@@ -87,6 +87,7 @@ def test_two_model_folders_of_one_name_are_two_models(
         make_plan(load_experiment(experiment(models=list(map(str, folders[1:])))))
 
 
+@pytest.mark.slow
 def test_records_and_tables_tell_files_of_one_name_apart(
     experiment: ExperimentWriter, files: list[str], tmp_path: Path
 ) -> None:

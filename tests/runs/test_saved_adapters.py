@@ -28,7 +28,7 @@ PART = {"gpt2": "attn.", "smollm2": "self_attn."}
 @pytest.mark.parametrize(
     ("family", "method", "precision"),
     [
-        ("gpt2", "lora", "bf16"),
+        slow("gpt2", "lora", "bf16"),
         slow("gpt2", "pissa", "fp32"),
         slow("gpt2", "lora", "fp32"),
         slow("gpt2", "pissa", "bf16"),
