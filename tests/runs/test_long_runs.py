@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -47,7 +48,7 @@ def test_fifty_runs_do_not_grow(experiment: ExperimentWriter, tmp_path: Path, tr
     memory, files, threads = zip(*measured, strict=True)
     print(f"{tracker}: memory after 5 runs {memory[4]:,}, after 50 {memory[49]:,}; files {files}; threads {threads}")
     assert memory[49] <= 1.1 * memory[4]
-    # The least of several: while W&B's own process ends, one or two pipes more are open for a moment.
-    assert min(files[40:]) <= min(files[4:14])
+    # The middle of several: while W&B's own process begins or ends, a pipe more or less is open for a moment.
+    assert statistics.median(files[40:]) <= statistics.median(files[4:14])
     # Libraries' pools start a thread when one is first needed, at most one per core; a leak would make thirty.
     assert max(threads[40:]) <= max(threads[4:14]) + (os.cpu_count() or 1)
