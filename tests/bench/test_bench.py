@@ -176,7 +176,7 @@ def test_short_documents_train_as_fast_as_a_long_one(tiny_model: Callable[[str],
 @pytest.mark.slow
 def test_training_is_faster_than_the_usual_stack(tmp_path: Path) -> None:
     """The comparison itself, short: its figures are ratios, so that a slow machine is no failure."""
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     done = subprocess.run(
         [
             *(sys.executable, str(root / "benchmarks" / "compare_with_peer.py"), "--model", "gpt2-mini"),
@@ -196,7 +196,7 @@ def test_training_is_faster_than_the_usual_stack(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["gpt2-mini", "pythia-mini", "gemma-mini"])
 def test_two_hundred_steps_in_bfloat16_end_where_those_of_peft_end(model: str) -> None:
-    script = Path(__file__).parents[1] / "benchmarks" / "compare_losses.py"
+    script = Path(__file__).parents[2] / "benchmarks" / "compare_losses.py"
     command = [
         *(sys.executable, str(script), "--model", model, "--random-weights", "--precision", "bf16"),
         *("--context-length", "128"),
