@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import lorabench
-from lorabench.cli.views import make_view
+from lorabench.cli.views.view import make_view
 from lorabench.core.errors import ConfigError, InputError
 from tests.runs.conftest import corpus, experiment  # noqa: F401 - fixtures
 

@@ -50,7 +50,7 @@ def run(
 
     Progress is shown on standard error where no `view` is given.
     """
-    from lorabench.cli.views import make_view
+    from lorabench.cli.views.view import make_view
     from lorabench.experiment.schema import load_experiment
     from lorabench.runs.scheduler import run_experiment
 

@@ -16,7 +16,7 @@ from lorabench.bench.command import answer
 from lorabench.bench.limit import Products
 from lorabench.bench.measure import Rate
 from lorabench.bench.request import Request
-from lorabench.cli.views import make_view
+from lorabench.cli.views.view import make_view
 from lorabench.core.device import choose_device
 from lorabench.core.errors import InputError
 from lorabench.methods.attach import attach

@@ -9,7 +9,9 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from lorabench.cli.views import print_outcome, results_table, show_run
+from lorabench.cli.views.outcome import print_outcome
+from lorabench.cli.views.run_page import show_run
+from lorabench.cli.views.table import results_table
 from lorabench.cli.views.text import clean, percent, sparkline
 from lorabench.core.formatting import duration, number
 from lorabench.core.storage import sha256_file

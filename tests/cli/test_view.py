@@ -16,8 +16,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from lorabench.cli.views import make_view
-from lorabench.cli.views.view import LiveView, PlainView
+from lorabench.cli.views.view import LiveView, PlainView, make_view
 from lorabench.core.progress import Progress
 from lorabench.records.schema import Status
 
@@ -172,7 +171,7 @@ def test_the_view_suits_the_stream() -> None:
 
 _PROGRAM = """
 import time
-from lorabench.cli.views import make_view
+from lorabench.cli.views.view import make_view
 with make_view() as view:
     view.plan(1, 0)
     view.start_run("run-one", 1, 12)

@@ -11,6 +11,8 @@ from peft import LoraConfig
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from tests.weights import draw_weights
+
 VOCABULARY = 96
 _SIZES = {
     "hidden_size": 32,
@@ -134,9 +136,6 @@ def save_model(kind: str, folder: Path, **more: Any) -> Path:
     sizes = FAMILIES[kind].sizes if kind in FAMILIES else _GROUPED
     config = AutoConfig.for_model(kind, vocab_size=VOCABULARY, bos_token_id=0, eos_token_id=1, **(sizes | more))
     model = AutoModelForCausalLM.from_config(config).float()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() > 1:
-                parameter.normal_(std=0.15)
+    draw_weights(model, 0.15)
     model.save_pretrained(folder)
     return folder

@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM,
 from lorabench.core.errors import ModelError
 from lorabench.models.base import load_base
 from lorabench.models.causality import Ids, ScoreChanges, find_changes
+from tests.weights import draw_weights
 
 SIZES: dict[str, Any] = {
     "vocab_size": 160,
@@ -56,10 +57,7 @@ DECODERS: dict[str, tuple[str, dict[str, Any]]] = {
 def save(auto: Any, kind: str, settings: dict[str, Any], folder: Path) -> Path:
     torch.manual_seed(0)
     model = auto.from_config(AutoConfig.for_model(kind, **settings)).float()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() > 1:
-                parameter.normal_(std=0.2)
+    draw_weights(model, 0.2)
     model.save_pretrained(folder)
     return folder
 

@@ -20,7 +20,7 @@ def test_kills_while_test_is_scored_again(finished: RunRecord, tmp_path: Path) -
     code = f"""
 import shutil
 from pathlib import Path
-from lorabench.cli.views import make_view
+from lorabench.cli.views.view import make_view
 from lorabench.records.store import RecordStore
 from lorabench.runs.second_scoring import score_test_again
 from tests.runs.killing import kill_at

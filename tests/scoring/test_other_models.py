@@ -17,6 +17,7 @@ from lorabench.models.base import load_base
 from lorabench.runs.evaluation import evaluate
 from lorabench.tokens.packing import document_segments, make_batch
 from tests.scoring.test_evaluation import long_texts, plain_sum, write_jsonl
+from tests.weights import draw_weights
 
 VOCABULARY = 448
 SIZES = {
@@ -60,10 +61,7 @@ def other_model(tiny_model: Callable[[str], Path], tmp_path: Path) -> Callable[[
         torch.manual_seed(0)
         config = AutoConfig.for_model(kind, vocab_size=VOCABULARY, bos_token_id=0, eos_token_id=0, **MODELS[kind])
         model = AutoModelForCausalLM.from_config(config).float()
-        with torch.no_grad():
-            for parameter in model.parameters():
-                if parameter.dim() > 1:
-                    parameter.normal_(std=0.3)
+        draw_weights(model, 0.3)
         model.save_pretrained(folder)
         AutoTokenizer.from_pretrained(tiny_model("pythia")).save_pretrained(folder)
         return folder

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +21,7 @@ from lorabench.training.loop import Course, Hooks, tokens_per_second, train
 from lorabench.training.optimization import learning_rate_at
 from tests.training.tiny import GroupedAdapter, TinyAdapter, TinyBase, tiny_text
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Products this small only suffer from threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 SETTINGS = TrainingSettings(learning_rate=0.05, batch_size=4, context_length=16, epochs=3, precision="fp32")

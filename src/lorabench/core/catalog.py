@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import cached_property
+from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from lorabench.core.errors import ConfigError
+from lorabench.core.errors import ConfigError, UnknownNameError, near_matches
 from lorabench.core.home import user_path
 from lorabench.core.plain_yaml import parse_yaml, show_value
 from lorabench.core.registry import Registry
@@ -81,6 +83,46 @@ class FromHub(BaseModel):
 E = TypeVar("E", bound=Entry)
 
 
+class Catalogue(Generic[E]):
+    """The entries of lorabench's own file, and those of the user's catalogue where OWN_CATALOGUE names one."""
+
+    def __init__(self, package: str, section: str, sources: Registry[type[E]], kind: str, otherwise: str) -> None:
+        """The file is `<section>.yaml` in `package`; `section` is also its part of the user's catalogue.
+
+        `kind` is what an entry is called in sentences, and `otherwise` what a name could be that is no entry's.
+        """
+        self._package = package
+        self._section = section
+        self._sources = sources
+        self._kind = kind
+        self._otherwise = otherwise
+
+    @cached_property
+    def entries(self) -> dict[str, E]:
+        """By name, in the order of the files. Raises ConfigError."""
+        file = f"{self._section}.yaml"
+        text = resources.files(self._package).joinpath(file).read_text(encoding="utf-8")
+        entries = read_entries(text, self._sources, file)
+        path = os.environ.get(OWN_CATALOGUE)
+        if not path:
+            return entries
+        where = f"{path}: {self._section}"
+        added = _check_entries(_read_own(user_path(path)).get(self._section) or {}, self._sources, where)
+        for name in added:
+            if name in entries:
+                raise ConfigError(f"{where}: {name}: lorabench has an entry of that name; choose another")
+        return entries | added
+
+    def get(self, name: str) -> E:
+        """Raises UnknownNameError with near matches."""
+        if name not in self.entries:
+            raise UnknownNameError(
+                f"{self._kind} {name!r} is neither a catalogue name nor {self._otherwise}."
+                f"{near_matches(name, self.entries)} `lorabench {self._section}` lists the names"
+            )
+        return self.entries[name]
+
+
 def read_entries(text: str, sources: Registry[type[E]], where: str) -> dict[str, E]:
     """The entries of a catalogue file: a mapping from name to fields, `source` among them.
 
@@ -90,26 +132,13 @@ def read_entries(text: str, sources: Registry[type[E]], where: str) -> dict[str,
         values = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except yaml.YAMLError as error:
         raise ConfigError(f"{where} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict):
+    return _check_entries(values, sources, where)
+
+
+def _check_entries(values: Any, sources: Registry[type[E]], where: str) -> dict[str, E]:
+    if not isinstance(values, Mapping):
         raise ConfigError(f"{where}: should be a mapping from name to entry")
     return {str(name): _read_entry(str(name), fields, sources, where) for name, fields in values.items()}
-
-
-def read_catalogue(built_in: str, section: str, sources: Registry[type[E]], where: str) -> dict[str, E]:
-    """The entries of lorabench's own file, and those of the user's catalogue where OWN_CATALOGUE names one.
-
-    `built_in` is the text of the file `where`; `section` is `models` or `datasets`. Raises ConfigError.
-    """
-    entries = read_entries(built_in, sources, where)
-    path = os.environ.get(OWN_CATALOGUE)
-    if not path:
-        return entries
-    values = _read_own(user_path(path))
-    added = read_entries(yaml.safe_dump(values.get(section) or {}), sources, f"{path}: {section}")
-    for name in added:
-        if name in entries:
-            raise ConfigError(f"{path}: {section}: {name}: lorabench has an entry of that name; choose another")
-    return entries | added
 
 
 def _read_own(path: Path) -> Mapping[str, Any]:

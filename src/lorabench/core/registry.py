@@ -32,7 +32,7 @@ class Registry(Generic[Kind]):
 
     def add(self, name: str, kind: Kind) -> None:
         """Take a kind from outside the package. Raises ConfigError where the name is taken."""
-        if name in self.all():
+        if name in self:
             raise ConfigError(f"{self.what} {name!r} exists already; choose another name")
         self._added[name] = kind
 
@@ -43,6 +43,9 @@ class Registry(Generic[Kind]):
     def all(self) -> dict[str, Kind]:
         """Every kind by name: those of the package sorted by name, then plugins', then what was added."""
         return self._own | self._plugins | self._added
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._own or name in self._added or name in self._plugins
 
     def get(self, name: str) -> Kind:
         """The kind of that name. Raises ConfigError with what is accepted."""

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from lorabench.core.catalog import read_catalogue
-from lorabench.core.errors import DataError, UnknownNameError, near_matches
+from lorabench.core.catalog import Catalogue
+from lorabench.core.errors import DataError
 from lorabench.core.registry import Registry
 from lorabench.corpora.entry import DatasetEntry
 from lorabench.corpora.references import CorpusReference, parts_of
@@ -18,25 +16,17 @@ from lorabench.corpora.sources.file import FileCorpus
 SOURCES: Registry[type[DatasetEntry]] = Registry("lorabench.corpora.sources", "SOURCE", "source of corpora")
 
 
-@cache
-def _datasets() -> dict[str, DatasetEntry]:
-    text = resources.files("lorabench.corpora").joinpath("datasets.yaml").read_text(encoding="utf-8")
-    return read_catalogue(text, "datasets", SOURCES, "datasets.yaml")
+DATASETS = Catalogue("lorabench.corpora", "datasets", SOURCES, "dataset", "a .txt, .jsonl or .parquet file")
 
 
 def list_datasets() -> list[DatasetEntry]:
     """All corpora, in the file's order."""
-    return list(_datasets().values())
+    return list(DATASETS.entries.values())
 
 
 def get_dataset(name: str) -> DatasetEntry:
     """The corpus's entry. Raises UnknownNameError with near matches."""
-    if name not in _datasets():
-        raise UnknownNameError(
-            f"dataset {name!r} is neither a catalogue name nor a .txt, .jsonl or .parquet file."
-            f"{near_matches(name, _datasets())} `lorabench datasets` lists the names"
-        )
-    return _datasets()[name]
+    return DATASETS.get(name)
 
 
 def find_corpus(reference: str | os.PathLike[str] | CorpusReference, *, text_field: str = "text") -> DatasetEntry:
@@ -49,7 +39,7 @@ def find_corpus(reference: str | os.PathLike[str] | CorpusReference, *, text_fie
     if parts.path is None:
         entry = get_dataset(str(parts.name))
         return entry.keeping_near_duplicates() if parts.near_duplicates == "keep" else entry
-    if parts.name in _datasets():
+    if parts.name in DATASETS.entries:
         raise DataError(f"{parts.path}: it cannot be called {parts.name}, which is a corpus of the catalogue")
     return FileCorpus.of(
         Path(parts.path), name=parts.name, text_field=text_field, near_duplicates=parts.near_duplicates

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Self
 
@@ -88,3 +89,17 @@ class DatasetEntry(Entry):
     def bytes_to_fetch(self, max_bytes: int | None) -> int:
         """What `read` downloads, about, where nothing is here yet."""
         return self.download_bytes
+
+
+class WholeCorpus(DatasetEntry):
+    """A corpus that lies on this machine, and is always read whole."""
+
+    @abstractmethod
+    def texts(self) -> Iterable[str]:
+        """Every text."""
+
+    def read(self, max_bytes: int | None, progress: Progress | None = None) -> SourceTexts:
+        """Every text, as training text of which the other splits are made."""
+        if progress is not None:
+            progress(f"reading {self.name}", 0, None)
+        return SourceTexts({"train": list(self.texts())}, self.expected_revision())

@@ -311,18 +311,17 @@ def _plan_run(
         seed=seed,
     )
     method = method_of(adapter)
-    targets = method.resolve_targets(model.shape, adapter)
+    targets = tuple(method.resolve_targets(model.shape, adapter))
     train_text, tokens_are_exact = _train_text(experiment, model, dataset, training.train_bytes)
-    train_bytes, train_tokens = train_text.num_bytes, train_text.num_tokens
-    rows = -(-train_tokens // training.context_length)
+    rows = -(-train_text.num_tokens // training.context_length)
     workload = Workload(
         adapter=adapter,
-        target_modules=tuple(targets),
+        target_modules=targets,
         context_length=training.context_length,
         rows_at_once=micro_batch_size(training, device),
         precision=training.precision,
         quantization=spec.quantization,
-        train_tokens=train_tokens * training.epochs,
+        train_tokens=train_text.num_tokens * training.epochs,
         evaluation_tokens=_evaluation_tokens(experiment, model, dataset, others),
         writes_samples=experiment.evaluation.samples > 0,
     )
@@ -332,9 +331,9 @@ def _plan_run(
         spec=spec,
         trainable_parameters=method.count_trainable(model.shape, adapter, targets),
         saved_parameters=method.count_saved(model.shape, adapter, targets),
-        target_modules=tuple(targets),
-        train_bytes=train_bytes,
-        train_tokens=train_tokens,
+        target_modules=targets,
+        train_bytes=train_text.num_bytes,
+        train_tokens=train_text.num_tokens,
         tokens_are_exact=tokens_are_exact,
         steps=num_steps(rows, training),
         estimated_seconds=estimate.seconds,

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from lorabench.core.progress import Progress
-from lorabench.models.catalog import get_model, list_models
+from lorabench.models.catalog import MODELS, get_model
 from lorabench.models.entry import ModelLocation, ModelSource
 from lorabench.models.sources.folder import FolderModel
 
 
 def is_model_path(name_or_path: str) -> bool:
     """Whether a reference means a folder rather than a catalogue name."""
-    if any(entry.name == name_or_path for entry in list_models()):
+    if name_or_path in MODELS.entries:
         return False
     return "/" in name_or_path or "\\" in name_or_path or Path(name_or_path).is_dir()
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lorabench.core.device import choose_device
+from lorabench.core.device import Device, choose_device
 from lorabench.core.errors import InputError, ModelError
 from lorabench.core.machine import prepare_process
 from lorabench.core.progress import Progress
 from lorabench.methods.saved import attach_saved, num_virtual_tokens
 from lorabench.models.base import Precision, load_base
+from lorabench.models.entry import ModelLocation
 from lorabench.models.locate import locate_model
 from lorabench.models.shape import read_model_shape
 from lorabench.records.schema import Scores, derived_figures
@@ -56,26 +58,15 @@ def evaluate(
     _check_settings(precision, stride)
     if adapter is not None:
         check_adapter_of_run(Path(adapter))
-    where = choose_device(device)
-    if where.note:
-        _LOG.warning("%s", where.note)
-    prepare_process()
+    where = _prepare_device(device)
     text = read_scored_text(data, split=split, max_bytes=max_bytes, text_field=text_field, progress=progress)
     location = locate_model(model, progress=progress)
-    limit = read_model_shape(location.folder).max_context_length
-    who = location.name if adapter is None else f"{location.name} with {adapter}"
-    taken = 0 if adapter is None else num_virtual_tokens(Path(adapter))
-    window = _choose_window(context_length, limit - taken, who if taken else location.name)
+    window = _choose_window(context_length, location, adapter)
     tokeniser = Tokeniser(location.folder)
     tokens = tokeniser.encode(text.documents)
     base = load_base(location.folder, precision=_PRECISIONS[precision], device=str(where))
     if adapter is not None:
         attach_saved(base, Path(adapter))
-
-    def report(done: int, total: int) -> None:
-        if progress is not None:
-            progress(f"scoring {data}", done, total)
-
     documents = score_documents(
         base,
         text.documents,
@@ -83,11 +74,13 @@ def evaluate(
         prefix=tokeniser.prefix_token_id,
         context_length=window,
         stride=stride,
-        progress=report,
+        progress=None if progress is None else partial(progress, f"scoring {data}"),
     )
     if not math.isfinite(documents.nll.sum()):
-        raise ModelError(f"{who}: the loss on {data} is not finite in {precision}; weights are damaged")
-    settings = {
+        raise ModelError(
+            f"{_name(location, adapter)}: the loss on {data} is not finite in {precision}; weights are damaged"
+        )
+    return {
         "model": location.name,
         "adapter": None if adapter is None else str(adapter),
         "data": str(data),
@@ -96,8 +89,17 @@ def evaluate(
         "precision": precision,
         "context_length": window,
         "stride": min(stride or window, window),
+        **_figures(documents.total()),
     }
-    return settings | _figures(documents.total())
+
+
+def _prepare_device(name: str | None) -> Device:
+    """The device, its reservations being logged, and this process ready to compute on it."""
+    device = choose_device(name)
+    if device.note:
+        _LOG.warning("%s", device.note)
+    prepare_process()
+    return device
 
 
 def _figures(scores: Scores) -> dict[str, Any]:
@@ -120,11 +122,19 @@ def _check_settings(precision: str, stride: int | None) -> None:
         raise InputError(f"stride: {stride} is not accepted; at least one new token per window")
 
 
-def _choose_window(wanted: int | None, limit: int, model: str) -> int:
+def _name(location: ModelLocation, adapter: Path | str | None) -> str:
+    return location.name if adapter is None else f"{location.name} with {adapter}"
+
+
+def _choose_window(wanted: int | None, location: ModelLocation, adapter: Path | str | None) -> int:
+    """Tokens of text in a window: what the model reads, less what the adapter takes for itself."""
+    taken = 0 if adapter is None else num_virtual_tokens(Path(adapter))
+    who = _name(location, adapter) if taken else location.name
+    limit = read_model_shape(location.folder).max_context_length - taken
     if limit < 1:
-        raise InputError(f"{model}: virtual tokens fill the whole context, so that no text can be read")
+        raise InputError(f"{who}: virtual tokens fill the whole context, so that no text can be read")
     if wanted is None:
         return min(limit, MAX_DEFAULT_CONTEXT_LENGTH)
     if not 1 <= wanted <= limit:
-        raise InputError(f"context length: {wanted} is not accepted; {model} reads 1 to {limit} tokens")
+        raise InputError(f"context length: {wanted} is not accepted; {who} reads 1 to {limit} tokens")
     return wanted

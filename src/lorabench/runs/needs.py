@@ -31,11 +31,16 @@ def find_need(store: RecordStore, task: RunTask) -> Need:
         record = store.read(task.run_id)
     except DamagedRecordError:
         return Need.RUN
+    return need_of(task, record, is_damaged=record is not None and bool(store.damaged_files(record)))
+
+
+def need_of(task: RunTask, record: RunRecord | None, *, is_damaged: bool) -> Need:
+    """What is to be done of a run with this record, beside which files are damaged or not."""
     if record is None or record.goes_on:
         return Need.RUN
     if record.status in RETRIED:
         return Need.RUN if record.attempt <= task.num_attempts_to_repeat else Need.LEFT_FAILED
-    if store.damaged_files(record):
+    if is_damaged:
         return Need.RUN
     return Need.MEASURE if lacks_measurements(task, record) else Need.NOTHING
 

@@ -4,20 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
-from lorabench.core.progress import View
 from lorabench.records.schema import RunRecord
 
 
-class RunView(View, Protocol):
-    """Shows an experiment's runs. Every method may be called from any thread and costs microseconds."""
+class RunView:
+    """Is told of an experiment's runs, and shows nothing: views derive from it. It is a `core.progress.View`.
 
-    def __enter__(self) -> Self: ...
+    Every method may be called from any thread and costs microseconds.
+    """
+
+    def __enter__(self) -> Self:
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    ) -> None:
+        return None
+
+    def message(self, text: str, /) -> None:
+        """One sentence that stays."""
+
+    def phase(self, name: str, total: float | None = None, unit: str = "") -> object:
+        """What is done now, and how much of it there is."""
+        return None
+
+    def progress(self, description: str, done: float, total: float | None, /) -> None:
+        """See Progress: for downloads, builders and scorers."""
 
     def plan(
         self,
@@ -39,42 +53,3 @@ class RunView(View, Protocol):
 
     def finish_run(self, record: RunRecord) -> None:
         """A run has its record."""
-
-
-class QuietView:
-    """Shows nothing: what runs elsewhere is shown by who started it."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return None
-
-    def message(self, text: str, /) -> None:
-        """Says nothing."""
-
-    def phase(self, name: str, total: float | None = None, unit: str = "") -> None:
-        """Says nothing."""
-
-    def progress(self, description: str, done: float, total: float | None, /) -> None:
-        """Says nothing."""
-
-    def plan(
-        self,
-        total_runs: int,
-        skipped: int,
-        expected_seconds: Mapping[str, float] | None = None,
-        failed_before: int = 0,
-    ) -> None:
-        """Says nothing."""
-
-    def start_run(self, run_id: str, index: int, steps: int = 0) -> None:
-        """Says nothing."""
-
-    def step(self, step: int, total: int, loss: float, tokens_per_second: float) -> None:
-        """Says nothing."""
-
-    def finish_run(self, record: RunRecord) -> None:
-        """Says nothing."""

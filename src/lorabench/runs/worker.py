@@ -7,23 +7,23 @@ standard output: what an executor starts elsewhere.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 
 from lorabench.core.device import choose_device
 from lorabench.core.errors import DiskError, LorabenchError
 from lorabench.core.machine import prepare_process
 from lorabench.records.provenance import command_line, describe_environment
-from lorabench.records.schema import RunRecord
 from lorabench.records.store import DamagedRecordError, RecordStore
 from lorabench.runs.context import RunContext
 from lorabench.runs.leases import lease_path, try_lease
 from lorabench.runs.loaded import LoadedBase
 from lorabench.runs.measuring import measure_finished
-from lorabench.runs.needs import Need, find_need, lacks_measurements
+from lorabench.runs.needs import Need, need_of
 from lorabench.runs.run import execute_run
 from lorabench.runs.stopping import stop_in_good_order
 from lorabench.runs.task import RunTask, TaskOutcome, TaskState
-from lorabench.runs.view import QuietView
+from lorabench.runs.view import RunView
 from lorabench.trackers.make import make_trackers
 
 
@@ -41,26 +41,28 @@ def do_task(task: RunTask, context: RunContext, loaded: LoadedBase) -> TaskOutco
 
 def _do(task: RunTask, context: RunContext, loaded: LoadedBase) -> TaskOutcome:
     """Do what is needed now that the lease is held: another process may have been quicker."""
-    if find_need(context.store, task) not in (Need.RUN, Need.MEASURE):
-        return TaskOutcome(run_id=task.run_id, state=TaskState.UNNEEDED)
-    previous = _take_previous(context, task.run_id)
-    if previous is not None and lacks_measurements(task, previous):
-        context.show_start(task)
-        record = measure_finished(context, loaded, task, previous)
-        return TaskOutcome(run_id=task.run_id, state=TaskState.MEASURED, record=record)
-    context.show_start(task, task.planned_steps)
-    return execute_run(context, loaded, task, previous)
-
-
-def _take_previous(context: RunContext, run_id: str) -> RunRecord | None:
-    """The earlier record, if there is one to go on from; damage is set aside. Call only with the lease."""
-    store, report = context.store, context.view.message
+    store = context.store
     try:
-        record = store.read(run_id)
+        record = store.read(task.run_id)
     except DamagedRecordError as error:
-        report(f"{error}; it was set aside as {store.set_aside(run_id).name}")
+        context.view.message(f"{error}; it was set aside as {store.set_aside(task.run_id).name}")
         record = None
     damaged = [] if record is None else store.damaged_files(record)
+    need = need_of(task, record, is_damaged=bool(damaged))
+    if need not in (Need.RUN, Need.MEASURE):
+        return TaskOutcome(run_id=task.run_id, state=TaskState.UNNEEDED)
+    _set_aside(context, task.run_id, damaged)
+    if record is not None and need is Need.MEASURE:
+        context.show_start(task)
+        record = measure_finished(context, loaded, task, record)
+        return TaskOutcome(run_id=task.run_id, state=TaskState.MEASURED, record=record)
+    context.show_start(task, task.planned_steps)
+    return execute_run(context, loaded, task, None if damaged else record)
+
+
+def _set_aside(context: RunContext, run_id: str, damaged: Sequence[str]) -> None:
+    """Set aside what is damaged, with the record that lists it, and what lies where something else belongs."""
+    store, report = context.store, context.view.message
     for name in damaged:
         path = store.run_dir(run_id) / name
         report(f"{path} is {'not as it was written' if path.exists() else 'missing'}; the run will be done again")
@@ -71,7 +73,6 @@ def _take_previous(context: RunContext, run_id: str) -> RunRecord | None:
         store.set_aside(run_id)
     for sentence in store.make_room_inside(run_id):
         report(sentence)
-    return None if damaged else record
 
 
 def do_alone(task: RunTask) -> TaskOutcome:
@@ -88,7 +89,7 @@ def do_alone(task: RunTask) -> TaskOutcome:
         context = RunContext(
             store=RecordStore(task.options.output_dir),
             trackers=trackers,
-            view=QuietView(),
+            view=RunView(),
             device=device,
             environment=describe_environment(device, command_line()),
             should_stop=should_stop,

@@ -28,7 +28,7 @@ def parse_tracker_names(text: str | Sequence[str]) -> tuple[str, ...]:
     parts = [part for entry in entries for part in entry.split(",")]
     names = tuple(dict.fromkeys(part.strip().lower() for part in parts))
     for name in names:
-        if name != "none" and name not in TRACKERS.all():
+        if name != "none" and name not in TRACKERS:
             accepted = ", ".join((*TRACKERS.all(), "none"))
             raise ConfigError(
                 f"--tracker: {name!r} is not a tracker; accepted are {accepted}, several separated by commas."

@@ -30,7 +30,7 @@ def models(context: typer.Context, as_json: AsJson = False) -> None:
 @models_app.command("path")
 def models_path(name: Annotated[str, typer.Argument(help="A catalogue name or a folder.")]) -> None:
     """Print a model's local folder, fetching or building it where needed."""
-    from lorabench.cli.views import make_view
+    from lorabench.cli.views.view import make_view
     from lorabench.models.locate import locate_model
 
     with make_view(sys.stderr) as view:
@@ -41,7 +41,7 @@ def models_path(name: Annotated[str, typer.Argument(help="A catalogue name or a 
 @models_app.command("build")
 def models_build(names: Annotated[list[str], typer.Argument(help="Mini models of the catalogue.")]) -> None:
     """Build mini models: their tokenizers and their pretraining on the sample pack."""
-    from lorabench.cli.views import make_view
+    from lorabench.cli.views.view import make_view
     from lorabench.models.catalog import get_model
     from lorabench.models.locate import locate_model
     from lorabench.models.sources.mini import MiniModel
@@ -76,7 +76,7 @@ def datasets_export(
     text_field: TextField = "text",
 ) -> None:
     """Write a split's documents, so that other programs can be run on exactly the same text."""
-    from lorabench.cli.views import make_view
+    from lorabench.cli.views.view import make_view
     from lorabench.scoring.export import export_split
 
     with make_view(sys.stderr) as view:

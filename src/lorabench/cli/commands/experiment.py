@@ -52,7 +52,8 @@ def run(
     executor: Annotated[str, typer.Option(help="Where runs are done: here, or an executor of your own.")] = "here",
 ) -> None:
     """Do what is missing of an experiment; run it again to go on where it stopped."""
-    from lorabench.cli.views import make_view, print_outcome
+    from lorabench.cli.views.outcome import print_outcome
+    from lorabench.cli.views.view import make_view
     from lorabench.experiment.schema import load_experiment
     from lorabench.records.store import RecordStore
     from lorabench.report.build import ties_of

@@ -30,8 +30,8 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Score one model on one text: perplexity, bits per byte."""
-    from lorabench.cli.views import make_view
     from lorabench.cli.views.rows import print_json
+    from lorabench.cli.views.view import make_view
     from lorabench.runs.evaluation import evaluate as evaluate_text
 
     with make_view(sys.stderr) as view:
@@ -79,8 +79,8 @@ def bench(
 ) -> None:
     """Measure how fast this machine trains and evaluates a model, next to its own limit."""
     from lorabench.bench.request import Request
-    from lorabench.cli.views import make_view
     from lorabench.cli.views.rows import print_json
+    from lorabench.cli.views.view import make_view
     from lorabench.core.device import choose_device
 
     nothing_chosen = precision is None and context_length is None and batch_size is None

@@ -30,7 +30,7 @@ def report(
 
 def show(run_id: RunId, output_dir: OutputDir = Path("outputs")) -> None:
     """Show one run."""
-    from lorabench.cli.views import show_run
+    from lorabench.cli.views.run_page import show_run
     from lorabench.records.store import RecordStore
 
     store = RecordStore(output_dir)
@@ -44,7 +44,7 @@ def score_test(
     device: DeviceName = None,
 ) -> None:
     """Score a finished run on test a second time: refused without --again."""
-    from lorabench.cli.views import make_view
+    from lorabench.cli.views.view import make_view
     from lorabench.records.store import RecordStore
     from lorabench.report.build import rebuild_table
     from lorabench.runs.second_scoring import score_test_again
@@ -70,7 +70,7 @@ def pull_wandb(
     output_dir: OutputDir = Path("outputs"),
 ) -> None:
     """Download the runs of a Weights & Biases project: configuration, summary, every step."""
-    from lorabench.cli.views import make_view
+    from lorabench.cli.views.view import make_view
     from lorabench.trackers.pull_wandb import pull_wandb as pull
 
     with make_view(sys.stderr) as view:

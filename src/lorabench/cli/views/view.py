@@ -18,6 +18,7 @@ from lorabench.cli.views.state import State
 from lorabench.cli.views.text import clean, make_console, percent, styled
 from lorabench.core.formatting import bits, duration, number
 from lorabench.records.schema import RunRecord, Status
+from lorabench.runs.view import RunView
 
 PLAIN_SECONDS = 10.0
 """Between two plain lines of one phase."""
@@ -35,21 +36,13 @@ class Phase:
         self._view.advance(amount, **fields)
 
 
-class ProgressView:
+class ProgressView(RunView):
     """What the pipeline tells its user. Every method may be called from any thread and costs microseconds."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
         self.state = State()
         self._lock = threading.RLock()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return None
 
     def plan(
         self,
@@ -58,10 +51,7 @@ class ProgressView:
         expected_seconds: Mapping[str, float] | None = None,
         failed_before: int = 0,
     ) -> None:
-        """`total_runs` runs were asked for; `skipped` of them are not done now: done before, but for `failed_before`.
-
-        `expected_seconds` of those to do now, by run id, make the first estimates of the remaining time better.
-        """
+        """See RunView."""
         with self._lock:
             self.state.num_runs, self.state.num_skipped = total_runs - skipped, skipped
             self.state.clock.plan(self.state.num_runs, expected_seconds)
@@ -73,7 +63,7 @@ class ProgressView:
         self.message(f"{runs}{skipping}, {total_runs - skipped} to do")
 
     def start_run(self, run_id: str, index: int, steps: int = 0) -> None:
-        """The `index`-th run (from 1) of those to do now begins; it will take `steps` steps."""
+        """See RunView."""
         with self._lock:
             self.state.run_id, self.state.run_index, self.state.share_trained = run_id, index, 0.0
             self.state.num_runs = max(self.state.num_runs, index)
@@ -81,7 +71,7 @@ class ProgressView:
         self.phase("starting")
 
     def phase(self, name: str, total: float | None = None, unit: str = "") -> Phase:
-        """What is done now, and how much of it there is."""
+        """See RunView."""
         with self._lock:
             state = self.state
             state.phase, state.total, state.unit, state.done, state.fields = name, total, unit, 0.0, {}
@@ -96,7 +86,7 @@ class ProgressView:
             self._moved()
 
     def step(self, step: int, total: int, loss: float, tokens_per_second: float) -> None:
-        """A training step is done."""
+        """See RunView."""
         with self._lock:
             if self.state.phase != "training":
                 self.phase("training", total, "steps")

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib import metadata
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from lorabench.core.errors import DataError
-from lorabench.core.progress import Progress
-from lorabench.corpora.entry import DatasetEntry, SourceTexts
+from lorabench.corpora.entry import WholeCorpus
 from lorabench.samplepack.installed import read_docstrings
 
 
-class DocstringsCorpus(DatasetEntry):
+class DocstringsCorpus(WholeCorpus):
     """The docstrings of some packages."""
 
     source: Literal["docstrings"]
@@ -23,11 +23,9 @@ class DocstringsCorpus(DatasetEntry):
         """The packages with their versions. Raises DataError where one is not installed."""
         return "+".join(f"{name}-{self._version(name)}" for name in self.packages)
 
-    def read(self, max_bytes: int | None, progress: Progress | None = None) -> SourceTexts:
-        """Every docstring. Raises DataError."""
-        if progress is not None:
-            progress(f"reading {self.name}", 0, None)
-        return SourceTexts({"train": list(read_docstrings(self.packages))}, self.expected_revision(), pinned=True)
+    def texts(self) -> Iterable[str]:
+        """Every docstring."""
+        return read_docstrings(self.packages)
 
     def _version(self, package: str) -> str:
         try:

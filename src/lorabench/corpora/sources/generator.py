@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
-from lorabench.core.progress import Progress
-from lorabench.corpora.entry import DatasetEntry, SourceTexts
+from lorabench.corpora.entry import WholeCorpus
 from lorabench.samplepack.stories import GENERATOR_VERSION, write_stories
 
 
-class GeneratedCorpus(DatasetEntry):
+class GeneratedCorpus(WholeCorpus):
     """The stories, the same on every machine."""
 
     source: Literal["generator"]
@@ -18,11 +18,9 @@ class GeneratedCorpus(DatasetEntry):
         """The generator's version."""
         return f"generator-{GENERATOR_VERSION}"
 
-    def read(self, max_bytes: int | None, progress: Progress | None = None) -> SourceTexts:
+    def texts(self) -> Iterable[str]:
         """Every story."""
-        if progress is not None:
-            progress(f"reading {self.name}", 0, None)
-        return SourceTexts({"train": list(write_stories())}, self.expected_revision(), pinned=True)
+        return write_stories()
 
 
 SOURCE = GeneratedCorpus

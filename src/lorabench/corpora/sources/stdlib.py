@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterable
 from typing import Literal
 
-from lorabench.core.progress import Progress
-from lorabench.corpora.entry import DatasetEntry, SourceTexts
+from lorabench.corpora.entry import WholeCorpus
 from lorabench.samplepack.installed import read_standard_library
 
 
-class StandardLibraryCorpus(DatasetEntry):
+class StandardLibraryCorpus(WholeCorpus):
     """The modules of the Python that runs."""
 
     source: Literal["stdlib"]
@@ -19,11 +19,9 @@ class StandardLibraryCorpus(DatasetEntry):
         """Python's version."""
         return f"python-{platform.python_version()}"
 
-    def read(self, max_bytes: int | None, progress: Progress | None = None) -> SourceTexts:
+    def texts(self) -> Iterable[str]:
         """Every module."""
-        if progress is not None:
-            progress(f"reading {self.name}", 0, None)
-        return SourceTexts({"train": list(read_standard_library())}, self.expected_revision(), pinned=True)
+        return read_standard_library()
 
 
 SOURCE = StandardLibraryCorpus
