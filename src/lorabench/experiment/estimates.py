@@ -21,8 +21,10 @@ from lorabench.methods.registry import method_of
 from lorabench.methods.settings import AdapterSettings
 from lorabench.models.linears import HasLinears
 
-START_SECONDS = 3.0
-"""Per experiment: importing the libraries, writing the report."""
+START_SECONDS = 5.0
+"""Per experiment: Python's own start, importing the libraries."""
+ASSUMED_START_SECONDS = {"loading": 5.0, "report": 3.0}
+"""Per experiment, until this machine was seen to do it: loading the first base, building the report."""
 FIXED_SECONDS = 0.6
 """Per run: attaching, saving, writing the record."""
 SAMPLE_SECONDS_PER_LAYER = 0.03
@@ -145,6 +147,18 @@ def estimate_run(shape: PlannedShape, workload: Workload, device: Device) -> Est
     """Seconds and peak bytes of a run on `device`, or of scoring the base when nothing is trained."""
     seconds = _seconds(shape, workload, _rates(shape, workload, device))
     return Estimate(seconds, _memory(shape, workload))
+
+
+def start_seconds(device: Device) -> float:
+    """Of a command, before its first run and after its last one: as this machine did it last."""
+    seen = _read_calibration(device).get("start", {})
+    return START_SECONDS + sum((ASSUMED_START_SECONDS | seen).values())
+
+
+def remember_start(device: Device, part: str, seconds: float) -> None:
+    """Keep how long a part of `ASSUMED_START_SECONDS` took."""
+    calibration = _read_calibration(device)
+    remember(_calibration_path(device), calibration | {"start": {**calibration.get("start", {}), part: seconds}})
 
 
 def estimate_gpu_seconds(shape: PlannedShape, workload: Workload, device: Device) -> float:

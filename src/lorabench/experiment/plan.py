@@ -13,7 +13,7 @@ from lorabench.core.device import Device, choose_device
 from lorabench.core.errors import ConfigError
 from lorabench.core.revisions import given_name
 from lorabench.corpora.planning import DatasetPlan, plan_dataset
-from lorabench.experiment.estimates import START_SECONDS, Workload, estimate_gpu_seconds, estimate_run
+from lorabench.experiment.estimates import Workload, estimate_gpu_seconds, estimate_run, start_seconds
 from lorabench.experiment.identity import run_id
 from lorabench.experiment.measurements import MeasurementRequest
 from lorabench.experiment.schema import Experiment, RunSpec, TrainingSettings
@@ -120,7 +120,7 @@ class Plan:
     def estimated_seconds(self) -> float:
         """Of the whole command: its start, all runs, and the work they share."""
         shared = sum(group.estimated_base_seconds for group in self.groups)
-        return START_SECONDS + shared + sum(run.estimated_seconds for run in self.runs)
+        return start_seconds(self.device) + shared + sum(run.estimated_seconds for run in self.runs)
 
     @property
     def estimated_gpu_seconds(self) -> float:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+
+from lorabench.experiment.estimates import remember_start
 from lorabench.experiment.identity import BaseVariant
 from lorabench.runs.context import RunContext
 from lorabench.runs.group import GroupWork, SharedBase
@@ -15,6 +18,7 @@ class LoadedBase:
         self._context = context
         self._work: GroupWork | None = None
         self._shared: SharedBase | None = None
+        self._has_loaded = False
 
     def open(self, task: RunTask) -> GroupWork:
         """What the task's run shares with others, loaded where the last task was of another group."""
@@ -40,5 +44,9 @@ class LoadedBase:
         if self._shared is None or self._shared.variant != variant:
             self.free()
             self._context.view.phase(f"loading {task.spec.model}")
+            started = time.perf_counter()
             self._shared = SharedBase.load(task.inputs.model, variant, self._context.device, self._context.progress)
+            if not self._has_loaded:  # later bases find the libraries imported
+                remember_start(self._context.device, "loading", time.perf_counter() - started)
+                self._has_loaded = True
         return self._shared

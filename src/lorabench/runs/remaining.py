@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lorabench.core.device import Device
-from lorabench.experiment.estimates import START_SECONDS, Workload, estimate_run
+from lorabench.experiment.estimates import Workload, estimate_run, start_seconds
 from lorabench.experiment.identity import run_id
 from lorabench.experiment.measurements import MeasurementRequest
 from lorabench.experiment.plan import Group, Plan, PlannedRun
@@ -77,7 +77,7 @@ def find_remaining(plan: Plan, store: RecordStore) -> Remaining:
         to_measure |= {run.run_id: missing for run, missing in measured}
         seconds += sum(run.estimated_seconds for run in to_do) + _measuring_seconds(group, measured, plan.device)
         seconds += group.estimated_base_seconds if to_do else 0.0
-    seconds += START_SECONDS if seconds else 0.0
+    seconds += start_seconds(plan.device) if seconds else 0.0
     return Remaining(num_finished, to_measure, num_to_retry, num_to_do, seconds)
 
 

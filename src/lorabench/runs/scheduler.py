@@ -15,7 +15,7 @@ from lorabench.core.errors import CancelledError, DiskError, InputError, RunErro
 from lorabench.core.locks import is_free, lock_owner
 from lorabench.core.machine import prepare_process
 from lorabench.core.storage import disk_error
-from lorabench.experiment.estimates import remember_speed
+from lorabench.experiment.estimates import remember_speed, remember_start
 from lorabench.experiment.plan import Plan, make_plan
 from lorabench.experiment.schema import Experiment
 from lorabench.records.measurements import missing_in
@@ -94,7 +94,9 @@ def run_experiment(
             shown.message(warning)
         outcome = Scheduler(context, plan, options, make_strategy, make_executor).run(retry_failed=retry_failed)
     if outcome.records:
+        started = time.perf_counter()
         report = _final_report(store)
+        remember_start(plan.device, "report", time.perf_counter() - started)
         outcome.results_dir, outcome.problems = report.results_dir, report.problems
     return outcome
 
