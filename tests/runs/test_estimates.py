@@ -22,8 +22,8 @@ FACTOR = 1.5
 FIRST_FACTOR = 2.0
 """For the very first plan on a machine, which knows nothing but a probe of 50 ms."""
 FIRST_START_FACTOR = 3.0
-"""For the very first plan of a command that is mostly Python's start: that took 4 s on one machine of two cores, 18 s on
-another, and no probe tells. The next plan knows it."""
+"""For the very first plan of a command that is mostly Python's start: it took 4 s on one machine, 18 s on another, and
+no probe tells. The next plan knows it."""
 EXPERIMENTS: dict[str, dict[str, Any]] = {
     "many small runs": {
         "models": ["gpt2-mini"],

@@ -151,7 +151,7 @@ def estimate_run(shape: PlannedShape, workload: Workload, device: Device) -> Est
 
 def start_seconds(device: Device) -> float:
     """Of a command, before its first run and after its last one: as this machine did it last."""
-    seen = _read_calibration(device).get("start", {})
+    seen: dict[str, float] = _read_calibration(device).get("start", {})
     return START_SECONDS + sum((ASSUMED_START_SECONDS | seen).values())
 
 
