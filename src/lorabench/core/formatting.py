@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from typing import Protocol
 
 NONE = "–"
+MAX_DECIMALS = 4
+"""Of bits per byte."""
 MAX_PROBLEMS = 8
 """Shown in summary, page and terminal."""
 
@@ -42,14 +44,57 @@ def signed_bits(value: float | None) -> str:
     return NONE if value is None else f"{value:+.4f}".replace("-", "−")
 
 
-def span(interval: Estimated | None, *, is_signed: bool = False) -> str:
-    """The interval's ends, `0.9050 to 0.9190`; what its note says where it has none."""
-    if interval is None:
-        return NONE
-    write = signed_bits if is_signed else bits
+def with_interval(interval: Estimated, *, is_signed: bool = False) -> tuple[str, str]:
+    """The figure and its interval, `0.93` and `0.89 to 0.98`, to the digits that the interval supports.
+
+    Half the interval has two significant digits where it starts with 1, 2 or 3, else one; an interval that leaves out
+    zero is shown to leave it out. Without an interval the figure has four decimals and its note stands instead.
+    """
+    sign = "+" if is_signed else ""
     if interval.low is None or interval.high is None:
-        return f"no interval: {interval.note}" if interval.note else "no interval"
-    return f"{write(interval.low)} to {write(interval.high)}"
+        missing = f"no interval: {interval.note}" if interval.note else "no interval"
+        return _decimal(interval.estimate, MAX_DECIMALS, sign), missing
+    decimals = decimals_of((interval.high - interval.low) / 2.0)
+    if interval.low > 0 or interval.high < 0:
+        nearest = min(abs(interval.low), abs(interval.high))
+        while decimals < MAX_DECIMALS + 2 and round(nearest, decimals) == 0:
+            decimals += 1
+    figure, low, high = (_decimal(value, decimals, sign) for value in (interval.estimate, interval.low, interval.high))
+    return figure, f"{low} to {high}"
+
+
+def decimals_of(half_width: float) -> int:
+    """Decimals that so wide an interval supports, at most four."""
+    if not 0.0 < half_width < math.inf:
+        return MAX_DECIMALS
+    return max(0, min(MAX_DECIMALS, -math.floor(math.log10(half_width / 3.5))))
+
+
+def _decimal(value: float, decimals: int, sign: str = "") -> str:
+    text = f"{value:{sign}.{decimals}f}"
+    return text.replace("-", "−") if any(digit in "123456789" for digit in text) else text.lstrip("+-")
+
+
+def figure(interval: Estimated | None, *, is_signed: bool = False) -> str:
+    """The figure alone, to the digits that its interval supports."""
+    return NONE if interval is None else with_interval(interval, is_signed=is_signed)[0]
+
+
+def span(interval: Estimated | None, *, is_signed: bool = False) -> str:
+    """The interval's ends; what its note says where it has none."""
+    return NONE if interval is None else with_interval(interval, is_signed=is_signed)[1]
+
+
+def alike(value: float | None, interval: Estimated | None) -> str:
+    """Another figure, such as that of the base, to the digits of the interval that it stands beside."""
+    if value is None or interval is None or interval.low is None or interval.high is None:
+        return bits(value)
+    return _decimal(value, decimals_of((interval.high - interval.low) / 2.0))
+
+
+def figure_and_span(interval: Estimated | None, *, is_signed: bool = False) -> str:
+    """`0.93 (0.89 to 0.98)`."""
+    return NONE if interval is None else "{} ({})".format(*with_interval(interval, is_signed=is_signed))
 
 
 def percent(share: float | None) -> str:
@@ -58,10 +103,14 @@ def percent(share: float | None) -> str:
 
 
 def relative_gain(gain: Estimated | None, figure: Estimated | None) -> str:
-    """The gain as a share of the base, which is what was reached and what was gained together."""
+    """The gain as a share of the base, which is what was reached and what was gained together: `−17 %`."""
     if gain is None or figure is None or figure.estimate + gain.estimate <= 0:
         return NONE
-    return percent(-gain.estimate / (figure.estimate + gain.estimate))
+    share = 100.0 / (figure.estimate + gain.estimate)
+    decimals = 1
+    if gain.low is not None and gain.high is not None:
+        decimals = min(1, decimals_of((gain.high - gain.low) / 2.0 * share))
+    return f"{_decimal(-gain.estimate * share, decimals, '+')}\u00a0%"
 
 
 def number(value: float | None, digits: int = 4) -> str:

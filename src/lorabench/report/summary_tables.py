@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lorabench.analysis.findings import AxisFindings, Comparison, Findings
-from lorabench.core.formatting import NONE, bits, signed_bits, span
+from lorabench.core.formatting import NONE, figure, span
 from lorabench.report.markdown import bullets, escape, table
 from lorabench.report.section import References
 
@@ -18,7 +18,7 @@ def comparison_table(comparisons: Sequence[Comparison]) -> str:
     rows = [
         [
             f"{escape(item.first)} − {escape(item.second)}",
-            signed_bits(item.difference.estimate) if item.difference else NONE,
+            figure(item.difference, is_signed=True),
             span(item.difference, is_signed=True),
             NONE if item.adjusted_p is None else "< 0.0001" if item.adjusted_p < 1e-4 else f"{item.adjusted_p:.4f}",
             item.verdict.value + (f" ({escape(item.reason)})" if item.reason else ""),
@@ -36,7 +36,7 @@ def axis_blocks(findings: Findings, axis: AxisFindings, reference: References) -
             reference(level.candidate) if level.candidate else NONE,
             escape(findings.candidate(level.candidate).label) if level.candidate else "no comparable result",
             str(level.num_candidates),
-            bits(level.bits_per_byte.estimate) if level.bits_per_byte else NONE,
+            figure(level.bits_per_byte),
             span(level.bits_per_byte),
             str(len(findings.candidate(level.candidate).seeds)) if level.candidate else NONE,
             "yes" if level.is_tied_best and axis.is_answered else "",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from lorabench.analysis.findings import Candidate, Cost, EfficiencyPoint
-from lorabench.core.formatting import bits, count, millions, number, size
+from lorabench.core.formatting import count, figure, millions, number, size
 from lorabench.report.markdown import escape, table
 from lorabench.report.picture import BITS_TITLE, Kind, Panel, Picture, Point, Series, colours_of
 from lorabench.report.section import Chapter, PagePart, References, Report, Section, SummaryPart
@@ -37,7 +37,7 @@ def _summary(report: Report, reference: References) -> list[str]:
             [
                 reference(point.candidate),
                 escape(findings.candidate(point.candidate).label),
-                bits(point.bits_per_byte),
+                figure(findings.candidate(point.candidate).bits_per_byte),
                 count(point.cost.tokens_per_second),
                 count(point.cost.bytes_per_second),
                 number(point.cost.train_seconds, 3),
@@ -116,7 +116,7 @@ def _cost_series(
     by_model: dict[str, list[Point]] = {}
     for x, point in known:
         candidate = candidates[point.candidate]
-        lines = (candidate.label, bits(point.bits_per_byte), _cost_text(point.cost))
+        lines = (candidate.label, figure(candidate.bits_per_byte), _cost_text(point.cost))
         by_model.setdefault(candidate.model, []).append(Point(x, point.bits_per_byte, lines=lines))
     front = sorted((x, point.bits_per_byte) for x, point in known if is_on_front(point))
     if rising:
@@ -138,7 +138,7 @@ def _cost_row(point: EfficiencyPoint, candidate: Candidate) -> tuple[str, ...]:
     return (
         point.corpus,
         candidate.label,
-        bits(point.bits_per_byte),
+        figure(candidate.bits_per_byte),
         count(cost.tokens_per_second),
         size(cost.peak_memory_bytes),
         size(cost.adapter_bytes),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 from lorabench.analysis.findings import Findings, Verdict
-from lorabench.core.formatting import NONE, bits, shorten, signed_bits, span
+from lorabench.core.formatting import NONE, alike, figure, figure_and_span, shorten, span
 from lorabench.report.markdown import escape, table
 from lorabench.report.picture import MAX_NAME, Matrix, Picture
 from lorabench.report.section import Chapter, PagePart, References, Report, Section, SummaryPart
@@ -21,7 +21,7 @@ def _summary(report: Report, reference: References) -> list[str]:
     rows: dict[tuple[str, str, str], dict[str, str]] = {}
     for cell in findings.drift:
         mark = {Verdict.LOWER: "better", Verdict.HIGHER: "worse"}.get(cell.verdict, cell.verdict.value)
-        shown = f"{signed_bits(cell.change.estimate)} ({span(cell.change, is_signed=True)}), {mark}"
+        shown = f"{figure_and_span(cell.change, is_signed=True)}, {mark}"
         rows.setdefault((cell.model, cell.trained_on, cell.candidate), {})[cell.scored_on] = shown
     lines = [
         [escape(model), escape(corpus), reference(key), *(cells.get(name, NONE) for name in columns)]
@@ -52,7 +52,7 @@ def _picture(report: Report) -> Picture:
                 tuple(shorten(row, MAX_NAME) for row in rows),
                 tuple(shorten(column, MAX_NAME) for column in columns),
                 tuple(tuple(cell.change.estimate if cell else None for cell in line) for line in grid),
-                tuple(tuple(signed_bits(cell.change.estimate) if cell else "" for cell in line) for line in grid),
+                tuple(tuple(figure(cell.change, is_signed=True) if cell else "" for cell in line) for line in grid),
                 tuple(
                     tuple(
                         (f"{cell.trained_on} → {cell.scored_on}", span(cell.change, is_signed=True), cell.verdict.value)
@@ -70,9 +70,9 @@ def _picture(report: Report) -> Picture:
             cell.model,
             cell.trained_on,
             cell.scored_on,
-            bits(cell.base_bits_per_byte),
-            bits(cell.bits_per_byte),
-            signed_bits(cell.change.estimate),
+            alike(cell.base_bits_per_byte, cell.change),
+            alike(cell.bits_per_byte, cell.change),
+            figure(cell.change, is_signed=True),
             span(cell.change, is_signed=True),
             words.get(cell.verdict, cell.verdict.value),
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lorabench.analysis.findings import Candidate, CorpusFindings
-from lorabench.core.formatting import bits, shorten, signed_bits, span
+from lorabench.core.formatting import alike, figure, figure_and_span, shorten, span
 from lorabench.report.picture import MAX_NAME, Kind, Panel, Picture, Series, colours_of, interval_point
 from lorabench.report.section import Chapter, PagePart, Report, Section, SummaryPart
 
@@ -24,7 +24,7 @@ def _picture(report: Report) -> Picture:
             model,
             colours.get(model, index),
             tuple(
-                interval_point(position, gain, item.label, corpus.label, f"{signed_bits(gain.estimate)} ({span(gain)})")
+                interval_point(position, gain, item.label, corpus.label, figure_and_span(gain, is_signed=True))
                 for position, corpus, item, gain in found
                 if item.model == model
             ),
@@ -39,9 +39,9 @@ def _picture(report: Report) -> Picture:
         (
             corpus.label,
             item.label,
-            bits(item.base_bits_per_byte),
-            bits(item.bits_per_byte.estimate),
-            bits(gain.estimate),
+            alike(item.base_bits_per_byte, item.bits_per_byte),
+            figure(item.bits_per_byte),
+            figure(gain),
             span(gain),
         )
         for _, corpus, item, gain in found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lorabench.core.formatting import bits, count, number, size
+from lorabench.core.formatting import alike, count, number, size
 from lorabench.report.markdown import escape, table
 from lorabench.report.picture import BITS_TITLE, Kind, Panel, Picture, Point, Series, colours_of
 from lorabench.report.section import Chapter, PagePart, References, Report, Section, SummaryPart
@@ -18,8 +18,8 @@ def _summary(report: Report, reference: References) -> list[str]:
             f"{count(bucket.low_bytes)} to {count(bucket.high_bytes)}",
             count(bucket.num_documents),
             number(bucket.perplexity),
-            bits(bucket.bits_per_byte),
-            bits(bucket.base_bits_per_byte),
+            alike(bucket.bits_per_byte, report.findings.candidate(bucket.candidate).bits_per_byte),
+            alike(bucket.base_bits_per_byte, report.findings.candidate(bucket.candidate).bits_per_byte),
         ]
         for bucket in report.findings.length_buckets
     ]
@@ -38,13 +38,14 @@ def _picture(report: Report) -> Picture:
         for model in dict.fromkeys(bucket.model for bucket in buckets):
             own = [bucket for bucket in buckets if bucket.model == model]
             for name, is_base in ((model, False), (f"{model}, base", True)):
+                whole = findings.candidate(own[0].candidate).bits_per_byte
                 points = tuple(
                     Point(
                         bounds.index((item.low_bytes, item.high_bytes)),
                         figure,
                         lines=(
                             name,
-                            f"{bits(figure)} on {count(item.num_documents)} documents",
+                            f"{alike(figure, whole)} on {count(item.num_documents)} documents",
                             f"of {size(item.low_bytes)} to {size(item.high_bytes)}",
                         ),
                     )
@@ -65,8 +66,8 @@ def _picture(report: Report) -> Picture:
             item.model,
             f"{size(item.low_bytes)} to {size(item.high_bytes)}",
             count(item.num_documents),
-            bits(item.base_bits_per_byte),
-            bits(item.bits_per_byte),
+            alike(item.base_bits_per_byte, findings.candidate(item.candidate).bits_per_byte),
+            alike(item.bits_per_byte, findings.candidate(item.candidate).bits_per_byte),
             number(item.perplexity),
         )
         for item in findings.length_buckets

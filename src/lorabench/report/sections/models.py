@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lorabench.core.formatting import NONE, bits, shorten, span
+from lorabench.core.formatting import figure, shorten, span
 from lorabench.report.markdown import bullets, escape, table
 from lorabench.report.picture import BITS_TITLE, MAX_NAME, Kind, Panel, Picture, Point, Series, colours_of
 from lorabench.report.section import Chapter, PagePart, References, Report, Section, SummaryPart
@@ -21,7 +21,7 @@ _PAGE = """
     <th scope="col" class="n">parameters</th><th scope="col"></th></tr></thead>
   <tbody>{% for item in hierarchy.ranking %}<tr{% if item.is_tied_best %} class="best"{% endif %}>
     <th scope="row"><bdi>{{ item.model }}</bdi></th>
-    <td class="n">{{ (item.mean_bits_per_byte.estimate if item.mean_bits_per_byte) | bits }}</td>
+    <td class="n">{{ item.mean_bits_per_byte | figure }}</td>
     <td class="n">{{ span(item.mean_bits_per_byte) }}</td>
     <td class="n">{{ item.num_corpora_best }} of {{ hierarchy.corpora | length }}</td>
     <td class="n">{{ parameters[item.model] | millions }}</td>
@@ -53,7 +53,7 @@ def _summary(report: Report, reference: References) -> list[str]:
     ranking = [
         [
             escape(item.model),
-            bits(item.mean_bits_per_byte.estimate) if item.mean_bits_per_byte else NONE,
+            figure(item.mean_bits_per_byte),
             span(item.mean_bits_per_byte),
             ("best" if sum(other.is_tied_best for other in hierarchy.ranking) == 1 else "tie")
             if item.is_tied_best and hierarchy.is_answered
@@ -80,7 +80,7 @@ def _picture(report: Report) -> Picture:
         Series(
             item.model,
             colours.get(item.model, index),
-            (Point(mean.estimate, index, mean.low, mean.high, (item.model, bits(mean.estimate), span(mean))),),
+            (Point(mean.estimate, index, mean.low, mean.high, (item.model, figure(mean), span(mean))),),
         )
         for index, (item, mean) in enumerate(ranked)
         if mean is not None

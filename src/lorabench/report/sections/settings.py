@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lorabench.analysis.findings import Candidate
-from lorabench.core.formatting import bits, span
+from lorabench.core.formatting import figure, figure_and_span, span
 from lorabench.report.picture import BITS_TITLE, Kind, Panel, Picture, Series, interval_point
 from lorabench.report.section import Chapter, PagePart, References, Report, Section, SummaryPart
 from lorabench.report.summary_tables import axis_blocks
@@ -66,7 +66,7 @@ def _picture(report: Report) -> Picture:
             sentence = claims.get((corpus.label, model), "")
             panels.append(_rank_panel(f"{corpus.label} · {model}", sentence, cells))
             rows += [
-                (corpus.label, model, rank, f"{rate:g}", bits(item.bits_per_byte.estimate), span(item.bits_per_byte))
+                (corpus.label, model, rank, f"{rate:g}", figure(item.bits_per_byte), span(item.bits_per_byte))
                 for (rank, rate), item in sorted(cells.items(), key=lambda cell: _cell_order(cell[0]))
             ]
     columns = ("corpus", "model", "rank", "learning rate", "bits/byte", "95 % interval")
@@ -116,8 +116,7 @@ def _rank_panel(label: str, sentence: str, cells: dict[tuple[str, float], Candid
 
 def _about(candidate: Candidate) -> tuple[str, ...]:
     seeds = f"{len(candidate.seeds)} seed{'s' if len(candidate.seeds) != 1 else ''}"
-    estimate = candidate.bits_per_byte
-    return candidate.label, f"{bits(estimate.estimate)} ({span(estimate)})", seeds
+    return candidate.label, figure_and_span(candidate.bits_per_byte), seeds
 
 
 SECTION = Section(
