@@ -146,15 +146,39 @@ def test_one_document_has_no_interval() -> None:
     assert interval.note == "too few documents"
 
 
-def test_a_pair_that_spreads_more_than_the_rest_keeps_its_own_spread() -> None:
+def test_groups_that_spread_unequally_keep_their_own_spread() -> None:
     random = np.random.default_rng(9)
     num_bytes = lengths(random, 50)
-    bits = 1.0 + random.normal(0.0, 0.01, (20, 3, 50)) + random.normal(0.0, 0.001, (20, 3, 1))
-    bits[7] += np.array([-0.2, 0.0, 0.2])[:, None]
-    pairs = compare_all(nats(bits, num_bytes), num_bytes)
-    assert float(pairs.seed_freedom[0, 7]) == 2.0
-    assert float(pairs.seed_freedom[0, 1]) == 38.0
-    assert float(pairs.half_width()[0, 7]) > 0.1
+    groups = np.repeat([0, 1, 2], 4)
+    spread = np.array([0.001, 0.003, 0.01])[groups]
+    bits = 1.0 + random.normal(0.0, 0.002, (12, 3, 50)) + spread[:, None, None] * random.normal(0.0, 1.0, (12, 3, 1))
+    pairs = compare_all(nats(bits, num_bytes), num_bytes, groups.tolist())
+    assert float(pairs.seed_freedom[0, 1]) == 6.0
+    assert 2.0 < float(pairs.seed_freedom[0, 4]) < 12.0
+    variances = [float(pairs.seed_variance[first, second]) for first, second in ((0, 1), (4, 5), (8, 9))]
+    assert variances == sorted(variances)
+    assert variances[2] > 20.0 * variances[0]
+    assert np.allclose(pairs.seed_variance, pairs.seed_variance.T)
+
+
+@pytest.mark.parametrize("num_seeds", [2, 3, 5])
+@pytest.mark.parametrize("moves_together", [False, True])
+def test_pairs_within_and_between_unequal_groups_hold_the_truth(num_seeds: int, moves_together: bool) -> None:
+    """Spread over seeds from 1 to 10 over three groups; seeds move all candidates of a group together, or none."""
+    random, repetitions = np.random.default_rng(num_seeds), 1500
+    groups, hits = np.repeat([0, 1, 2], 3), np.zeros((3, 3))
+    spread = np.array([0.001, 0.003, 0.01])[groups][:, None]
+    for _ in range(repetitions):
+        num_bytes = lengths(random, 40)
+        shifts = spread * random.normal(0.0, 0.5 if moves_together else 1.0, (9, num_seeds))
+        shifts = shifts + spread * random.normal(0.0, 1.0, num_seeds) * moves_together
+        bits = 1.0 + random.normal(0.0, 0.002, (9, 1, 40)) + shifts[:, :, None]
+        pairs = compare_all(nats(bits, num_bytes), num_bytes, groups.tolist())
+        holds_zero = np.abs(pairs.estimate) <= pairs.half_width()
+        hits += [[holds_zero[3 * one, 3 * two + 1] for two in range(3)] for one in range(3)]
+    shares = hits / repetitions
+    assert 0.93 <= shares.mean() <= 0.975
+    assert shares.min() >= 0.90
 
 
 def test_the_mean_over_corpora_is_surer_than_each() -> None:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from lorabench.analysis.axes import judge_axes, pair_values
+from lorabench.analysis.best import best_sets
 from lorabench.analysis.candidates import CorpusGroup, describe, gather, model_labels, settings_of, varied_axes
-from lorabench.analysis.comparisons import best_sets
 from lorabench.analysis.drift import drift_matrix
 from lorabench.analysis.efficiency import efficiency_points
 from lorabench.analysis.findings import AxisFindings, BestSet, CorpusFindings, Findings, UnfinishedRun

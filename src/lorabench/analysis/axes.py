@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lorabench.analysis.candidates import CorpusGroup, model_labels, settings_of
-from lorabench.analysis.comparisons import compared, oriented, p_values, seed_limit, show_difference
+from lorabench.analysis.comparisons import compared, correct, oriented, seed_limit, show_difference
 from lorabench.analysis.findings import AxisFindings, Comparison, Level, Setting, Verdict
 from lorabench.analysis.pairing import Measured, Pairing
-from lorabench.analysis.statistics import holm
 from lorabench.analysis.validation import ValidationRun
 from lorabench.core.formatting import bits, setting
 from lorabench.records.columns import AXES
@@ -99,19 +98,12 @@ def _order(value: Setting) -> tuple[bool, float, str]:
 
 def judge_axes(axes: Sequence[AxisPairs]) -> list[AxisFindings]:
     """Verdicts for one family of comparisons: every pair of every model and corpus counts in the correction."""
-    pairings = [pairing for axis in axes for _, _, pairing in axis.pairs]
-    usable = [pairing for pairing in pairings if pairing.difference is not None]
-    corrected = iter(holm(p_values(usable)) if usable else ())
+    corrections = iter(correct([pairing.difference for axis in axes for _, _, pairing in axis.pairs]))
     return [
         _findings(
             axis,
             tuple(
-                compared(
-                    setting(first),
-                    setting(second),
-                    pairing,
-                    None if pairing.difference is None else float(next(corrected)),
-                )
+                compared(setting(first), setting(second), pairing, next(corrections))
                 for first, second, pairing in axis.pairs
             ),
         )

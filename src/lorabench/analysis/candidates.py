@@ -10,9 +10,10 @@ from functools import cached_property
 
 import numpy as np
 
-from lorabench.analysis.findings import Candidate, Cost, Setting, Verdict
+from lorabench.analysis.comparisons import correct, verdict_of
+from lorabench.analysis.findings import Candidate, Cost, Setting
 from lorabench.analysis.pairing import MISSING_DOCUMENTS, Measured, Pairs, seed_note
-from lorabench.analysis.statistics import Interval, compare_pair, estimate_figure, holm, stack
+from lorabench.analysis.statistics import Interval, estimate_figure
 from lorabench.analysis.validation import ValidationRun
 from lorabench.core.canonical import fingerprint
 from lorabench.core.formatting import setting
@@ -195,9 +196,7 @@ def _measure(
         figure = estimate_figure(nll, num_bytes)
         bits = figure.interval(len(num_bytes), len(runs), seed_note(seeds))
         base_rows = [item.base_nll for item in documents if item.base_nll is not None]
-        if len(base_rows) == len(runs):
-            base_nll = np.stack(base_rows)
-            gain = compare_pair(base_nll, nll, num_bytes).interval(len(num_bytes), len(runs), seed_note(seeds))
+        base_nll = np.stack(base_rows) if len(base_rows) == len(runs) else None
     mean = _mean_scores(scores)
     last = [run.evaluations[-1].validation.bits_per_byte for run in runs if run.evaluations]
     best = [min(item.validation.bits_per_byte for item in run.evaluations) for run in runs if run.evaluations]
@@ -264,27 +263,16 @@ def _median(values: Sequence[float]) -> float | None:
 
 
 def _judge_against_base(groups: Sequence[CorpusGroup]) -> list[CorpusGroup]:
-    """Mark each candidate better or worse than its base, corrected over all candidates and corpora."""
-    every = [item for group in groups for item in group.candidates]
-    tested = [
-        (item.key, compare_pair(item.nll, item.base_nll, item.num_bytes))
-        for item in every
-        if item.nll is not None and item.base_nll is not None and item.num_bytes is not None and len(item.num_bytes) > 1
-    ]
-    if not tested:
-        return list(groups)
-    differences = stack([difference for _, difference in tested])
-    verdicts = {
-        key: Verdict.NO_DETECTABLE_DIFFERENCE if p >= 0.05 else Verdict.LOWER if estimate < 0 else Verdict.HIGHER
-        for (key, _), p, estimate in zip(tested, holm(differences.p_value()), differences.estimate, strict=True)
-    }
-    return [
-        replace(
-            group,
-            candidates=tuple(
-                replace(item, shown=replace(item.shown, versus_base=verdicts.get(item.key, Verdict.NOT_COMPARED)))
-                for item in group.candidates
-            ),
-        )
-        for group in groups
-    ]
+    """Give each candidate its gain over its base with a verdict, corrected over all candidates and corpora."""
+    gains = {item.key: group.pairs.gain(item.key) for group in groups for item in group.candidates}
+    corrections = dict(zip(gains, correct([gain.difference for gain in gains.values()]), strict=True))
+
+    def judged(item: Measured) -> Measured:
+        gain, correction = gains[item.key], corrections[item.key]
+        if gain.difference is None or correction is None:
+            return item
+        opposite = verdict_of(-float(gain.difference.estimate), correction.adjusted_p)
+        shown = replace(item.shown, gain=gain.interval(correction.factor), versus_base=opposite)
+        return replace(item, shown=shown)
+
+    return [replace(group, candidates=tuple(judged(item) for item in group.candidates)) for group in groups]

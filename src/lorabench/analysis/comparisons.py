@@ -1,18 +1,16 @@
-"""Differences with their verdicts, and the best configuration of a corpus.
-
-Only validation results come in (by type). A claim is made where the corrected comparison supports it; everything that
-stands in the way of one becomes a sentence.
-"""
+"""Differences with their verdicts, corrected for how many a question makes, and with intervals that agree with them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from lorabench.analysis.candidates import CorpusGroup
-from lorabench.analysis.findings import BestSet, Comparison, Verdict
-from lorabench.analysis.pairing import Measured, Pairing
-from lorabench.analysis.statistics import Floats, Interval, stack
-from lorabench.core.formatting import bits, signed_bits
+import numpy as np
+
+from lorabench.analysis.findings import Comparison, Verdict
+from lorabench.analysis.pairing import Pairing
+from lorabench.analysis.statistics import Interval, Uncertain, holm_factors, stack
+from lorabench.core.formatting import signed_bits
 
 SIGNIFICANCE = 0.05
 
@@ -24,18 +22,30 @@ def verdict_of(difference: float, adjusted_p: float) -> Verdict:
     return Verdict.LOWER if difference < 0 else Verdict.HIGHER
 
 
-def compared(first: str, second: str, pairing: Pairing, adjusted_p: float | None) -> Comparison:
+@dataclass(frozen=True)
+class Correction:
+    """For the number of comparisons that one question makes."""
+
+    factor: float
+    """What the p-value was multiplied by; the interval shown beside the verdict is as much wider."""
+    adjusted_p: float
+
+
+def correct(differences: Sequence[Uncertain | None]) -> list[Correction | None]:
+    """Over one family, after Holm; None stands for what could not be compared, and counts for nothing."""
+    known = [difference for difference in differences if difference is not None]
+    p_values = stack(known).p_value() if known else np.zeros(0)
+    corrections = iter([Correction(f, min(1.0, f * p)) for f, p in zip(holm_factors(p_values), p_values, strict=True)])
+    return [None if difference is None else next(corrections) for difference in differences]
+
+
+def compared(first: str, second: str, pairing: Pairing, correction: Correction | None) -> Comparison:
     """One comparison as reported."""
-    if pairing.difference is None or adjusted_p is None:
+    if pairing.difference is None or correction is None:
         return Comparison(first, second, Verdict.NOT_COMPARED, reason=pairing.reason)
-    verdict = verdict_of(float(pairing.difference.estimate), adjusted_p)
-    return Comparison(first, second, verdict, pairing.interval, adjusted_p, pairing.reason)
-
-
-def p_values(pairings: Sequence[Pairing]) -> Floats:
-    """Uncorrected, of those that could be compared."""
-    differences = [pairing.difference for pairing in pairings if pairing.difference is not None]
-    return stack(differences).p_value()
+    verdict = verdict_of(float(pairing.difference.estimate), correction.adjusted_p)
+    interval = pairing.interval(correction.factor)
+    return Comparison(first, second, verdict, interval, correction.adjusted_p, pairing.reason)
 
 
 def show_difference(interval: Interval | None) -> str:
@@ -58,58 +68,6 @@ def oriented(comparisons: Sequence[Comparison], lowest: str, other: str) -> Inte
             low, high = (None, None) if found.low is None or found.high is None else (-found.high, -found.low)
             return Interval(-found.estimate, low, high, found.num_documents, found.num_seeds, found.note)
     return None
-
-
-def best_sets(groups: Sequence[CorpusGroup]) -> list[BestSet]:
-    """For each corpus the best candidate, or those that the lowest cannot be distinguished from.
-
-    The lowest is picked after looking, so every pair that could have been picked counts in the correction.
-    """
-    num_pairs = sum(len(group.candidates) * (len(group.candidates) - 1) // 2 for group in groups)
-    return [_best_set(group, num_pairs) for group in groups]
-
-
-def _best_set(group: CorpusGroup, num_pairs: int) -> BestSet:
-    if not group.candidates:
-        return BestSet(None, (), (), f"No run on {group.label} has a result")
-    lowest, *others = group.candidates
-    pairings = [group.pairs.difference(lowest.key, item.key) for item in others]
-    adjusted = iter(p_values(pairings) * num_pairs if any(item.difference for item in pairings) else ())
-    comparisons = tuple(
-        compared(lowest.key, item.key, pairing, None if pairing.difference is None else min(1.0, float(next(adjusted))))
-        for item, pairing in zip(others, pairings, strict=True)
-    )
-    tied = (lowest.key, *(item.second for item in comparisons if item.verdict is not Verdict.LOWER))
-    return BestSet(lowest.key, tied, comparisons, _best_claim(group, lowest, comparisons, len(tied)))
-
-
-def _best_claim(group: CorpusGroup, lowest: Measured, comparisons: Sequence[Comparison], num_tied: int) -> str:
-    figure = f"{bits(lowest.estimate)} bits per byte"
-    if not comparisons:
-        return f"Only one configuration has a result on {group.label} ({lowest.shown.label}: {figure}); it beat nothing"
-    incomparable = [item for item in comparisons if item.verdict is Verdict.NOT_COMPARED]
-    left_out = f"; {len(incomparable)} could not be compared: {incomparable[0].reason}" if incomparable else ""
-    labels = {item.key: item.shown.label for item in group.candidates}
-    seeds = seed_limit(comparisons)
-    if len(incomparable) == len(comparisons):
-        return (
-            f"No best on {group.label}: nothing could be compared with the lowest, {lowest.shown.label} ({figure})"
-            + (f": {incomparable[0].reason}")
-        )
-    if num_tied == 1:
-        nearest = comparisons[0]
-        against = f"against the next, {labels[nearest.second]}, {show_difference(nearest.difference)}"
-        return f"Best on {group.label}{seeds}: {lowest.shown.label} with {figure}; {against}"
-    num_beaten = len(comparisons) + 1 - num_tied
-    beaten = f" and below the other {num_beaten}" if num_beaten else ""
-    return (
-        f"No single best on {group.label}{seeds}: {lowest.shown.label} is lowest with {figure}{beaten}, but "
-        f"{_others(num_tied - 1 - len(incomparable))} cannot be told from it{left_out}"
-    )
-
-
-def _others(count: int) -> str:
-    return "1 other configuration" if count == 1 else f"{count} other configurations"
 
 
 def seed_limit(comparisons: Sequence[Comparison]) -> str:

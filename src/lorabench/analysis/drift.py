@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from lorabench.analysis.candidates import CorpusGroup, labels_of
-from lorabench.analysis.comparisons import verdict_of
+from lorabench.analysis.comparisons import Correction, correct, verdict_of
 from lorabench.analysis.findings import DriftCell, Verdict
 from lorabench.analysis.pairing import MISSING_DOCUMENTS, Measured, seed_note
-from lorabench.analysis.statistics import Interval, Uncertain, compare_pair, holm, stack
+from lorabench.analysis.statistics import Interval, Uncertain, compare_pair
 from lorabench.analysis.validation import DriftReader
 from lorabench.records.schema import Drift
 
@@ -23,16 +24,17 @@ def drift_matrix(groups: Sequence[CorpusGroup], read: DriftReader) -> tuple[Drif
     labels = labels_of({corpus for corpora in elsewhere.values() for corpus in corpora})
     for item in chosen:
         drafts += [_drift_cell(item, corpus, labels[corpus], read) for corpus in elsewhere[item.key]]
-    measured = [difference for _, difference in drafts if difference is not None]
-    corrected = iter(holm(stack(measured).p_value()) if measured else ())
+    corrections = correct([difference for _, difference in drafts])
     return tuple(
-        cell if difference is None else _with_verdict(cell, float(difference.estimate), float(next(corrected)))
-        for cell, difference in drafts
+        cell if difference is None or correction is None else _judged(cell, difference, correction)
+        for (cell, difference), correction in zip(drafts, corrections, strict=True)
     )
 
 
-def _with_verdict(cell: DriftCell, difference: float, adjusted_p: float) -> DriftCell:
-    return DriftCell(**(vars(cell) | {"verdict": verdict_of(difference, adjusted_p)}))
+def _judged(cell: DriftCell, difference: Uncertain, correction: Correction) -> DriftCell:
+    found = cell.change
+    interval = difference.interval(found.num_documents, found.num_seeds, found.note, correction.factor)
+    return replace(cell, change=interval, verdict=verdict_of(float(difference.estimate), correction.adjusted_p))
 
 
 def _text_of(drift: Drift) -> tuple[str, str]:

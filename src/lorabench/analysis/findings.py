@@ -23,6 +23,8 @@ class Verdict(StrEnum):
     LOWER = "lower"
     """The first is lower, so better, beyond doubt at the level stated."""
     HIGHER = "higher"
+    NOT_THE_BEST = "not the best"
+    """The second is out of the set that holds the best: the first is lower by more than chance allows."""
     NO_DETECTABLE_DIFFERENCE = "no detectable difference"
     NOT_COMPARED = "not compared"
     """The data does not allow the comparison; the reason is beside."""
@@ -37,9 +39,9 @@ class Comparison:
     second: str
     verdict: Verdict
     difference: Interval | None = None
-    """For this comparison alone; None where there is no document-by-document data."""
+    """As wide as the correction makes it, so that it agrees with the verdict; None without data by document."""
     adjusted_p: float | None = None
-    """Corrected over everything the question compares in this report; a verdict holds where it is below 0.05."""
+    """Corrected over everything the question compares; a verdict holds where it is below 0.05."""
     reason: str = ""
     """Why it was not compared, or what limits the verdict, such as `on seed 0 alone`."""
 
@@ -97,21 +99,28 @@ class Candidate:
 
 @dataclass(frozen=True)
 class BestSet:
-    """The best candidate of a corpus, or those that it cannot be distinguished from."""
+    """The candidates of a corpus among which the best is, 95 times in a hundred."""
 
     lowest: str | None
     """Key of the candidate with the lowest figure; None without any result."""
     tied: tuple[str, ...]
-    """Keys of all that it cannot be distinguished from, itself included, lowest first."""
+    """Keys of all that may be the best, lowest first."""
     comparisons: tuple[Comparison, ...]
-    """The lowest against each other candidate (keys)."""
+    """The lowest, or another that may be the best, against each other candidate (keys)."""
+    cost_at_most: Mapping[str, float]
+    """Of those that may be the best (keys): how much worse than the best they are at most, in bits per byte."""
     claim: str
-    """The result in words, with its reason: who is best, or that nobody is."""
+    """The result in words, with its reason: who is best, or among how many the best is."""
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether all others are told not to be the best; with one seed, on that seed only."""
+        return len(self.tied) == 1 and any(item.verdict is not Verdict.NOT_COMPARED for item in self.comparisons)
 
     @property
     def is_decided(self) -> bool:
-        """Whether one candidate was told apart from all others."""
-        return len(self.tied) == 1 and any(item.verdict is not Verdict.NOT_COMPARED for item in self.comparisons)
+        """Whether so with more than one seed."""
+        return self.is_alone and all(item.difference.num_seeds > 1 for item in self.comparisons if item.difference)
 
 
 @dataclass(frozen=True)

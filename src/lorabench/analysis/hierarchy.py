@@ -9,10 +9,10 @@ import numpy as np
 
 from lorabench.analysis.axes import judge_axes, pair_values
 from lorabench.analysis.candidates import CorpusGroup
-from lorabench.analysis.comparisons import compared, oriented, show_difference
+from lorabench.analysis.comparisons import compared, correct, oriented, show_difference
 from lorabench.analysis.findings import AxisFindings, Comparison, ModelHierarchy, ModelRank, Verdict
 from lorabench.analysis.pairing import MISSING_DOCUMENTS, Measured, Pairing, seed_note
-from lorabench.analysis.statistics import Interval, holm, mean_of, stack
+from lorabench.analysis.statistics import Interval, Uncertain, mean_of
 from lorabench.core.formatting import bits
 from lorabench.core.revisions import given_name
 
@@ -68,23 +68,37 @@ def _overall(chosen: dict[str, list[Measured]], groups: Sequence[CorpusGroup]) -
     """Mean differences over the shared corpora, all pairs of models, Holm-corrected."""
     pairs = list(itertools.combinations(chosen, 2))
     pairings = [over_corpora(chosen[first], chosen[second], groups) for first, second in pairs]
-    usable = [item.difference for item in pairings if item.difference is not None]
-    corrected = iter(holm(stack(usable).p_value()) if usable else ())
+    corrections = correct([item.difference for item in pairings])
     return tuple(
-        compared(first, second, pairing, None if pairing.difference is None else float(next(corrected)))
-        for (first, second), pairing in zip(pairs, pairings, strict=True)
+        compared(first, second, pairing, correction)
+        for (first, second), pairing, correction in zip(pairs, pairings, corrections, strict=True)
     )
 
 
 def over_corpora(first: Sequence[Measured], second: Sequence[Measured], groups: Sequence[CorpusGroup]) -> Pairing:
     """The unweighted mean over corpora of first minus second, or why there is none."""
     parts = [group.pairs.difference(one.key, two.key) for one, two, group in zip(first, second, groups, strict=True)]
+    return mean_of_pairings(parts, groups)
+
+
+def mean_of_pairings(parts: Sequence[Pairing], groups: Sequence[CorpusGroup]) -> Pairing:
+    """The unweighted mean of one comparison on several corpora, or why there is none."""
     found = [part.difference for part in parts if part.difference is not None]
     if len(found) < len(parts):
         missing = next(index for index, part in enumerate(parts) if part.difference is None)
         return Pairing(None, reason=f"{parts[missing].reason} on {groups[missing].label}")
     fewest = min((part.seeds for part in parts), key=len)
     return Pairing(mean_of(found), fewest, sum(part.num_documents for part in parts), seed_note(fewest))
+
+
+def differences_over_corpora(items: Sequence[Sequence[Measured]], groups: Sequence[CorpusGroup]) -> Uncertain:
+    """The unweighted mean over corpora of every configuration minus every other, [M, M]; items [M, corpora]."""
+    parts = []
+    for index, group in enumerate(groups):
+        place = {item.key: number for number, item in enumerate(group.candidates)}
+        chosen = [place[row[index].key] for row in items]
+        parts.append(group.pairs.matrix().take(np.ix_(chosen, chosen)))
+    return mean_of(parts)
 
 
 def mean_figure(items: Sequence[Measured]) -> Interval:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from lorabench.analysis.best import find_best
 from lorabench.analysis.candidates import CorpusGroup, hardware_of
-from lorabench.analysis.comparisons import SIGNIFICANCE, show_difference
+from lorabench.analysis.comparisons import show_difference
 from lorabench.analysis.findings import AxisFindings, BestSet, ModelHierarchy, Recommendation, UnfinishedRun, Verdict
-from lorabench.analysis.hierarchy import contamination, mean_figure, over_corpora
-from lorabench.analysis.pairing import Measured, seed_note
-from lorabench.analysis.statistics import Interval, compare_pair, mean_of, stack
+from lorabench.analysis.hierarchy import contamination, differences_over_corpora, mean_figure, mean_of_pairings
+from lorabench.analysis.pairing import Measured
+from lorabench.analysis.statistics import Interval
 from lorabench.core.formatting import bits
 
 
@@ -69,17 +70,10 @@ def recommend_overall(groups: Sequence[CorpusGroup]) -> Recommendation | None:
         return Recommendation(None, (), claim, None, None, False, (), ())
     complete.sort(key=lambda items: (sum(item.estimate for item in items), items[0].shown.label))
     lowest, *others = complete
-    pairings = [over_corpora(lowest, items, groups) for items in others]
-    usable = [pairing.difference for pairing in pairings if pairing.difference is not None]
-    num_pairs = len(complete) * (len(complete) - 1) // 2
-    corrected = iter(stack(usable).p_value() * num_pairs if usable else ())
-    tied = [
-        items
-        for items, pairing in zip(others, pairings, strict=True)
-        if pairing.difference is None or float(next(corrected)) >= SIGNIFICANCE
-    ]
-    gain, figure = _mean_gain(lowest), mean_figure(lowest)
-    is_decided = bool(usable) and not tied
+    subset = find_best(differences_over_corpora(complete, groups))
+    tied = [complete[place] for place in subset.members if place]
+    is_decided = bool(others) and not tied and len(lowest[0].shown.seeds) > 1
+    gain, figure = _mean_gain(lowest, groups), mean_figure(lowest)
     keys = tuple(item.key for item in lowest)
     claim = (
         f"Over all {len(groups)} corpora take {lowest[0].shown.label}: {bits(figure.estimate)} bits per byte on mean"
@@ -113,17 +107,9 @@ def recommend_overall(groups: Sequence[CorpusGroup]) -> Recommendation | None:
     )
 
 
-def _mean_gain(items: Sequence[Measured]) -> Interval | None:
-    parts = [
-        compare_pair(item.base_nll, item.nll, item.num_bytes)
-        for item in items
-        if item.base_nll is not None and item.nll is not None and item.num_bytes is not None
-    ]
-    if len(parts) < len(items):
-        return None
-    fewest = min((item.shown.seeds for item in items), key=len)
-    num_documents = sum(item.shown.bits_per_byte.num_documents for item in items)
-    return mean_of(parts).interval(num_documents, len(fewest), seed_note(fewest))
+def _mean_gain(items: Sequence[Measured], groups: Sequence[CorpusGroup]) -> Interval | None:
+    parts = [group.pairs.gain(item.key) for item, group in zip(items, groups, strict=True)]
+    return None if (mean := mean_of_pairings(parts, groups)).difference is None else mean.interval()
 
 
 def _gain(gain: Interval) -> str:

@@ -3,8 +3,8 @@
 Bits per byte is a ratio (all nats over all bytes), its documents differ in length by orders of magnitude, and there are
 often few of them: the percentile bootstrap then covers the truth too rarely. Intervals here take each document as a
 cluster: a cluster-robust variance (CR2) with the degrees of freedom of Bell and McCaffrey (2002). The spread over
-seeds is added with the few degrees of freedom that it has. All of it is closed-form: the same figures always give the
-same interval.
+seeds is pooled within pairs of groups that spread alike, and added with the few degrees of freedom that it has. All of
+it is closed-form: the same figures always give the same interval.
 
 Arrays: K candidates, S seeds, D documents; nll [K, S, D] or [S, D] in nats, num_bytes [D].
 """
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import fdtri, stdtrit
+from scipy.special import stdtrit
 
 Floats = npt.NDArray[np.float64]
 
@@ -65,7 +65,7 @@ class Uncertain:
 
     def half_width(self, level: float = LEVEL) -> Floats:
         """Half the width of the interval that covers the truth with this probability."""
-        return self._half_width(np.full(self.estimate.shape, (1.0 - level) / 2.0))
+        return self._half_width(np.asarray((1.0 - level) / 2.0))
 
     def p_value(self) -> Floats:
         """The level at which the interval would just reach zero, two-sided."""
@@ -77,47 +77,51 @@ class Uncertain:
             low, high = np.where(is_too_wide, middle, low), np.where(is_too_wide, high, middle)
         return np.where(distance <= NUMERICAL_BITS, 1.0, np.exp(high))
 
-    def interval(self, num_documents: int, num_seeds: int, note: str = "") -> Interval:
-        """For a single estimate, as it is reported."""
-        estimate, half = float(self.estimate), float(self.half_width())
+    def interval(self, num_documents: int, num_seeds: int, note: str = "", factor: float = 1.0) -> Interval:
+        """For a single estimate, as reported: it leaves out zero where the p-value times `factor` is below 0.05."""
+        estimate, half = float(self.estimate), float(self.half_width(1.0 - (1.0 - LEVEL) / factor))
         if not (math.isfinite(estimate) and math.isfinite(half)):
             return Interval(estimate, None, None, num_documents, num_seeds, "too few documents")
         return Interval(estimate, estimate - half, estimate + half, num_documents, num_seeds, note)
 
-    def take(self, index: int | tuple[int, int]) -> Uncertain:
-        """One of the estimates."""
+    def take(self, index: int | tuple[int, int] | tuple[npt.NDArray[np.intp], ...]) -> Uncertain:
+        """One or some of the estimates."""
         return Uncertain(*(np.asarray(getattr(self, field.name)[index]) for field in dataclasses.fields(self)))
 
     def _half_width(self, tail: Floats) -> Floats:
-        documents = stdtrit(self.document_freedom, tail) ** 2 * self.document_variance
+        documents = _quantile(self.document_freedom, tail) ** 2 * self.document_variance
         # The few-degrees quantile counts as far as seeds matter beside documents: exact at both ends, and measured
         # to stay near the level between them, where adding the squares would be too wide and Satterthwaite too narrow.
         total = self.seed_variance + self.document_variance / 2.0
         share = np.divide(self.seed_variance, total, out=np.zeros_like(total), where=total > 0)
-        seeds = np.where(share > 0, stdtrit(self.seed_freedom, tail) ** 2 * self.seed_variance * share, 0.0)
+        seeds = np.where(share > 0, _quantile(self.seed_freedom, tail) ** 2 * self.seed_variance * share, 0.0)
         return np.asarray(np.sqrt(documents + seeds))
+
+
+def _quantile(freedom: Floats, tail: Floats) -> Floats:
+    """Student's, each degree of freedom computed once where the tail is the same for all."""
+    if tail.ndim:
+        return np.asarray(stdtrit(freedom, tail))
+    values, places = np.unique(freedom, return_inverse=True)
+    return np.asarray(stdtrit(values, tail)[places].reshape(freedom.shape))
 
 
 def estimate_figure(nll: Floats, num_bytes: Floats) -> Uncertain:
     """Bits per byte of one candidate, mean over seeds. nll [S, D]."""
-    return _pairs(np.stack([nll, np.zeros_like(nll)]), num_bytes).take((0, 1))
+    return compare_all(np.stack([nll, np.zeros_like(nll)]), num_bytes).take((0, 1))
 
 
 def compare_pair(first: Floats, second: Floats, num_bytes: Floats) -> Uncertain:
     """First minus second in bits per byte, paired by document and seed, which are in one order. Both [S, D]."""
-    return _pairs(np.stack([first, second]), num_bytes).take((0, 1))
+    return compare_all(np.stack([first, second]), num_bytes).take((0, 1))
 
 
-def compare_all(nll: Floats, num_bytes: Floats) -> Uncertain:
+def compare_all(nll: Floats, num_bytes: Floats, alike: Sequence[int] | None = None) -> Uncertain:
     """Every candidate minus every other, [K, K], paired by document and seed. nll [K, S, D].
 
-    The spread over seeds is pooled over the candidates, as in a two-way analysis of variance, except for pairs that
-    spread clearly more than the pool.
+    `alike` [K] numbers the groups within which candidates spread alike over seeds, such as those of one learning rate:
+    within a pair of groups the variance over seeds is pooled. Without it nothing is pooled.
     """
-    return _pairs(nll, num_bytes)
-
-
-def _pairs(nll: Floats, num_bytes: Floats) -> Uncertain:
     num_candidates, num_seeds, num_documents = nll.shape
     total_bytes = float(num_bytes.sum())
     leverage = num_bytes / total_bytes
@@ -137,11 +141,9 @@ def _pairs(nll: Floats, num_bytes: Floats) -> Uncertain:
     shape = document_variance.shape
     seed_variance, seed_freedom = np.zeros(shape), np.ones(shape)
     if num_seeds > 1:
-        scale = 1.0 / ((num_seeds - 1) * num_seeds)
-        own = _variance_of_differences(figures - means[:, None]) * scale
+        groups = np.unique(np.arange(num_candidates) if alike is None else np.asarray(alike), return_inverse=True)[1]
         within = (influence - shared[:, None, :]).reshape(num_candidates, -1)
-        own_residual = _variance_of_differences(within) * scale
-        seed_variance, seed_freedom = _pooled(own, own_residual, num_seeds)
+        seed_variance, seed_freedom = _over_seeds(figures - means[:, None], within, groups)
     return Uncertain(
         means[:, None] - means[None, :],
         document_variance,
@@ -158,17 +160,36 @@ def _variance_of_differences(rows: Floats) -> Floats:
     return np.maximum(squares[:, None] + squares[None, :] - 2.0 * products, 0.0)
 
 
-def _pooled(own: Floats, own_residual: Floats, num_seeds: int) -> tuple[Floats, Floats]:
-    """Variance over seeds of each pair, beyond what documents explain, and its degrees of freedom."""
-    num_candidates, own_freedom = len(own), num_seeds - 1
-    upper = np.triu_indices(num_candidates, 1)
-    pool, pool_freedom = float(own[upper].mean()), float((num_candidates - 1) * own_freedom)
-    stands_out = own > pool * fdtri(own_freedom, pool_freedom, 0.99)
-    spread = np.where(stands_out, own, pool)
-    explained = np.where(stands_out, own_residual, float(own_residual[upper].mean()))
+def _over_seeds(deviations: Floats, within: Floats, groups: npt.NDArray[np.intp]) -> tuple[Floats, Floats]:
+    """Variance over seeds of each pair, beyond what documents explain, and its degrees of freedom, both [K, K].
+
+    deviations [K, S]: of each seed's figure from the candidate's mean. What a seed does to both of a pair is taken out
+    by pairing. The rest is what it does to one group and not to the other, known from the groups' means with S - 1
+    degrees of freedom, and what it does to single candidates, known from all of a group. The two are added after
+    Satterthwaite.
+    """
+    num_seeds = deviations.shape[1]
+    scale, freedom = 1.0 / ((num_seeds - 1) * num_seeds), num_seeds - 1
+    members = np.eye(groups.max() + 1)[groups]
+    count = members.sum(axis=0)
+    spread = _mean_of_pairs(_variance_of_differences(deviations) * scale, members)
+    explained = _mean_of_pairs(_variance_of_differences(within) * scale, members)
+    between = _variance_of_differences((members.T @ deviations) / count[:, None]) * scale
+    single = np.diag(spread) / 2.0 * (1.0 - 1.0 / count)
+    single_weight = np.where(count > 1, single**2 / (freedom * np.maximum(count - 1.0, 1.0)), 0.0)
+    weight = between**2 / freedom + single_weight[:, None] + single_weight[None, :]
+    pooled_freedom = np.divide(spread**2, weight, out=np.ones_like(spread), where=weight > 0)
+    np.fill_diagonal(pooled_freedom, freedom * np.maximum(count - 1.0, 1.0))
     # With few seeds the spread is often small by luck: at least half of it counts, whatever the documents explain.
     variance = np.maximum(spread - explained, spread / 2.0)
-    return variance, np.where(stands_out, float(own_freedom), pool_freedom)
+    return variance[np.ix_(groups, groups)], pooled_freedom[np.ix_(groups, groups)]
+
+
+def _mean_of_pairs(pairs: Floats, members: Floats) -> Floats:
+    """Mean over the pairs of different candidates of each pair of groups; pairs [K, K], members [K, G]."""
+    count = members.sum(axis=0)
+    num_pairs = np.outer(count, count) - np.diag(count)
+    return np.asarray(members.T @ pairs @ members / np.maximum(num_pairs, 1.0))
 
 
 def _document_freedom(leverage: Floats, weights: Floats, working: Floats) -> float:
@@ -218,8 +239,14 @@ def _satterthwaite(variances: Floats, freedoms: Floats) -> Floats:
 def holm(p_values: Sequence[float] | Floats) -> Floats:
     """p-values corrected for their number (Holm 1979): even one false call in a family of equals is then rare."""
     values = np.asarray(p_values, dtype=np.float64)
+    return np.minimum(1.0, values * holm_factors(values))
+
+
+def holm_factors(p_values: Sequence[float] | Floats) -> Floats:
+    """What Holm's correction multiplies each p-value by: intervals at 0.05 divided by it agree with the verdicts."""
+    values = np.asarray(p_values, dtype=np.float64)
     order = np.argsort(values)
     scaled = values[order] * np.arange(len(values), 0, -1)
-    corrected = np.empty_like(values)
-    corrected[order] = np.minimum(1.0, np.maximum.accumulate(scaled)) if len(values) else scaled
-    return corrected
+    factors = np.empty_like(values)
+    factors[order] = (np.maximum.accumulate(scaled) if len(values) else scaled) / values[order]
+    return factors

@@ -114,7 +114,7 @@ def _standing(corpus: CorpusFindings, candidate: Candidate, compared: Comparison
         return f"not compared: {escape(compared.reason)}" if compared else NONE
     opposite = oriented([compared], candidate.key, compared.first)
     shown = f"{signed_bits(opposite.estimate)} ({span(opposite, is_signed=True)})" if opposite else NONE
-    return f"{shown}, {'higher' if compared.verdict is Verdict.LOWER else 'no detectable difference'}"
+    return f"{shown}, {'not the best' if compared.verdict is Verdict.NOT_THE_BEST else 'may be the best'}"
 
 
 def _other_metrics(corpus: CorpusFindings, reference: References) -> str:

@@ -1,0 +1,123 @@
+"""The set of candidates that holds the best one: step-down comparison with the best (docs/statistics.md).
+
+A member leaves when another one is lower by more than chance allows: at a two-sided p times (m - 1) / 2 below 0.05,
+with m members left, so one-sided over the m - 1 that could be better. Then again, with fewer members, until none
+leaves. The best one then leaves at most 5 times in a hundred, however many there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from lorabench.analysis.candidates import CorpusGroup
+from lorabench.analysis.comparisons import SIGNIFICANCE, seed_limit, show_difference
+from lorabench.analysis.findings import BestSet, Comparison, Verdict
+from lorabench.analysis.statistics import NUMERICAL_BITS, Floats, Uncertain
+from lorabench.core.formatting import bits
+
+
+@dataclass(frozen=True)
+class Subset:
+    """Which of K candidates may be the best, and why the others are not."""
+
+    members: tuple[int, ...]
+    """Places, in their given order."""
+    beaten_by: Mapping[int, int]
+    """Place of one that is not the best -> place of a member of its round that is lower."""
+    factors: Mapping[int, float]
+    """By place: what a two-sided p is multiplied by, in the round in which it left, or in the last one."""
+    cost_at_most: Mapping[int, float]
+    """Bits per byte by which a member is worse than the best at most, where there is more than one (Hsu's bound)."""
+
+
+def find_best(differences: Uncertain) -> Subset:
+    """From all differences, first minus second [K, K]; where two cannot be compared (NaN), neither leaves by it."""
+    members = np.arange(len(differences.estimate))
+    beaten_by: dict[int, int] = {}
+    factors: dict[int, float] = {}
+    while True:
+        among = differences.take(np.ix_(members, members))
+        half = np.maximum(among.half_width(level_for(len(members))), NUMERICAL_BITS)
+        is_lower = among.estimate < -half
+        leaves = is_lower.any(axis=0)
+        factors |= dict.fromkeys(members.tolist(), factor_for(len(members)))
+        if not leaves.any():
+            return Subset(tuple(members.tolist()), beaten_by, factors, _costs(members, among.estimate + half))
+        for place in np.flatnonzero(leaves):
+            beaten_by[int(members[place])] = int(members[np.flatnonzero(is_lower[:, place])[0]])
+        members = members[~leaves]
+
+
+def factor_for(num_members: int) -> float:
+    """What a two-sided p-value is multiplied by among so many."""
+    return max(1.0, (num_members - 1) / 2.0)
+
+
+def level_for(num_members: int) -> float:
+    """Of intervals that agree with it."""
+    return 1.0 - SIGNIFICANCE / factor_for(num_members)
+
+
+def _costs(members: npt.NDArray[np.intp], highest: Floats) -> dict[int, float]:
+    """The largest of the upper ends of a member minus each other one, and no less than nothing."""
+    costs = {}
+    for row, place in enumerate(members.tolist()):
+        ends = np.delete(highest[row], row)
+        if np.isfinite(ends).any():
+            costs[place] = max(0.0, float(np.nanmax(ends)))
+    return costs
+
+
+def best_sets(groups: Sequence[CorpusGroup]) -> list[BestSet]:
+    """For each corpus the candidates that may be the best."""
+    return [_best_set(group) for group in groups]
+
+
+def _best_set(group: CorpusGroup) -> BestSet:
+    if not group.candidates:
+        return BestSet(None, (), (), {}, f"No run on {group.label} has a result")
+    subset = find_best(group.pairs.matrix())
+    keys = [item.key for item in group.candidates]
+    lowest = subset.members[0]
+    comparisons = tuple(
+        _against(group, keys[subset.beaten_by.get(place, lowest)], key, place in subset.beaten_by, factor)
+        for place, key in enumerate(keys)
+        if place != lowest and (factor := subset.factors[place])
+    )
+    tied = tuple(keys[place] for place in subset.members)
+    costs = {keys[place]: cost for place, cost in subset.cost_at_most.items()}
+    return BestSet(keys[lowest], tied, comparisons, costs, _claim(group, comparisons, tied, costs))
+
+
+def _against(group: CorpusGroup, first: str, second: str, is_beaten: bool, factor: float) -> Comparison:
+    pairing = group.pairs.difference(first, second)
+    if pairing.difference is None:
+        return Comparison(first, second, Verdict.NOT_COMPARED, reason=pairing.reason)
+    verdict = Verdict.NOT_THE_BEST if is_beaten else Verdict.NO_DETECTABLE_DIFFERENCE
+    adjusted = min(1.0, factor * float(pairing.difference.p_value()))
+    return Comparison(first, second, verdict, pairing.interval(factor), adjusted, pairing.reason)
+
+
+def _claim(
+    group: CorpusGroup, comparisons: Sequence[Comparison], tied: Sequence[str], costs: Mapping[str, float]
+) -> str:
+    lowest = next(item for item in group.candidates if item.key == tied[0])
+    figure = f"{lowest.shown.label} with {bits(lowest.estimate)} bits per byte"
+    if not comparisons:
+        return f"Only one configuration has a result on {group.label}: {figure}"
+    incomparable = [item for item in comparisons if item.verdict is Verdict.NOT_COMPARED]
+    if len(incomparable) == len(comparisons):
+        return f"No best on {group.label}: nothing could be compared with {figure}: {incomparable[0].reason}"
+    seeds = seed_limit(comparisons)
+    if len(tied) == 1:
+        nearest = comparisons[0]
+        return f"Best on {group.label}{seeds}: {figure}; against the next, {show_difference(nearest.difference)}"
+    set_of = f"The best on {group.label}{seeds} is one of {len(tied)} of {len(group.candidates)} configurations"
+    left_out = f"; {len(incomparable)} could not be compared: {incomparable[0].reason}" if incomparable else ""
+    cost = costs.get(lowest.key)
+    at_most = "" if cost is None else f", and taking it costs at most {bits(cost)}"
+    return f"{set_of}, 95 times in a hundred; lowest is {figure}{at_most}{left_out}"
