@@ -47,7 +47,7 @@ def test_the_best_of_each_corpus_is_marked_and_ties_are_ties(make_record: MakeRe
         ("news", "16", "0.9000", "tie"),
         ("news", "32", "0.9100", "tie"),
         ("news", "8", "0.9200", "812"),
-        ("code", "16", "0.7000", "best"),
+        ("code", "16", "0.7000", "lowest"),
         ("code", "8", "0.8000", "812"),
     ]
 

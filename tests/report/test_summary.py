@@ -16,7 +16,7 @@ from markdown_it.token import Token
 from lorabench.analysis.analyse import analyse
 from lorabench.records.schema import Status
 from lorabench.records.store import RecordStore
-from lorabench.report.build import build_report, ties_of
+from lorabench.report.build import build_report, findings_of
 from lorabench.report.markdown import code_block, escape, table
 from lorabench.report.section import Report
 from lorabench.report.sections import SECTIONS
@@ -62,9 +62,10 @@ def shown(text: str) -> str:
 
 
 def summary_of(results: SyntheticResults, **options: Any) -> str:
+    """The summary and, after it, the tables beside it."""
     records = results.store.read_all()[0]
     report = Report(analyse(records, results.store), records, results.store, tuple(SECTIONS.all().values()))
-    return render_summary(report, **options)
+    return "".join(render_summary(report, **options).values())
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -88,7 +89,8 @@ def test_the_seven_parts_come_in_order_and_every_number_has_its_runs(tmp_path: P
     results = SyntheticResults(tmp_path, Truth(by_model={"b": 0.1}), also_on=("stories",))
     results.grid(models=["a", "b"], datasets=["news", "medical"], ranks=[8, 16], learning_rates=[1e-3, 3e-3])
     text = summary_of(results)
-    assert re.findall(r"^## (.*)$", text, re.MULTILINE) == PARTS
+    summary = text.split("# The tables behind")[0]
+    assert re.findall(r"^## (.*)$", summary, re.MULTILINE) == PARTS
     references = set(re.findall(r"\bc\d+\b", text.split("### The runs behind the figures")[0]))
     rows = re.findall(r"^\| (c\d+) \| .* \| (\S.*) \|$", text.split("### The runs behind the figures")[1], re.MULTILINE)
     named = dict(rows)
@@ -136,7 +138,9 @@ def test_hostile_names_stay_text(tmp_path: Path, name: str) -> None:
         "strong",
         "pre",
         "code",
+        "a",
     }
+    assert set(re.findall(r"href=\"([^\"#]*)", rendered)) <= {"results_details.md", "results_summary.md"}
     assert "<!--" not in rendered
     for row in re.findall(r"<thead>.*?</tbody>", rendered, re.DOTALL):
         widths = {len(re.findall("<t[hd]", line)) for line in re.findall(r"<tr>.*?</tr>", row, re.DOTALL)}
@@ -148,7 +152,7 @@ def test_no_runs_make_a_summary_too(tmp_path: Path) -> None:
     paths = build_report(RecordStore(tmp_path))
     text = (paths.results_dir / "results_summary.md").read_text(encoding="utf-8")
     assert re.findall(r"^## (.*)$", text, re.MULTILINE) == PARTS
-    assert "no run has a result yet" in text
+    assert "**There are no runs yet**" in text
 
 
 def test_only_failures_make_a_summary_too(tmp_path: Path) -> None:
@@ -191,7 +195,7 @@ def test_ties_are_those_of_the_experiments_own_runs(tmp_path: Path) -> None:
     records = results.grid(ranks=[8, 16, 32], seeds=[0, 1])
     own = [record for record in records if record.spec.adapter.rank < 32]
     best = {record.run_id for record in own if record.spec.adapter.rank == 16}
-    assert ties_of(own, RecordStore(tmp_path)) == {"news": best}
+    assert findings_of(own, RecordStore(tmp_path)).ties == {"news": best}
 
 
 def test_the_same_records_give_the_same_summary(tmp_path: Path) -> None:

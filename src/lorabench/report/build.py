@@ -69,7 +69,7 @@ def build_report(
             paths.written += write_figures(report)
         drawn = {path.stem for path in (results / "figures").glob("*.svg") if path.is_file()}
         texts = {
-            SUMMARY_NAME: render_summary(report, drawn),
+            **render_summary(report, drawn),
             PAGE_NAME: render_page(report),
             LATEX_NAME: render_latex(report),
         }
@@ -80,8 +80,8 @@ def build_report(
     return paths
 
 
-def ties_of(records: Sequence[RunRecord], store: RecordStore) -> dict[str, frozenset[str]]:
-    """By corpus: the runs of the best configuration among these, and of all that it cannot be distinguished from."""
+def findings_of(records: Sequence[RunRecord], store: RecordStore) -> Findings:
+    """What these records support by themselves."""
     from lorabench.analysis.analyse import analyse
 
-    return analyse(records, store).ties
+    return analyse(records, store)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Sequence
 
 from lorabench.core.formatting import visible
@@ -25,7 +26,7 @@ def escape(value: object, max_length: int | None = None) -> str:
         text = text[: max_length - 1] + "…"
     text = _SPECIAL.sub(r"\\\1", text)
     text = _LINK.sub(lambda match: f"{match[1] or match[3]}\\{match[2] or match[4]}", text)
-    return _LIST_START.sub(lambda match: f"\\{match[1]}" if not match[1].isdigit() else f"{match[1]}\\", text)
+    return _as_text(text)
 
 
 def code_block(text: str) -> str:
@@ -37,6 +38,18 @@ def code_block(text: str) -> str:
     longest = max((len(run) for line in lines for run in re.findall("`+", line)), default=0)
     fence = "`" * max(3, longest + 1)
     return "\n".join([fence, *lines, fence])
+
+
+def wrapped(text: str, start: str = "", width: int = 118) -> str:
+    """Ready Markdown after `start` on lines of at most `width` characters, where the text has spaces to break it at."""
+    lines = textwrap.wrap(text, width - len(start), break_long_words=False, break_on_hyphens=False)
+    first, *others = [line if place == 0 else _as_text(line) for place, line in enumerate(lines)] or [""]
+    return "\n".join([start + first, *(" " * len(start) + line for line in others)])
+
+
+def _as_text(line: str) -> str:
+    """The line, which begins no list and no heading."""
+    return _LIST_START.sub(lambda match: f"\\{match[1]}" if not match[1].isdigit() else f"{match[1]}\\", line)
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]], numbers_from: int = 1) -> str:

@@ -24,6 +24,7 @@ from markupsafe import Markup, escape
 from lorabench.analysis.findings import Findings
 from lorabench.core import formatting
 from lorabench.core.version import VERSION
+from lorabench.report.headline import MAX_SENTENCES
 from lorabench.report.page_data import script_json
 from lorabench.report.page_figures import figures_payload
 from lorabench.report.picture import Picture
@@ -33,7 +34,7 @@ PAGE_NAME = "report.html"
 MAX_TABLE_ROWS = 250
 _SCRIPTS_BEFORE, _SCRIPTS_AFTER = ("common.js", "figures.js"), ("start.js",)
 _FILTERS = ("bits", "figure", "percent", "count", "size", "number", "shorten", "millions", "span")
-_MACROS = ("span", "badge", "data_table", "figure", "caveats")
+_MACROS = ("span", "standing", "some", "data_table", "figure", "caveats")
 
 
 @dataclass
@@ -93,7 +94,7 @@ def _environment() -> Environment:
     )
     environment.filters |= {name: getattr(formatting, name) for name in _FILTERS}
     environment.filters |= {"prose": _prose, "numeric": _numeric_columns}
-    environment.globals["max_table_rows"] = MAX_TABLE_ROWS
+    environment.globals |= {"max_table_rows": MAX_TABLE_ROWS, "max_sentences": MAX_SENTENCES}
     macros = environment.get_template("macros.html").module
     environment.globals |= {name: getattr(macros, name) for name in _MACROS}
     return environment

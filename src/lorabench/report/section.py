@@ -32,6 +32,12 @@ class References:
         return self.names.setdefault(key, f"c{len(self.names) + 1}")
 
 
+class Detail(str):
+    """A block of Markdown that is too long for the summary and stands in results_details.md."""
+
+    __slots__ = ()
+
+
 class Chapter(Enum):
     """The chapters of the summary, in their order."""
 
@@ -76,7 +82,7 @@ class SummaryPart:
 
     chapter: Chapter
     render: Callable[[Report, References], Sequence[str]] = lambda report, reference: ()
-    """Blocks of Markdown; outside text goes through `markdown.escape`."""
+    """Blocks of Markdown, the long ones as `Detail`; outside text goes through `markdown.escape`."""
     caption: str = ""
     """Of the section's figure, which stands at the end of the chapter where the figure was drawn."""
     place: int | None = None

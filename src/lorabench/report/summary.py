@@ -1,28 +1,49 @@
-"""`results_summary.md`: what the records support, chapter by chapter, each number with the runs it comes from.
+"""`results_summary.md`: what is read first, then what the records support by chapter; long tables lie beside it.
 
 References such as c3 stand for configurations; the table of the runs behind the figures names the runs of each.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 
-from lorabench.report.section import Chapter, References, Report, Section, in_order
+from lorabench.report.section import Chapter, Detail, References, Report, Section, in_order
 
 SUMMARY_NAME = "results_summary.md"
+DETAILS_NAME = "results_details.md"
 
 
-def render_summary(report: Report, figures: Collection[str] = ()) -> str:
-    """The Markdown text. `figures` are the names of those that exist as figures/NAME.svg beside it."""
+def render_summary(report: Report, figures: Collection[str] = ()) -> dict[str, str]:
+    """Markdown by file name. `figures` are the names of those that exist as figures/NAME.svg beside it."""
     reference = References()
-    blocks = ["# Results"]
+    blocks, details = (
+        ["# Results"],
+        ["# The tables behind the results", f"What they come to: [summary]({SUMMARY_NAME})."],
+    )
     for number, chapter in enumerate(Chapter):
-        blocks += [f"## {number}. {chapter.value}"] if chapter is not Chapter.TOP else []
+        heading = f"{number}. {chapter.value}"
+        blocks += [f"## {heading}"] if chapter is not Chapter.TOP else []
         sections = _of_chapter(report, chapter)
-        for section in sections:
-            blocks += section.summary.render(report, reference) if section.summary is not None else ()
+        found = [
+            block
+            for section in sections
+            if section.summary is not None
+            for block in section.summary.render(report, reference)
+            if block
+        ]
+        blocks += [block for block in found if not isinstance(block, Detail)]
+        long = [block for block in found if isinstance(block, Detail)]
+        if long:
+            details += [f"## {heading}", *long]
+            blocks.append(f"The tables: [{DETAILS_NAME}]({DETAILS_NAME}#{_anchor(heading)}).")
         blocks += [line for section in sections for line in _figure(report, section, figures)]
-    return "\n\n".join(block for block in blocks if block) + "\n"
+    return {SUMMARY_NAME: "\n\n".join(blocks) + "\n", DETAILS_NAME: "\n\n".join(details) + "\n"}
+
+
+def _anchor(heading: str) -> str:
+    """As Markdown viewers make it of a heading."""
+    return re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-")
 
 
 def _of_chapter(report: Report, chapter: Chapter) -> list[Section]:

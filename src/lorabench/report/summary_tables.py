@@ -53,11 +53,18 @@ def axis_blocks(findings: Findings, axis: AxisFindings, reference: References) -
         "seeds",
         "best or tied",
     ]
-    where = f"{escape(axis.model)} on {escape(axis.corpus)}" if axis.model else escape(axis.corpus)
-    heading = f"**{axis.title.capitalize()}: {where}.**"
     return [
-        f"{heading} {escape(axis.claim)}.",
+        f"**{axis.title.capitalize()}: {_where(axis)}.** {escape(axis.claim)}.",
         table(headings, rows, 3),
         *([comparison_table(axis.comparisons)] if axis.comparisons else []),
         bullets(axis.caveats) if axis.caveats else "",
     ]
+
+
+def axis_line(axis: AxisFindings) -> str:
+    """The claim alone, as an item of a list."""
+    return f"- **{axis.title.capitalize()}: {_where(axis)}.** {escape(axis.claim)}."
+
+
+def _where(axis: AxisFindings) -> str:
+    return f"{escape(axis.model)} on {escape(axis.corpus)}" if axis.model else escape(axis.corpus)

@@ -56,7 +56,7 @@ def run(
     from lorabench.cli.views.view import make_view
     from lorabench.experiment.schema import load_experiment
     from lorabench.records.store import RecordStore
-    from lorabench.report.build import ties_of
+    from lorabench.report.build import findings_of
     from lorabench.runs.scheduler import run_experiment
 
     if retry not in (None, "failed"):
@@ -72,5 +72,5 @@ def run(
         executor=executor,
         view=make_view(),
     )
-    print_outcome(outcome, ties_of(outcome.records, RecordStore(output_dir)))
+    print_outcome(outcome, findings_of(outcome.records, RecordStore(output_dir)))
     raise typer.Exit(outcome.exit_code)

@@ -16,14 +16,19 @@ def report(
     output_dir: Annotated[Path, typer.Argument(help="The output folder.", metavar="[DIR]")] = Path("outputs"),
 ) -> None:
     """Rebuild table, summary, figures and page from the records alone."""
+    from lorabench.cli.views.headline import print_headline
+    from lorabench.cli.views.text import make_console
     from lorabench.records.store import RecordStore
     from lorabench.report.build import build_report
+    from lorabench.report.headline import headline_of
 
     if not (output_dir / "runs").is_dir():
         raise InputError(f"{output_dir}: there are no runs here; give the folder that lorabench run wrote to")
     paths = build_report(RecordStore(output_dir))
     for problem in paths.problems:
         print(problem, file=sys.stderr)
+    if paths.findings is not None:
+        print_headline(headline_of(paths.findings), make_console())
     for path in paths.written:
         print(path)
 

@@ -5,22 +5,28 @@ from __future__ import annotations
 from rich.console import Console
 from rich.text import Text
 
-from lorabench.cli.views.table import Ties, results_table
+from lorabench.analysis.findings import Findings
+from lorabench.analysis.statistics import Interval
+from lorabench.cli.views.headline import print_headline
+from lorabench.cli.views.table import MAX_ROWS_PER_DATASET, results_table
 from lorabench.cli.views.text import clean, make_console, styled
 from lorabench.core.formatting import first_of
 from lorabench.records.schema import Status
+from lorabench.report.headline import headline_of
 from lorabench.runs.outcome import Outcome
 
 MAX_FAILURES = 10
 
 
-def print_outcome(outcome: Outcome, ties: Ties | None = None, console: Console | None = None) -> None:
-    """The table of runs, what failed and why, and where to read on."""
+def print_outcome(outcome: Outcome, findings: Findings | None = None, console: Console | None = None) -> None:
+    """The table of runs, what failed and why, what came out in short, and where to read on."""
     console = console or make_console()
     records = outcome.records
     if records:
+        ties = None if findings is None else findings.ties
+        num_rows = max(3, MAX_ROWS_PER_DATASET // len({record.spec.dataset for record in records}))
         console.print()
-        console.print(results_table(records, ties, width=console.width))
+        console.print(results_table(records, ties, _intervals(findings), width=console.width, max_rows=num_rows))
         console.print()
     console.print(Text(outcome.counts.sentence()), soft_wrap=True)
     failed = [record for record in records if record.status not in {Status.COMPLETED, Status.STOPPED_EARLY}]
@@ -48,7 +54,15 @@ def print_outcome(outcome: Outcome, ties: Ties | None = None, console: Console |
         console.print(Text("The same command with --retry failed tries the failed runs again.", style="yellow"))
     if outcome.cancelled:
         console.print(Text("Stopped; the same command goes on where it stopped.", style="yellow"))
+    if findings is not None:
+        print_headline(headline_of(findings), console)
     if records:
         for name in ("benchmark_results.csv", "results_summary.md", "report.html"):
             if (outcome.results_dir / name).is_file():
                 console.print(styled(outcome.results_dir / name), soft_wrap=True)
+
+
+def _intervals(findings: Findings | None) -> dict[str, Interval]:
+    """By run: the interval of its configuration's figure."""
+    candidates = [item for corpus in (findings.corpora if findings else ()) for item in corpus.candidates]
+    return {run_id: item.bits_per_byte for item in candidates for run_id in item.run_ids}

@@ -7,8 +7,9 @@ from collections.abc import Collection, Mapping, Sequence
 from rich.table import Table
 from rich.text import Text
 
+from lorabench.analysis.statistics import Interval
 from lorabench.cli.views.text import percent, styled
-from lorabench.core.formatting import NONE, bits, count, setting
+from lorabench.core.formatting import NONE, alike, count, setting
 from lorabench.records.columns import CHANGE, COLUMNS, SETTINGS, Setting, axis_values
 from lorabench.records.schema import RunRecord, Status
 
@@ -22,12 +23,18 @@ Ties = Mapping[str, Collection[str]]
 
 
 def results_table(
-    records: Sequence[RunRecord], ties: Ties | None = None, *, width: int = 120, max_rows: int = MAX_ROWS_PER_DATASET
+    records: Sequence[RunRecord],
+    ties: Ties | None = None,
+    intervals: Mapping[str, Interval] | None = None,
+    *,
+    width: int = 120,
+    max_rows: int = MAX_ROWS_PER_DATASET,
 ) -> Table:
     """Runs by corpus, the best first, with the columns that differ between them.
 
-    With `ties`, the verdicts of the report's analysis, the best of a corpus is marked `best`, or everything that cannot
-    be told from it `tie`. Without them the lowest figure is marked `lowest`, which claims no more than it is.
+    With `ties`, the verdicts of the report's analysis, the best of a corpus is marked `best`, or everything that may be
+    the best `tie`. Without them, or with one seed, the lowest figure is marked `lowest`, which claims no more than it
+    is. Figures have the digits that `intervals`, by run id, support.
     """
     axes = _varying(records)
     is_narrow = width < NARROW
@@ -43,7 +50,8 @@ def results_table(
         runs = sorted((record for record in records if record.spec.dataset == dataset), key=_order)
         marks = _marks(runs, None if ties is None else ties.get(dataset, ()))
         for record in runs[:max_rows]:
-            table.add_row(*_cells(record, axes, marks.get(record.run_id, ""), is_narrow))
+            interval = (intervals or {}).get(record.run_id)
+            table.add_row(*_cells(record, axes, marks.get(record.run_id, ""), interval, is_narrow))
         if len(runs) > max_rows:
             table.add_row(Text(f"… {len(runs) - max_rows} more", style="dim"))
     return table
@@ -80,7 +88,8 @@ def _marks(runs: Sequence[RunRecord], tied: Collection[str] | None) -> dict[str,
         return {record.run_id: "lowest" for record in comparable if _figure(record) == lowest}
     members = [record for record in comparable if record.run_id in tied]
     is_tie = len({_configuration(record) for record in members}) > 1
-    return dict.fromkeys((record.run_id for record in members), "tie" if is_tie else "best")
+    alone = "best" if len(members) > 1 else "lowest"
+    return dict.fromkeys((record.run_id for record in members), "tie" if is_tie else alone)
 
 
 def _configuration(record: RunRecord) -> str:
@@ -88,17 +97,19 @@ def _configuration(record: RunRecord) -> str:
     return repr(axis_values(record.spec))
 
 
-def _cells(record: RunRecord, axes: Sequence[Setting], mark: str, is_narrow: bool) -> list[Text]:
-    style = "bold green" if mark in {"best", "lowest"} else "green" if mark == "tie" else ""
+def _cells(
+    record: RunRecord, axes: Sequence[Setting], mark: str, interval: Interval | None, is_narrow: bool
+) -> list[Text]:
+    style = "bold green" if mark == "best" else "bold" if mark else ""
     cells = [styled(record.spec.dataset, style, 40)]
     values = [axis.show(record.spec) for axis in axes]
     cells += [styled(NONE if value is None else setting(value), style, 40) for value in values]
     change = CHANGE.read(record)
-    cells.append(Text(bits(_figure(record)), style=style))
+    cells.append(Text(alike(_figure(record), interval), style=style))
     cells.append(Text(percent(change) if isinstance(change, float) else NONE))
     if not is_narrow:
         speed = record.speed.tokens_per_second if record.speed is not None else None
-        cells.append(Text(bits(record.test.bits_per_byte if record.test is not None else None)))
+        cells.append(Text(alike(record.test.bits_per_byte if record.test is not None else None, interval)))
         cells.append(Text(count(speed)))
     if not mark and record.status is not Status.COMPLETED:
         return [*cells, Text(record.status.value.replace("_", " "), style="yellow" if _counts(record) else "red")]

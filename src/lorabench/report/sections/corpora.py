@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from lorabench.analysis.comparisons import oriented
-from lorabench.analysis.findings import Candidate, Comparison, CorpusFindings, Findings, Verdict
-from lorabench.core.formatting import NONE, bits, number, relative_gain, signed_bits, span
+from lorabench.analysis.findings import Candidate, Comparison, CorpusFindings, Findings, Recommendation, Verdict
+from lorabench.core.formatting import NONE, alike, bits, figure, figure_and_span, number, relative_gain, span
+from lorabench.report.headline import tied_costs
 from lorabench.report.markdown import escape, table
 from lorabench.report.picture import Picture
-from lorabench.report.section import Chapter, PagePart, References, Report, Section, SummaryPart
+from lorabench.report.section import Chapter, Detail, PagePart, References, Report, Section, SummaryPart
 from lorabench.report.summary_tables import MAX_CANDIDATES
 
+MAX_TIED = 6
 _PAGE = """
 <h2>Best per corpus</h2>
 <p class="lead">Chosen on validation; test was scored once per finished run and is shown beside what validation
@@ -47,10 +49,10 @@ def _best_row(findings: Findings, corpus: CorpusFindings) -> dict[str, Any]:
     return {
         "corpus": corpus.label,
         "label": lowest.label,
-        "bits": bits(lowest.bits_per_byte.estimate),
+        "bits": figure(lowest.bits_per_byte),
         "range": span(lowest.bits_per_byte),
         "gain": relative_gain(lowest.gain, lowest.bits_per_byte),
-        "test": bits(reading.bits_per_byte.estimate) if reading and reading.bits_per_byte else NONE,
+        "test": figure(reading.bits_per_byte) if reading else NONE,
         "num_seeds": len(lowest.seeds),
         "tied": f"{len(corpus.best.tied)} of {len(corpus.candidates)}" if not corpus.best.is_decided else "alone",
     }
@@ -61,14 +63,55 @@ def _summary(report: Report, reference: References) -> list[str]:
     if not findings.corpora:
         return ["No run has a result yet."]
     several = len({candidate.model for corpus in findings.corpora for candidate in corpus.candidates}) > 1
-    parts = [
+    parts: list[str] = [
         "The metric is validation bits per byte, mean over seeds; lower is better. Gain is the base minus the adapted."
         + ("" if several else " With one model there is no best model; what follows compares its configurations.")
     ]
+    if findings.overall is not None:
+        parts += ["### Over all corpora", _choice(findings, findings.overall, reference)]
+    choices = {item.corpus: item for item in findings.recommendations}
     for corpus in findings.corpora:
-        parts += [f"### {escape(corpus.label)}", _model_claim(findings, corpus), f"{escape(corpus.best.claim)}."]
-        parts += _candidate_table(findings, corpus, reference)
+        title = f"### {escape(corpus.label)}"
+        parts += [title, _choice(findings, choices[corpus.label], reference), *_tied(findings, corpus, reference)]
+        parts += [Detail(title), Detail(_model_claim(findings, corpus)), Detail(f"{escape(corpus.best.claim)}.")]
+        parts += map(Detail, _candidate_table(findings, corpus, reference))
     return parts
+
+
+def _choice(findings: Findings, choice: Recommendation, reference: References) -> str:
+    """The recommendation with what limits it, and what test then said."""
+    references = ", ".join(reference(key) for key in choice.candidates)
+    said = (*choice.caveats, *_test_sentences(findings, choice))
+    first = f"{escape(choice.claim)}{f' ({references})' if references else ''}."
+    return "\n".join([first, "", *(f"- {escape(sentence)}." for sentence in said)]).rstrip()
+
+
+def _tied(findings: Findings, corpus: CorpusFindings, reference: References) -> list[str]:
+    """Those that may be the best, each with what taking it costs at most."""
+    members = tied_costs(findings, corpus.best)
+    if len(members) < 2:
+        return []
+    words = [
+        f"{escape(item.label)} ({', '.join(filter(None, (reference(item.key), cost)))})"
+        for item, cost in members[:MAX_TIED]
+    ]
+    more = f" and {len(members) - MAX_TIED} more" if len(members) > MAX_TIED else ""
+    return [f"The best is among these {len(members)}, 95 times in a hundred: {'; '.join(words)}{more}."]
+
+
+def _test_sentences(findings: Findings, choice: Recommendation) -> list[str]:
+    found = []
+    for key in choice.candidates if choice.corpus is not None else ():
+        reading = findings.test_of(key)
+        if reading is None or reading.bits_per_byte is None:
+            found.append("Test has not been scored")
+            continue
+        gain = "" if reading.gain is None else f"; {figure_and_span(reading.gain)} below its base there"
+        shown, gap = figure_and_span(reading.bits_per_byte), alike(reading.gap, reading.bits_per_byte)
+        found.append(f"Test: {shown} bits per byte{gain}; gap {gap}")
+        if reading.num_test_scorings > 1:
+            found.append(f"Test was scored {reading.num_test_scorings} times, so it is less of a test")
+    return found
 
 
 def _model_claim(findings: Findings, corpus: CorpusFindings) -> str:
@@ -90,15 +133,13 @@ def _candidate_table(findings: Findings, corpus: CorpusFindings, reference: Refe
                 reference(candidate.key),
                 escape(candidate.label),
                 str(len(candidate.seeds)),
-                bits(candidate.bits_per_byte.estimate),
+                figure(candidate.bits_per_byte),
                 span(candidate.bits_per_byte),
                 bits(candidate.seed_deviation),
-                bits(candidate.base_bits_per_byte),
-                f"{signed_bits(candidate.gain.estimate)} ({span(candidate.gain, is_signed=True)})"
-                if candidate.gain
-                else NONE,
+                alike(candidate.base_bits_per_byte, candidate.bits_per_byte),
+                figure_and_span(candidate.gain, is_signed=True),
                 _standing(corpus, candidate, compared),
-                bits(reading.bits_per_byte.estimate) if reading and reading.bits_per_byte else NONE,
+                figure(reading.bits_per_byte) if reading else NONE,
             ]
         )
     headings = ["", "configuration", "seeds", "bits per byte", "95 % interval", "seed spread", "base", "gain"]
@@ -113,7 +154,7 @@ def _standing(corpus: CorpusFindings, candidate: Candidate, compared: Comparison
     if compared is None or compared.difference is None:
         return f"not compared: {escape(compared.reason)}" if compared else NONE
     opposite = oriented([compared], candidate.key, compared.first)
-    shown = f"{signed_bits(opposite.estimate)} ({span(opposite, is_signed=True)})" if opposite else NONE
+    shown = figure_and_span(opposite, is_signed=True)
     return f"{shown}, {'not the best' if compared.verdict is Verdict.NOT_THE_BEST else 'may be the best'}"
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from lorabench.analysis.findings import Candidate, Cost, EfficiencyPoint
+from lorabench.analysis.findings import Candidate, Cost, EfficiencyPoint, Findings
 from lorabench.core.formatting import count, figure, millions, number, size
 from lorabench.report.markdown import escape, table
 from lorabench.report.picture import BITS_TITLE, Kind, Panel, Picture, Point, Series, colours_of
-from lorabench.report.section import Chapter, PagePart, References, Report, Section, SummaryPart
+from lorabench.report.section import Chapter, Detail, PagePart, References, Report, Section, SummaryPart
 from lorabench.report.summary_tables import MAX_CANDIDATES
 
 _PAGE = """
@@ -22,10 +22,12 @@ def _summary(report: Report, reference: References) -> list[str]:
     findings = report.findings
     if not findings.efficiency:
         return ["No run has a result yet."]
-    parts = [
+    about = (
         "Medians over seeds; compare only within one table. Tokens per second are comparable within one tokenizer, "
-        "bytes per second between models. On a front is what no other configuration beats in quality and that cost.",
-    ]
+        "bytes per second between models. On a front is what no other configuration beats in quality and that cost."
+    )
+    parts: list[str] = [Detail(about)]
+    lines = []
     places = dict.fromkeys((point.corpus, point.hardware, point.precision) for point in findings.efficiency)
     for corpus, hardware, precision in places:
         points = [
@@ -60,13 +62,18 @@ def _summary(report: Report, reference: References) -> list[str]:
             "peak memory",
             "adapter",
         ]
-        parts += [
-            f"**{escape(corpus)}, {escape(hardware)}, {escape(precision)}**",
-            table([*headings, "trainable", "on the front of"], rows, 2),
-        ]
+        where = f"**{escape(corpus)}, {escape(hardware)}, {escape(precision)}**"
+        lines.append(f"- {where}: {_lowest_words(findings, points)}.")
         more = len(points) - len(rows)
-        parts.append(f"… and {more} more configurations." if more > 0 else "")
-    return parts
+        parts += [Detail(where), Detail(table([*headings, "trainable", "on the front of"], rows, 2))]
+        parts.append(Detail(f"… and {more} more configurations." if more > 0 else ""))
+    return ["The lowest figure of each corpus, and the speed it was trained at:", "\n".join(lines), *parts]
+
+
+def _lowest_words(findings: Findings, points: Sequence[EfficiencyPoint]) -> str:
+    """What the configuration with the lowest figure costs."""
+    lowest = min(points, key=lambda point: point.bits_per_byte)
+    return f"{escape(findings.candidate(lowest.candidate).label)} with {_cost_text(lowest.cost)}"
 
 
 def _fronts(*fronts: tuple[bool, str]) -> str:

@@ -8,8 +8,10 @@ from lorabench.analysis.findings import Findings, Verdict
 from lorabench.core.formatting import NONE, alike, figure, figure_and_span, shorten, span
 from lorabench.report.markdown import escape, table
 from lorabench.report.picture import MAX_NAME, Matrix, Picture
-from lorabench.report.section import Chapter, PagePart, References, Report, Section, SummaryPart
+from lorabench.report.section import Chapter, Detail, PagePart, References, Report, Section, SummaryPart
 
+MAX_ROWS = 8
+"""Of the table that stands in the summary itself."""
 _PAGE = "<h2>Drift on other corpora</h2>{{ figure(picture) }}"
 
 
@@ -27,10 +29,14 @@ def _summary(report: Report, reference: References) -> list[str]:
         [escape(model), escape(corpus), reference(key), *(cells.get(name, NONE) for name in columns)]
         for (model, corpus, key), cells in rows.items()
     ]
+    grid = table(["model", "trained on", "", *(escape(name) for name in columns)], lines, 3)
+    num_worse = sum(cell.verdict is Verdict.HIGHER for cell in findings.drift)
+    num_better = sum(cell.verdict is Verdict.LOWER for cell in findings.drift)
     return [
         "### Drift: trained on × scored on",
-        "Adapted minus base, in bits per byte, on corpora the adapter was not trained on; positive is worse.",
-        table(["model", "trained on", "", *(escape(name) for name in columns)], lines, 3),
+        "Adapted minus base, in bits per byte, on corpora the adapter was not trained on; positive is worse. "
+        f"Worse in {num_worse} of {len(findings.drift)} cases, better in {num_better}.",
+        grid if len(lines) <= MAX_ROWS else Detail(grid),
     ]
 
 

@@ -8,10 +8,10 @@ from typing import Any
 from lorabench.core.formatting import NONE
 from lorabench.report.markdown import escape, table
 from lorabench.report.picture import Picture
-from lorabench.report.section import Chapter, PagePart, References, Report, Section, SummaryPart
+from lorabench.report.section import Chapter, Detail, PagePart, References, Report, Section, SummaryPart
 
-MAX_FAILURES = 50
-"""In the summary; the page has more, and the table of all runs every one."""
+MAX_FAILURES = 10
+"""In the summary; the tables beside it list them all."""
 _PAGE = """
 <h2>Runs without a full result</h2>
 <p class="lead">{{ runs | length | count }} of {{ num_runs | count }} runs. They are in no comparison; the same command
@@ -39,11 +39,13 @@ def _summary(report: Report, reference: References) -> list[str]:
         return []
     rows = [
         [escape(item.run_id), item.status.value.replace("_", " "), escape(item.reason or NONE, 500)]
-        for item in unfinished[:MAX_FAILURES]
+        for item in unfinished
     ]
-    more = len(unfinished) - len(rows)
-    note = f"… and {more} more; benchmark\\_results.csv lists them all." if more else ""
-    return ["### Runs without a result", table(["run", "state", "reason"], rows, 3), note]
+    title, headings, more = "### Runs without a result", ["run", "state", "reason"], len(rows) - MAX_FAILURES
+    found = [title, table(headings, rows[:MAX_FAILURES], 3)]
+    if more > 0:
+        found += [f"… and {more} more in the tables.", Detail(title), Detail(table(headings, rows, 3))]
+    return found
 
 
 SECTION = Section(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from lorabench.core.formatting import alike, count, number, size
 from lorabench.report.markdown import escape, table
 from lorabench.report.picture import BITS_TITLE, Kind, Panel, Picture, Point, Series, colours_of
-from lorabench.report.section import Chapter, PagePart, References, Report, Section, SummaryPart
+from lorabench.report.section import Chapter, Detail, PagePart, References, Report, Section, SummaryPart
 
 _PAGE = "<h2>By document length</h2>{{ figure(picture) }}"
 
@@ -24,7 +24,7 @@ def _summary(report: Report, reference: References) -> list[str]:
         for bucket in report.findings.length_buckets
     ]
     headings = ["corpus", "", "bytes", "documents", "token perplexity", "bits per byte", "base"]
-    return ["### By document length", table(headings, rows, 2)] if rows else []
+    return [Detail("### By document length"), Detail(table(headings, rows, 2))] if rows else []
 
 
 def _picture(report: Report) -> Picture:

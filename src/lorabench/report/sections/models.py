@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from lorabench.core.formatting import figure, shorten, span
+from lorabench.report.headline import model_standing
 from lorabench.report.markdown import bullets, escape, table
 from lorabench.report.picture import BITS_TITLE, MAX_NAME, Kind, Panel, Picture, Point, Series, colours_of
-from lorabench.report.section import Chapter, PagePart, References, Report, Section, SummaryPart
+from lorabench.report.section import Chapter, Detail, PagePart, References, Report, Section, SummaryPart
 from lorabench.report.summary_tables import axis_blocks, comparison_table
 
 _PAGE = """
@@ -19,14 +20,13 @@ _PAGE = """
   <thead><tr><th scope="col">model</th><th scope="col" class="n">mean bits/byte</th>
     <th scope="col" class="n">95 % interval</th><th scope="col" class="n">best alone on</th>
     <th scope="col" class="n">parameters</th><th scope="col"></th></tr></thead>
-  <tbody>{% for item in hierarchy.ranking %}<tr{% if item.is_tied_best %} class="best"{% endif %}>
+  <tbody>{% for item in hierarchy.ranking %}<tr{% if standings[item.model].is_decided %} class="best"{% endif %}>
     <th scope="row"><bdi>{{ item.model }}</bdi></th>
     <td class="n">{{ item.mean_bits_per_byte | figure }}</td>
     <td class="n">{{ span(item.mean_bits_per_byte) }}</td>
     <td class="n">{{ item.num_corpora_best }} of {{ hierarchy.corpora | length }}</td>
     <td class="n">{{ parameters[item.model] | millions }}</td>
-    <td>{% if item.is_tied_best %}<span class="badge decided">
-      {{- "tied best" if num_tied > 1 else "best" }}</span>{% endif %}</td></tr>{% endfor %}</tbody></table></div>
+    <td>{{ standing(standings[item.model]) if standings[item.model].words }}</td></tr>{% endfor %}</tbody></table></div>
 {{ caveats(hierarchy.caveats) }}
 {% if hierarchy.per_corpus %}<details><summary>Corpus by corpus</summary>
   <div class="scroll" role="region" aria-label="models by corpus"><table>
@@ -44,7 +44,7 @@ def _values(report: Report, picture: Picture | None) -> Mapping[str, Any] | None
         "hierarchy": hierarchy,
         "picture": picture,
         "parameters": {model.name: model.num_parameters for model in report.findings.overview.models},
-        "num_tied": sum(item.is_tied_best for item in hierarchy.ranking),
+        "standings": {item.model: model_standing(hierarchy, item) for item in hierarchy.ranking},
     }
 
 
@@ -55,9 +55,7 @@ def _summary(report: Report, reference: References) -> list[str]:
             escape(item.model),
             figure(item.mean_bits_per_byte),
             span(item.mean_bits_per_byte),
-            ("best" if sum(other.is_tied_best for other in hierarchy.ranking) == 1 else "tie")
-            if item.is_tied_best and hierarchy.is_answered
-            else "",
+            model_standing(hierarchy, item).words,
             f"{item.num_corpora_best} of {len(hierarchy.per_corpus)}",
         ]
         for item in hierarchy.ranking
@@ -66,9 +64,9 @@ def _summary(report: Report, reference: References) -> list[str]:
     return [
         f"{escape(hierarchy.claim)}.",
         table(headings, ranking) if ranking else "",
-        *([comparison_table(hierarchy.comparisons)] if hierarchy.comparisons else []),
         bullets(hierarchy.caveats) if hierarchy.caveats else "",
-        *(block for axis in hierarchy.per_corpus for block in axis_blocks(report.findings, axis, reference)),
+        *([Detail(comparison_table(hierarchy.comparisons))] if hierarchy.comparisons else []),
+        *(Detail(block) for axis in hierarchy.per_corpus for block in axis_blocks(report.findings, axis, reference)),
     ]
 
 

@@ -9,7 +9,7 @@ from lorabench.core.formatting import count, size
 from lorabench.records.schema import RunRecord
 from lorabench.report.markdown import code_block, escape, table
 from lorabench.report.picture import Picture
-from lorabench.report.section import Chapter, PagePart, References, Report, Section, SummaryPart
+from lorabench.report.section import Chapter, Detail, PagePart, References, Report, Section, SummaryPart
 
 MAX_PLACES = 8
 _PAGE = """
@@ -99,7 +99,8 @@ def _summary(report: Report, reference: References) -> list[str]:
         for item in [report.findings.candidate(key)]
     ]
     if rows:
-        parts += ["### The runs behind the figures", table(["", "configuration", "corpus", "runs, by seed"], rows, 4)]
+        headings = ["", "configuration", "corpus", "runs, by seed"]
+        parts += [Detail("### The runs behind the figures"), Detail(table(headings, rows, 4))]
     return parts
 
 

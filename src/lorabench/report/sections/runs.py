@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lorabench.analysis.statistics import Interval
+from lorabench.core.formatting import alike
 from lorabench.records.columns import CHANGE, COLUMNS, SETTINGS, Form
 from lorabench.records.schema import RunRecord
 from lorabench.report.latex import LATEX_NAME, latex_text
@@ -25,7 +27,7 @@ _LATEX_COLUMNS = tuple(
         *("tokens_per_second", "peak_memory_mb", "adapter_mb"),
     )
 )
-_FORMATS = {Form.COUNT: ".0f", Form.BITS: ".4f", Form.NUMBER: "g"}
+_FORMATS = {Form.COUNT: ".0f", Form.NUMBER: "g"}
 MAX_SAMPLES_PER_RUN = 3
 MAX_SAMPLE_CHARACTERS = 600
 
@@ -136,17 +138,21 @@ def _cut(text: str | None) -> str | None:
 
 
 def _latex(report: Report) -> str:
-    return latex_table(report.ordered)
+    candidates = (item for corpus in report.findings.corpora for item in corpus.candidates)
+    return latex_table(report.ordered, {run: item.bits_per_byte for item in candidates for run in item.run_ids})
 
 
-def latex_table(records: Sequence[RunRecord]) -> str:
+def latex_table(records: Sequence[RunRecord], intervals: Mapping[str, Interval] | None = None) -> str:
     """A row for every run in the order given; one without a validation figure shows its state instead.
+
+    Bits per byte have the digits that `intervals`, by run id, support; the CSV has them all.
 
     Plain `tabular`, so that it needs no package; more rows than fit on a page need `longtable`, which every LaTeX has.
     """
     alignment = "".join("l" if column.form is Form.TEXT else "r" for column in _LATEX_COLUMNS)
     head = " & ".join(column.short_title for column in _LATEX_COLUMNS) + r" \\ \hline"
-    lines = [" & ".join(_latex_cells(row)) + r" \\" for row in records]
+    intervals = intervals or {}
+    lines = [" & ".join(_latex_cells(row, intervals.get(row.run_id))) + r" \\" for row in records]
     name = "tabular" if len(records) <= MAX_TABULAR_ROWS else "longtable"
     note = "" if name == "tabular" else r", with \usepackage{longtable} in the preamble"
     comments = (
@@ -158,7 +164,7 @@ def latex_table(records: Sequence[RunRecord]) -> str:
     return "\n".join((*comments, begin, head + repeated, *lines, end, ""))
 
 
-def _latex_cells(record: RunRecord) -> list[str]:
+def _latex_cells(record: RunRecord, interval: Interval | None) -> list[str]:
     cells = []
     for column in _LATEX_COLUMNS:
         value = column.read(record)
@@ -168,6 +174,8 @@ def _latex_cells(record: RunRecord) -> list[str]:
             cells.append("--")
         elif isinstance(value, str):
             cells.append(latex_text(value))
+        elif column.form is Form.BITS:
+            cells.append(latex_text(alike(float(value), interval)))
         else:
             form = _FORMATS[column.form] if column.decimals is None else f".{column.decimals}f"
             cells.append(latex_text(format(value, form)))

@@ -7,10 +7,14 @@ from typing import Any
 
 from lorabench.analysis.findings import Candidate
 from lorabench.core.formatting import figure, figure_and_span, span
+from lorabench.report.headline import setting_sentences
+from lorabench.report.markdown import escape
 from lorabench.report.picture import BITS_TITLE, Kind, Panel, Picture, Series, interval_point
-from lorabench.report.section import Chapter, PagePart, References, Report, Section, SummaryPart
-from lorabench.report.summary_tables import axis_blocks
+from lorabench.report.section import Chapter, Detail, PagePart, References, Report, Section, SummaryPart
+from lorabench.report.summary_tables import axis_blocks, axis_line
 
+MAX_AXES = 8
+"""Cases of one setting in the summary, those with a difference first."""
 _DODGE = 1.04
 _PAGE = """
 <h2>Rank, learning rate and other settings</h2>
@@ -45,11 +49,14 @@ def _summary(report: Report, reference: References) -> list[str]:
         ("Learning rate", findings.learning_rates, "Only one learning rate was tried, so rates cannot be compared."),
         ("Other settings", findings.other_axes, ""),
     )
-    parts = []
+    parts = [f"{'. '.join(map(escape, found))}." if (found := setting_sentences(findings)) else ""]
     for title, axes, otherwise in groups:
         if axes or otherwise:
             parts.append(f"### {title}")
-        parts += [block for axis in axes for block in axis_blocks(findings, axis, reference)] if axes else [otherwise]
+        told_first = sorted(axes, key=lambda axis: all(level.is_tied_best for level in axis.levels))
+        parts.append("\n".join(map(axis_line, told_first[:MAX_AXES])) or otherwise)
+        parts.append(f"… and {len(axes) - MAX_AXES} more in the tables." if len(axes) > MAX_AXES else "")
+        parts += [Detail(block) for axis in axes for block in axis_blocks(findings, axis, reference)]
     return parts
 
 

@@ -1,0 +1,247 @@
+"""What is read first, alike in summary, page and terminal: what to take, the models, the corpora, what is open.
+
+Every sentence has at most 30 words; figures have the digits that their intervals support. Texts are plain, some of them
+other people's: whoever shows them escapes them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lorabench.analysis.findings import (
+    AxisFindings,
+    BestSet,
+    Candidate,
+    Findings,
+    ModelHierarchy,
+    ModelRank,
+    Recommendation,
+    Verdict,
+)
+from lorabench.analysis.statistics import Interval
+from lorabench.core.formatting import NONE, figure, number, relative_gain, span
+
+MAX_MODELS = 5
+MAX_CORPORA = 9
+MAX_SENTENCES = 3
+"""Of each kind; the others stand further below."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How far a choice can be trusted, in a few words."""
+
+    words: str
+    is_decided: bool = False
+    """Told apart from all others, with more than one seed."""
+
+
+@dataclass(frozen=True)
+class ModelLine:
+    """A model's place."""
+
+    model: str
+    figure: str
+    span: str
+    standing: Standing
+
+
+@dataclass(frozen=True)
+class CorpusLine:
+    """What to take for a corpus."""
+
+    corpus: str
+    choice: str
+    figure: str
+    span: str
+    gain: str
+    test: str
+    standing: Standing
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The first screen."""
+
+    verdict: str
+    standing: Standing
+    reasons: tuple[str, ...]
+    """What the choice gains, what else may be the best, and what limits it."""
+    model_claims: tuple[str, ...]
+    models: tuple[ModelLine, ...]
+    corpora: tuple[CorpusLine, ...]
+    settings: tuple[str, ...]
+    """Which settings matter: in how many cases one value was told apart from another."""
+    unknown: tuple[str, ...]
+    steps: tuple[str, ...]
+
+
+def headline_of(findings: Findings) -> Headline:
+    """From everything that was found; lists are as long as they are, and whoever shows them cuts them."""
+    chosen = findings.overall or (findings.recommendations[0] if len(findings.recommendations) == 1 else None)
+    no_result = "No run has a result yet" if findings.overview.num_runs else "There are no runs yet"
+    return Headline(
+        verdict=_verdict(findings, chosen) if chosen else no_result,
+        standing=_standing(findings, chosen) if chosen else Standing("no recommendation"),
+        reasons=tuple(_reasons(findings, chosen)) if chosen else (),
+        model_claims=sentences(findings.hierarchy.claim),
+        models=tuple(_model_line(findings.hierarchy, item) for item in findings.hierarchy.ranking),
+        corpora=tuple(_corpus_line(findings, item) for item in findings.recommendations),
+        settings=tuple(setting_sentences(findings)),
+        unknown=findings.unanswered,
+        steps=findings.next_steps,
+    )
+
+
+def sentences(claim: str) -> tuple[str, ...]:
+    """A claim's sentences and its parts between semicolons, each a sentence of its own without its stop."""
+    return tuple(_begun(part) for part in re.split(r"; |\. (?=[A-Z])", claim) if part)
+
+
+def setting_sentences(findings: Findings) -> list[str]:
+    """For each setting that was varied, in how many cases (a model on a corpus) it makes a difference."""
+    by_title: dict[str, list[AxisFindings]] = {}
+    for axis in (*findings.ranks, *findings.learning_rates, *findings.other_axes):
+        if axis.is_answered:
+            by_title.setdefault(axis.title, []).append(axis)
+    return [_setting_sentence(title, axes) for title, axes in by_title.items()]
+
+
+def _setting_sentence(title: str, axes: Sequence[AxisFindings]) -> str:
+    verdicts = {Verdict.LOWER, Verdict.HIGHER, Verdict.NOT_THE_BEST}
+    num = sum(any(item.verdict in verdicts for item in axis.comparisons) for axis in axes)
+    cases = "the one case" if len(axes) == 1 else f"{num or 'any'} of {len(axes)} cases (a model on a corpus)"
+    return _begun(f"{title} makes {'a' if num else 'no'} detectable difference in {cases}")
+
+
+def _begun(sentence: str) -> str:
+    return sentence[:1].upper() + sentence[1:]
+
+
+def on_seeds(seeds: Sequence[int]) -> str:
+    """What limits a verdict with one seed; empty with more."""
+    return f"on seed {seeds[0]} only" if len(seeds) == 1 else ""
+
+
+def contrast(label: str, other: str) -> str:
+    """What of a label is not in another one: `rank 8`."""
+    known = set(other.split(", "))
+    return ", ".join(part for part in label.split(", ") if part not in known) or label
+
+
+def tied_costs(findings: Findings, best: BestSet) -> list[tuple[Candidate, str]]:
+    """The members of a set that may hold the best, lowest first, each with what it costs at most."""
+    items = [findings.candidate(key) for key in best.tied]
+    return [(item, cost_words(best.cost_at_most.get(item.key))) for item in items]
+
+
+def cost_words(cost: float | None) -> str:
+    """`at most 0.020 bits per byte`; empty where it is not known."""
+    return "" if cost is None else f"at most {_rounded(cost)} bits per byte"
+
+
+def _rounded(cost: float) -> str:
+    """Two significant digits."""
+    return "0.0001" if cost < 1e-4 else number(float(f"{cost:.1e}"), 2)
+
+
+def _candidates(findings: Findings, chosen: Recommendation) -> list[Candidate]:
+    return [findings.candidate(key) for key in chosen.candidates]
+
+
+def _best_of(findings: Findings, chosen: Recommendation) -> BestSet | None:
+    return next((corpus.best for corpus in findings.corpora if corpus.label == chosen.corpus), None)
+
+
+def _verdict(findings: Findings, chosen: Recommendation) -> str:
+    """The claim up to the configuration that it says to take: what it gains is said after it."""
+    for candidate in _candidates(findings, chosen):
+        head, found, _ = chosen.claim.partition(f"take {candidate.label}")
+        if found:
+            return head + found
+    return sentences(chosen.claim)[0]
+
+
+def _standing(findings: Findings, chosen: Recommendation) -> Standing:
+    best, others = _best_of(findings, chosen), len(chosen.alternatives)
+    candidates = _candidates(findings, chosen)
+    if not candidates:
+        return Standing("no recommendation")
+    if chosen.is_decided:
+        return Standing("the best, beyond chance", is_decided=True)
+    if others:
+        total = "" if best is None else f" of {len(best.comparisons) + 1}"
+        return Standing(f"one of {others + 1}{total} that may be the best")
+    seeds = min((item.seeds for item in candidates), key=len)
+    is_compared = best is None or best.comparisons
+    return Standing((on_seeds(seeds) if is_compared else "") or "nothing to compare with")
+
+
+def _reasons(findings: Findings, chosen: Recommendation) -> list[str]:
+    candidates, best = _candidates(findings, chosen), _best_of(findings, chosen)
+    if not candidates:
+        return [*sentences(chosen.claim)[1:], *chosen.caveats]
+    found = [] if chosen.gain is None else [_gain(chosen.gain, chosen.bits_per_byte, chosen.corpus is None)]
+    label = candidates[0].label
+    others = [contrast(findings.candidate(key).label, label) for key in chosen.alternatives]
+    if others and not chosen.is_decided:
+        more = f" and {len(others) - MAX_SENTENCES} more" if len(others) > MAX_SENTENCES else ""
+        listed = "; ".join(others[:MAX_SENTENCES]) + more
+        found.append(f"The best is among these {len(others) + 1}, 95 times in a hundred: this; {listed}")
+    if best is not None and len(best.tied) > 1:
+        costs = [(contrast(item.label, label), cost) for item, cost in tied_costs(findings, best) if cost]
+        found += [_begun(f"{name} instead costs {cost}") for name, cost in costs if name != label][:1]
+    return [*found, *chosen.caveats]
+
+
+def _gain(gain: Interval, reached: Interval | None, is_mean: bool) -> str:
+    shown = f"{figure(gain)} bits per byte{' on mean' if is_mean else ''} (95 %: {span(gain)})"
+    share = relative_gain(gain, reached)
+    return f"It gains {shown}" + ("" if share == NONE else f", {share} against the base")
+
+
+def _model_line(hierarchy: ModelHierarchy, item: ModelRank) -> ModelLine:
+    mean = item.mean_bits_per_byte
+    return ModelLine(item.model, figure(mean), span(mean), model_standing(hierarchy, item))
+
+
+def model_standing(hierarchy: ModelHierarchy, item: ModelRank) -> Standing:
+    """Of a model over all shared corpora; no words for one that is not the best."""
+    if not (item.is_tied_best and hierarchy.is_answered):
+        return Standing("")
+    if sum(other.is_tied_best for other in hierarchy.ranking) > 1:
+        return Standing("may be the best")
+    is_decided = item.mean_bits_per_byte is not None and item.mean_bits_per_byte.num_seeds > 1
+    return Standing("best" if is_decided else "lowest, on one seed", is_decided)
+
+
+def _corpus_line(findings: Findings, chosen: Recommendation) -> CorpusLine:
+    label, best = chosen.corpus or "all corpora", _best_of(findings, chosen)
+    if not chosen.candidates:
+        words = "no result" if best is None or best.lowest is None else "no gain detected"
+        return CorpusLine(label, "the base" if words == "no gain detected" else NONE, *(NONE,) * 4, Standing(words))
+    candidate = findings.candidate(chosen.candidates[0])
+    reading = findings.test_of(candidate.key)
+    return CorpusLine(
+        corpus=label,
+        choice=candidate.label,
+        figure=figure(chosen.bits_per_byte),
+        span=span(chosen.bits_per_byte),
+        gain=relative_gain(chosen.gain, chosen.bits_per_byte),
+        test=figure(reading.bits_per_byte) if reading else NONE,
+        standing=_corpus_standing(chosen, candidate, best),
+    )
+
+
+def _corpus_standing(chosen: Recommendation, candidate: Candidate, best: BestSet | None) -> Standing:
+    if chosen.is_decided:
+        return Standing("best", is_decided=True)
+    if best is None or not best.comparisons:
+        return Standing("alone")
+    if len(best.tied) == 1:
+        return Standing(f"lowest, {on_seeds(candidate.seeds) or 'not compared'}")
+    cost = best.cost_at_most.get(candidate.key)
+    words = f"one of {len(best.tied)} of {len(best.comparisons) + 1}"
+    return Standing(words + (f"; costs at most {_rounded(cost)}" if cost is not None else ""))
