@@ -15,6 +15,7 @@ from lorabench.records.store import RecordStore
 from lorabench.report.build import build_report
 from lorabench.report.page import PAGE_NAME
 from tests.report.browser import Opened, chromium, draw_everything, open_page
+from tests.report.first_screen import report_of
 from tests.report.synthetic import SyntheticResults, Truth
 
 pytestmark = pytest.mark.slow
@@ -49,6 +50,10 @@ def usual(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return page_of(results)
 
 
+def page_of_folder(folder: Path) -> Path:
+    return report_of("48 runs", folder).results_dir / PAGE_NAME
+
+
 def column(page: Page, title: str) -> list[str]:
     """The cells of one column of the table of runs, as shown."""
     heads = page.locator("#runs-table thead th").all_inner_texts()
@@ -69,9 +74,23 @@ def test_it_is_quiet_and_asks_for_nothing(browser: Browser, usual: Path) -> None
 
 
 def test_the_recommendation_is_on_the_first_screen(browser: Browser, usual: Path) -> None:
-    page = open_page(browser, usual, width=1280, height=720).page
-    expect(page.locator("#recommendation .verdict")).to_be_in_viewport()
-    expect(page.locator("#recommendation .facts")).to_be_in_viewport()
+    """With the models in their order and the best of each corpus."""
+    page = open_page(browser, usual, width=1280, height=800).page
+    expect(page.locator("#recommendation .verdict")).to_be_in_viewport(ratio=1)
+    models = page.get_by_role("region", name="base models, in short")
+    expect(models).to_be_in_viewport(ratio=1)
+    assert models.locator("tbody th bdi").all_inner_texts() == ["first-model", "second-model"]
+    corpora = page.get_by_role("region", name="best per corpus, in short")
+    expect(corpora).to_be_in_viewport(ratio=1)
+    assert corpora.locator("tbody th").all_inner_texts() == ["medical", "news", "wikipedia"]
+    expect(page.get_by_role("heading", name="What to do next")).to_be_in_viewport()
+
+
+def test_many_models_and_corpora_fit_the_first_screen_too(browser: Browser, tmp_path: Path) -> None:
+    page = open_page(browser, page_of_folder(tmp_path), width=1280, height=800).page
+    expect(page.locator("#recommendation .verdict")).to_be_in_viewport(ratio=1)
+    expect(page.get_by_role("region", name="base models, in short")).to_be_in_viewport(ratio=1)
+    expect(page.get_by_role("region", name="best per corpus, in short")).to_be_in_viewport(ratio=1)
 
 
 def test_runs_are_sorted_by_mouse_and_by_keyboard(browser: Browser, usual: Path) -> None:

@@ -90,7 +90,7 @@ def headline_of(findings: Findings) -> Headline:
         models=tuple(_model_line(findings.hierarchy, item) for item in findings.hierarchy.ranking),
         corpora=tuple(_corpus_line(findings, item) for item in findings.recommendations),
         settings=tuple(setting_sentences(findings)),
-        unknown=findings.unanswered,
+        unknown=tuple(sentence for sentence in findings.unanswered if sentence != findings.hierarchy.claim),
         steps=findings.next_steps,
     )
 
@@ -172,8 +172,7 @@ def _standing(findings: Findings, chosen: Recommendation) -> Standing:
     if chosen.is_decided:
         return Standing("the best, beyond chance", is_decided=True)
     if others:
-        total = "" if best is None else f" of {len(best.comparisons) + 1}"
-        return Standing(f"one of {others + 1}{total} that may be the best")
+        return Standing(f"one of {others + 1} that may be the best")
     seeds = min((item.seeds for item in candidates), key=len)
     is_compared = best is None or best.comparisons
     return Standing((on_seeds(seeds) if is_compared else "") or "nothing to compare with")
@@ -220,8 +219,11 @@ def model_standing(hierarchy: ModelHierarchy, item: ModelRank) -> Standing:
 def _corpus_line(findings: Findings, chosen: Recommendation) -> CorpusLine:
     label, best = chosen.corpus or "all corpora", _best_of(findings, chosen)
     if not chosen.candidates:
-        words = "no result" if best is None or best.lowest is None else "no gain detected"
-        return CorpusLine(label, "the base" if words == "no gain detected" else NONE, *(NONE,) * 4, Standing(words))
+        lowest = findings.candidate(best.lowest) if best is not None and best.lowest is not None else None
+        if lowest is None or lowest.versus_base is Verdict.NOT_COMPARED:
+            return CorpusLine(label, NONE, *(NONE,) * 4, Standing("not compared" if lowest else "no result"))
+        words = "all worse than it" if lowest.versus_base is Verdict.HIGHER else "no gain detected"
+        return CorpusLine(label, "the base", *(NONE,) * 4, Standing(words))
     candidate = findings.candidate(chosen.candidates[0])
     reading = findings.test_of(candidate.key)
     return CorpusLine(
@@ -243,5 +245,5 @@ def _corpus_standing(chosen: Recommendation, candidate: Candidate, best: BestSet
     if len(best.tied) == 1:
         return Standing(f"lowest, {on_seeds(candidate.seeds) or 'not compared'}")
     cost = best.cost_at_most.get(candidate.key)
-    words = f"one of {len(best.tied)} of {len(best.comparisons) + 1}"
+    words = "not told from " + ("1 other" if len(best.tied) == 2 else f"{len(best.tied) - 1} others")
     return Standing(words + (f"; costs at most {_rounded(cost)}" if cost is not None else ""))

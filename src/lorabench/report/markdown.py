@@ -24,9 +24,12 @@ def escape(value: object, max_length: int | None = None) -> str:
     text = one_line(value)
     if max_length is not None and len(text) > max_length:
         text = text[: max_length - 1] + "…"
+    return _as_text(_escaped(text))
+
+
+def _escaped(text: str) -> str:
     text = _SPECIAL.sub(r"\\\1", text)
-    text = _LINK.sub(lambda match: f"{match[1] or match[3]}\\{match[2] or match[4]}", text)
-    return _as_text(text)
+    return _LINK.sub(lambda match: f"{match[1] or match[3]}\\{match[2] or match[4]}", text)
 
 
 def code_block(text: str) -> str:
@@ -59,6 +62,14 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]], numbers_from: 
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+def prose(sentence: str) -> str:
+    """A sentence in which what stands between backticks is code and all else is text."""
+    parts = one_line(sentence).split("`")
+    if len(parts) % 2 == 0 or not all(part.strip() for part in parts[1::2]):
+        return escape(sentence)
+    return "".join(f"`{part}`" if place % 2 else _escaped(part) for place, part in enumerate(parts))
+
+
 def bullets(sentences: Sequence[str]) -> str:
     """Outside or our own sentences as a list."""
-    return "\n".join(f"- {escape(sentence)}." for sentence in sentences)
+    return "\n".join(f"- {prose(sentence)}." for sentence in sentences)

@@ -7,7 +7,7 @@ from typing import Any
 
 from lorabench.analysis.findings import Findings
 from lorabench.report.headline import MAX_CORPORA, MAX_MODELS, MAX_SENTENCES, Headline, headline_of
-from lorabench.report.markdown import escape, table, wrapped
+from lorabench.report.markdown import escape, prose, table, wrapped
 from lorabench.report.picture import Picture
 from lorabench.report.section import Chapter, PagePart, References, Report, Section, SummaryPart
 
@@ -88,7 +88,7 @@ def _screen(first: Headline, findings: Findings, most: int) -> list[str]:
 
 
 def _bullets(sentences: Sequence[str], most: int) -> list[str]:
-    return [wrapped(f"{escape(sentence)}.", "- ") for sentence in sentences[:most]]
+    return [wrapped(f"{prose(sentence)}.", "- ") for sentence in sentences[:most]]
 
 
 SECTION = Section(
