@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lorabench.analysis.statistics import Interval
-from lorabench.core.formatting import alike, figure, figure_and_span, relative_gain, span, with_interval
+from lorabench.core.formatting import alike, cost, figure, figure_and_span, relative_gain, span, with_interval
 
 
 @pytest.mark.parametrize(
@@ -37,6 +37,16 @@ def test_signs_and_what_is_missing() -> None:
         "–",
     )
     assert (figure(None), span(None)) == ("–", "–")
+
+
+def test_a_cost_has_two_digits() -> None:
+    assert [cost(value) for value in (0.0, 0.00996, 0.0203, 0.0026, 1.25)] == [
+        "0.0001",
+        "0.010",
+        "0.020",
+        "0.0026",
+        "1.2",
+    ]
 
 
 def test_a_gain_as_a_share_has_its_digits_too() -> None:

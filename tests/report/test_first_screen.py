@@ -76,6 +76,21 @@ def test_all_three_say_the_same_figures(paths: ReportPaths) -> None:
     assert said["summary"] <= said["page"], "the summary has fewer sentences where its lines are used up"
 
 
+def test_a_corpus_has_one_figure_everywhere(paths: ReportPaths) -> None:
+    """First screen, the page's section and the table of all configurations; likewise of each model."""
+    screen = "\n".join(summary_screen(paths))
+    page = (paths.results_dir / "report.html").read_text(encoding="utf-8")
+    details = (paths.results_dir / "results_details.md").read_text(encoding="utf-8")
+    for corpus, label, figure in re.findall(r"^\| (\S+) \| (\S+, rank .*?) \| ([\d.]+) \|", screen, re.MULTILINE):
+        row = rf"<bdi>{corpus}</bdi></th><td><bdi>{label}</bdi></td>\s*<td class=\"n\">([\d.]+)</td>"
+        assert re.findall(row, page.split('id="corpora"')[1]) == [figure]
+        table = details.split(f"### {corpus}\n")[1].split("\n### ")[0]
+        assert set(re.findall(rf"\| {label} \| \d+ \| ([\d.]+) \|", table)) == {figure}
+    for model, mean in re.findall(r"^\| (model-\d) \| ([\d.]+) \|", screen, re.MULTILINE):
+        row = rf"<bdi>{model}</bdi></th>\s*<td class=\"n\">([\d.]+)</td>"
+        assert re.findall(row, page.split('id="models"')[1].split("</section>")[0]) == [mean]
+
+
 def test_the_terminal_is_as_short(paths: ReportPaths) -> None:
     assert len(terminal(paths).splitlines()) <= SCREEN_LINES + 8
     assert max(map(len, terminal(paths, 80).splitlines())) <= 80

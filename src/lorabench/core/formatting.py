@@ -85,6 +85,11 @@ def span(interval: Estimated | None, *, is_signed: bool = False) -> str:
     return NONE if interval is None else with_interval(interval, is_signed=is_signed)[1]
 
 
+def cost(value: float) -> str:
+    """What a choice costs at most: two significant digits, `0.020`."""
+    return "0.0001" if value < 1e-4 else number(float(f"{value:.1e}"), 2)
+
+
 def alike(value: float | None, interval: Estimated | None) -> str:
     """Another figure, such as that of the base, to the digits of the interval that it stands beside."""
     if value is None or interval is None or interval.low is None or interval.high is None:

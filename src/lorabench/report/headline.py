@@ -21,7 +21,7 @@ from lorabench.analysis.findings import (
     Verdict,
 )
 from lorabench.analysis.statistics import Interval
-from lorabench.core.formatting import NONE, figure, number, relative_gain, span
+from lorabench.core.formatting import NONE, cost, figure, relative_gain, span
 
 MAX_MODELS = 5
 MAX_CORPORA = 9
@@ -137,14 +137,9 @@ def tied_costs(findings: Findings, best: BestSet) -> list[tuple[Candidate, str]]
     return [(item, cost_words(best.cost_at_most.get(item.key))) for item in items]
 
 
-def cost_words(cost: float | None) -> str:
+def cost_words(at_most: float | None) -> str:
     """`at most 0.020 bits per byte`; empty where it is not known."""
-    return "" if cost is None else f"at most {_rounded(cost)} bits per byte"
-
-
-def _rounded(cost: float) -> str:
-    """Two significant digits."""
-    return "0.0001" if cost < 1e-4 else number(float(f"{cost:.1e}"), 2)
+    return "" if at_most is None else f"at most {cost(at_most)} bits per byte"
 
 
 def _candidates(findings: Findings, chosen: Recommendation) -> list[Candidate]:
@@ -190,8 +185,8 @@ def _reasons(findings: Findings, chosen: Recommendation) -> list[str]:
         listed = "; ".join(others[:MAX_SENTENCES]) + more
         found.append(f"The best is among these {len(others) + 1}, 95 times in a hundred: this; {listed}")
     if best is not None and len(best.tied) > 1:
-        costs = [(contrast(item.label, label), cost) for item, cost in tied_costs(findings, best) if cost]
-        found += [_begun(f"{name} instead costs {cost}") for name, cost in costs if name != label][:1]
+        costs = [(contrast(item.label, label), words) for item, words in tied_costs(findings, best) if words]
+        found += [_begun(f"{name} instead costs {words}") for name, words in costs if name != label][:1]
     return [*found, *chosen.caveats]
 
 
@@ -244,6 +239,6 @@ def _corpus_standing(chosen: Recommendation, candidate: Candidate, best: BestSet
         return Standing("alone")
     if len(best.tied) == 1:
         return Standing(f"lowest, {on_seeds(candidate.seeds) or 'not compared'}")
-    cost = best.cost_at_most.get(candidate.key)
+    at_most = best.cost_at_most.get(candidate.key)
     words = "not told from " + ("1 other" if len(best.tied) == 2 else f"{len(best.tied) - 1} others")
-    return Standing(words + (f"; costs at most {_rounded(cost)}" if cost is not None else ""))
+    return Standing(words + (f"; costs at most {cost(at_most)}" if at_most is not None else ""))
