@@ -74,7 +74,8 @@ def test_it_is_planned_run_reported_and_evaluated(
     assert {row["method_settings"] for row in rows} == {"max_norm 0.05", "max_norm 0.2", "max_norm 1000"}
     summary = (out / "results" / "results_summary.md").read_text(encoding="utf-8")
     assert "Best method settings" in summary
-    assert summary.count(r"max\_norm 0.05") > 2
+    details = (out / "results" / "results_details.md").read_text(encoding="utf-8")
+    assert details.count(r"max\_norm 0.05") > 2
     adapter = out / "runs" / records[0].run_id / "adapter"
     options: dict[str, Any] = {"split": "validation", "max_bytes": 1200, "context_length": 32}
     scored = evaluate(str(tiny_model("smollm2")), corpus, adapter=adapter, **options)
