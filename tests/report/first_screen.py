@@ -53,6 +53,15 @@ def _large(folder: Path) -> None:
     SyntheticResults(folder, truth, also_on=CORPORA[:2]).grid(MODELS, CORPORA, [8, 16, 32])
 
 
+def _many(folder: Path) -> None:
+    """More models and corpora than are shown, with long names and several settings varied."""
+    models = [f"a-model-with-a-long-name-{size}-instruct" for size in ("135m", "360m", "410m", "1b", "2b", "7b", "8b")]
+    corpora = [f"a-corpus-with-a-long-name-{number}" for number in range(12)]
+    results = SyntheticResults(folder, Truth(noise=0.05), num_documents=20)
+    for adapter in ({"target_modules": "attention", "alpha": 64}, {"target_modules": "mlp", "dropout": 0.1}):
+        results.grid(models, corpora, [8], adapter=adapter)
+
+
 FOLDERS: dict[str, Callable[[Path], object]] = {
     "one corpus, one model": lambda folder: SyntheticResults(folder).grid(seeds=[0, 1]),
     "four corpora, three models": _clear,
@@ -61,6 +70,7 @@ FOLDERS: dict[str, Callable[[Path], object]] = {
     "everything tied": _tied,
     "no gain": _no_gain,
     "48 runs": _large,
+    "many models and corpora": _many,
     "no documents": lambda folder: SyntheticResults(folder, documents=False).grid(MODELS[:2], CORPORA[:2]),
     "nothing": lambda folder: (folder / "runs").mkdir(parents=True),
 }

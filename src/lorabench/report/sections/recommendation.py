@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lorabench.analysis.findings import Findings
+from lorabench.core.formatting import shorten
 from lorabench.report.headline import MAX_CORPORA, MAX_MODELS, MAX_SENTENCES, Headline, headline_of
 from lorabench.report.markdown import escape, prose, table, wrapped
 from lorabench.report.picture import Picture
@@ -71,14 +72,23 @@ def _screen(first: Headline, findings: Findings, most: int) -> list[str]:
     blocks = ["\n".join([wrapped(f"**{escape(first.verdict)}**{ending}."), *_bullets(first.reasons, most)])]
     blocks += [wrapped(f"**Base models:** {'. '.join(map(escape, first.model_claims))}.")]
     if first.models:
-        rows = [[escape(item.model, 40), item.figure, item.span, item.standing.words] for item in first.models]
+        rows = [[escape(shorten(item.model, 40)), item.figure, item.span, item.standing.words] for item in first.models]
         blocks.append(table(["model", "mean bits per byte", "95 % interval", ""], rows[:MAX_MODELS]))
     if first.corpora:
         lines = [
-            [escape(item.corpus, 24), escape(item.choice, 60), item.figure, item.gain, item.test, item.standing.words]
+            [
+                escape(shorten(item.corpus, 24)),
+                escape(shorten(item.choice, 50)),
+                item.figure,
+                item.gain,
+                item.test,
+                item.standing.words,
+            ]
             for item in first.corpora[:MAX_CORPORA]
         ]
-        blocks.append(table(["best on", "take", "bits per byte", "gain", "on test", ""], lines, 2))
+        num = len(first.corpora)
+        title = "best on" if num <= MAX_CORPORA else f"best on ({MAX_CORPORA} of {num})"
+        blocks.append(table([title, "take", "bits per byte", "gain", "on test", ""], lines, 2))
     if first.settings:
         blocks.append(wrapped(f"**Settings:** {'. '.join(map(escape, first.settings[: most + 1]))}."))
     for title, sentences in (("Not known", first.unknown), ("Next", first.steps)):
