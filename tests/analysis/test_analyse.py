@@ -77,11 +77,11 @@ def test_one_seed_is_said_wherever_something_is_claimed(tmp_path: Path) -> None:
     results = SyntheticResults(tmp_path, Truth(by_rank={8: 0.1}, noise=0.005), num_documents=60)
     results.grid(ranks=[8, 16], seeds=[4])
     findings = analysed(results)
-    assert "on seed 4 alone" in findings.corpora[0].best.claim
-    assert "on seed 4 alone" in findings.ranks[0].claim
+    assert "on seed 4 only" in findings.corpora[0].best.claim
+    assert "on seed 4 only" in findings.ranks[0].claim
     assert any("One seed" in caveat for caveat in findings.recommendations[0].caveats)
     assert any("one seed" in sentence for sentence in findings.unanswered)
-    assert findings.corpora[0].candidates[0].bits_per_byte.note == "on seed 4 alone"
+    assert findings.corpora[0].candidates[0].bits_per_byte.note == "on seed 4 only"
 
 
 def test_with_one_model_there_is_no_best_model(tmp_path: Path) -> None:
@@ -282,7 +282,13 @@ def test_fronts_hold_what_nothing_beats(tmp_path: Path) -> None:
 
 
 def without_test(findings: Findings) -> Findings:
-    return dataclasses.replace(findings, test=(), problems=())
+    """What was chosen, without what test said of it."""
+    choices = [
+        dataclasses.replace(choice, claim="", standing="", is_decided=False, on_test=(), is_withdrawn=False)
+        for choice in (*findings.recommendations, *([findings.overall] if findings.overall else []))
+    ]
+    plain = dataclasses.replace(findings, overall=None, recommendations=tuple(choices))
+    return dataclasses.replace(plain, test=(), problems=())
 
 
 def test_changing_test_changes_no_choice(tmp_path: Path) -> None:

@@ -70,6 +70,10 @@ class Truth:
     by_dataset: Mapping[str, float] = field(default_factory=dict)
     by_rank: Mapping[int, float] = field(default_factory=dict)
     by_learning_rate: Mapping[float, float] = field(default_factory=dict)
+    by_place: Mapping[tuple[str, int], float] = field(default_factory=dict)
+    """Of a rank on one dataset."""
+    on_test: Mapping[int, float] = field(default_factory=dict)
+    """Of a rank, on test only."""
     seed_deviation: float = 0.002
     """Of a whole run: all its documents move together."""
     document_deviation: float = 0.25
@@ -82,7 +86,7 @@ class Truth:
     def bits(self, spec: RunSpec) -> float:
         """The true figure of a configuration."""
         shift = self.by_model.get(spec.model, 0.0) + self.by_dataset.get(spec.dataset, 0.0)
-        shift += self.by_rank.get(spec.adapter.rank, 0.0)
+        shift += self.by_rank.get(spec.adapter.rank, 0.0) + self.by_place.get((spec.dataset, spec.adapter.rank), 0.0)
         return self.base - self.gain + shift + self.by_learning_rate.get(spec.training.learning_rate, 0.0)
 
     def base_bits(self, spec: RunSpec) -> float:
@@ -104,6 +108,8 @@ class SyntheticResults:
     environment: Environment = ENVIRONMENT
     experiment: str = "synthetic"
     steps: int = 40
+    curve: tuple[float, ...] = (0.6, 0.9, 1.0)
+    """Shares of the gain that validation has reached, evenly spaced along the run."""
 
     def __post_init__(self) -> None:
         self.store = RecordStore(self.output_dir)
@@ -176,10 +182,10 @@ class SyntheticResults:
                 table.to_parquet(folder / f"{split}.parquet", index=False)
         last = _total(tables["validation"], "nll")
         base = _total(tables["validation"], "base_nll")
-        curve = [base.bits_per_byte + (last.bits_per_byte - base.bits_per_byte) * share for share in (0.6, 0.9, 1.0)]
+        curve = [base.bits_per_byte + (last.bits_per_byte - base.bits_per_byte) * share for share in self.curve]
         evaluations = tuple(
             Evaluation(
-                step=max(1, round(self.steps * (index + 1) / 3)),
+                step=max(1, round(self.steps * (index + 1) / len(curve))),
                 train_tokens_seen=1000 * (index + 1),
                 validation=last.model_copy(update={"negative_log_likelihood": bits * LN2 * last.num_bytes}),
             )
@@ -252,6 +258,7 @@ class SyntheticResults:
         )
         shift = self._random("seed", repr(spec)).normal(0.0, truth.seed_deviation)
         figure = truth.bits(spec) if scored_on is None else truth.base_bits(spec) + 0.03
+        figure += truth.on_test.get(spec.adapter.rank, 0.0) if split == "test" else 0.0
         return pd.DataFrame(
             {
                 "document_hash": [

@@ -102,7 +102,7 @@ def test_the_seven_parts_come_in_order_and_every_number_has_its_runs(tmp_path: P
     assert "12 exact duplicates, 7 near duplicates" in text
     assert "### Drift: trained on × scored on" in text
     assert "### By document length" in text
-    assert "Best model over 2 corpora (on seed 0 alone): a with" in text
+    assert "Best model over 2 corpora (on seed 0 only): a with" in text
 
 
 def test_with_one_model_the_summary_names_no_best_model(tmp_path: Path) -> None:

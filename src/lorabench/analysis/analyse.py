@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from lorabench.analysis.axes import judge_axes, pair_values
@@ -10,16 +10,20 @@ from lorabench.analysis.best import best_sets
 from lorabench.analysis.candidates import CorpusGroup, describe, gather, model_labels, settings_of, varied_axes
 from lorabench.analysis.drift import drift_matrix
 from lorabench.analysis.efficiency import efficiency_points
-from lorabench.analysis.findings import AxisFindings, BestSet, CorpusFindings, Findings, UnfinishedRun
+from lorabench.analysis.facts import UnfinishedRun
+from lorabench.analysis.findings import AxisFindings, BestSet, CorpusFindings, Findings, Verdict
 from lorabench.analysis.hierarchy import contamination, model_hierarchy
 from lorabench.analysis.length_quarters import length_buckets
 from lorabench.analysis.overview import overview_of
 from lorabench.analysis.recommendations import next_steps, recommend, recommend_overall, unanswered
 from lorabench.analysis.test_reading import read_test
+from lorabench.analysis.tried import ended_without_result
 from lorabench.analysis.validation import DocumentReader, DriftReader, ValidationRun, drift_reader, read_validation_runs
 from lorabench.records.schema import RunRecord
 from lorabench.records.store import RecordStore
 
+MAX_NAMED = 3
+"""Configurations in a caveat of a corpus, each by a sentence."""
 _SEPARATE_AXES = {"model", "rank", "learning_rate", "micro_batch_size"}
 
 
@@ -27,7 +31,7 @@ def analyse(records: Sequence[RunRecord], store: RecordStore) -> Findings:
     """All that the records support. What cannot be used of them is listed among the problems, and never raises."""
     reader = DocumentReader(store)
     findings = choose(read_validation_runs(records, reader), drift_reader(records, reader))
-    findings = replace(findings, test=read_test(findings, records, reader))
+    findings = read_test(findings, records, reader)
     return replace(findings, problems=(*reader.problems, *findings.problems))
 
 
@@ -38,8 +42,8 @@ def choose(runs: Sequence[ValidationRun], read_drift: DriftReader) -> Findings:
     hierarchy = model_hierarchy(groups)
     varied = varied_axes(item.shown.settings for group in groups for item in group.candidates)
     tried = varied_axes(settings_of(run.spec, run.spec.model) for run in runs)
-    ranks, rates = _axis("rank", groups), _axis("learning_rate", groups)
-    others = tuple(found for axis in tried if axis not in _SEPARATE_AXES for found in _axis(axis, groups))
+    ranks, rates = _axis("rank", groups, best), _axis("learning_rate", groups, best)
+    others = tuple(found for axis in tried if axis not in _SEPARATE_AXES for found in _axis(axis, groups, best))
     axes = (*ranks, *rates, *others)
     unfinished = _unfinished(runs, groups)
     return Findings(
@@ -49,19 +53,19 @@ def choose(runs: Sequence[ValidationRun], read_drift: DriftReader) -> Findings:
         ranks=ranks,
         learning_rates=rates,
         other_axes=others,
-        overall=recommend_overall(groups),
+        overall=recommend_overall(groups, best),
         recommendations=tuple(recommend(group, entry) for group, entry in zip(groups, best, strict=True)),
         drift=drift_matrix(groups, read_drift),
         efficiency=efficiency_points(groups),
         length_buckets=length_buckets(groups),
         unfinished=unfinished,
         unanswered=unanswered(groups, hierarchy, axes),
-        next_steps=next_steps(groups, best, axes, hierarchy, unfinished),
+        next_steps=next_steps(groups, best, hierarchy, unfinished),
         problems=tuple(problems),
     )
 
 
-def _axis(axis: str, groups: Sequence[CorpusGroup]) -> tuple[AxisFindings, ...]:
+def _axis(axis: str, groups: Sequence[CorpusGroup], best: Sequence[BestSet]) -> tuple[AxisFindings, ...]:
     """One axis for every model and corpus: one family of comparisons."""
     paired = [
         pairs
@@ -69,7 +73,19 @@ def _axis(axis: str, groups: Sequence[CorpusGroup]) -> tuple[AxisFindings, ...]:
         for model in dict.fromkeys(item.shown.model for item in group.candidates)
         if (pairs := pair_values(axis, group, model)) is not None
     ]
-    return tuple(judge_axes(paired))
+    found = judge_axes(paired)
+    alone = {entry.lowest for entry in best if entry.is_alone}
+    num_comparisons = sum(item.verdict is not Verdict.NOT_COMPARED for entry in found for item in entry.comparisons)
+    return tuple(_beside_the_best(entry, alone, num_comparisons) for entry in found)
+
+
+def _beside_the_best(axis: AxisFindings, alone: Collection[str | None], num_comparisons: int) -> AxisFindings:
+    """Says why the best configuration may be told apart where the values of an axis are not: two questions."""
+    tied = [level.candidate for level in axis.levels if level.is_tied_best and level.candidate is not None]
+    if not axis.is_answered or len(tied) < 2 or not set(tied) & set(alone):
+        return axis
+    why = f"The best of {axis.corpus} is told apart, but this question corrects for {num_comparisons} comparisons"
+    return replace(axis, caveats=(*axis.caveats, why))
 
 
 def _corpus(group: CorpusGroup, best: BestSet) -> CorpusFindings:
@@ -97,6 +113,12 @@ def _corpus(group: CorpusGroup, best: BestSet) -> CorpusFindings:
 def _caveats(group: CorpusGroup) -> tuple[str, ...]:
     """What a reader of this corpus's figures should know."""
     found = contamination([group])
+    partial = [item.shown for item in group.candidates if item.shown.without_result]
+    found += [f"{item.label} {ended_without_result(item)}" for item in partial[:MAX_NAMED]]
+    if len(partial) > MAX_NAMED:
+        found.append(f"{len(partial) - MAX_NAMED} more configurations lack a result on some seeds")
+    if short := sum(item.shown.still_falls is not None for item in group.candidates):
+        found.append(f"Validation still fell at the end of {short} of {len(group.candidates)}: training was too short")
     contexts = {item.shown.settings["context_length"] for item in group.candidates}
     precisions = {item.shown.settings["precision"] for item in group.candidates}
     if len(contexts) > 1:

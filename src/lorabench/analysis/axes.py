@@ -10,8 +10,9 @@ from lorabench.analysis.candidates import CorpusGroup, model_labels, settings_of
 from lorabench.analysis.comparisons import compared, correct, oriented, seed_limit, show_difference
 from lorabench.analysis.findings import AxisFindings, Comparison, Level, Setting, Verdict
 from lorabench.analysis.pairing import Measured, Pairing
+from lorabench.analysis.tried import edges_by_rank
 from lorabench.analysis.validation import ValidationRun
-from lorabench.core.formatting import bits, setting
+from lorabench.core.formatting import figure, listed, setting
 from lorabench.records.columns import AXES
 
 _CHANGES_YARDSTICK = {"context_length", "precision"}
@@ -157,19 +158,19 @@ def _claim(paired: AxisPairs, ordered: Sequence[str], tied: set[str], comparison
     where = f"{paired.model} on {paired.group.label}" if paired.model else paired.group.label
     lowest = ordered[0]
     rest = [name for name in ordered[1:] if oriented(comparisons, lowest, name) is not None]
-    figure = bits(paired.design.representatives[_value(paired, lowest)].estimate)  # type: ignore[union-attr]
+    shown = figure(paired.design.representatives[_value(paired, lowest)].shown.bits_per_byte)  # type: ignore[union-attr]
     beaten = [name for name in rest if name not in tied]
     seeds = seed_limit(comparisons)
     if not beaten:
         widest = show_difference(oriented(comparisons, lowest, rest[-1]))
-        return f"No detectable difference in {title} for {where}{seeds}: {lowest} against {rest[-1]} is {widest}"
+        return f"No detectable difference in {title} for {where}{seeds}: {lowest} against {rest[-1]}, {widest}"
     nearest = f"against {beaten[0]}, {show_difference(oriented(comparisons, lowest, beaten[0]))}"
     if len(tied) == 1:
-        return f"Best {title} for {where}{seeds}: {lowest} with {figure} bits per byte; {nearest}"
-    others = ", ".join(name for name in rest if name in tied)
+        return f"Best {title} for {where}{seeds}: {lowest} with {shown} bits per byte; {nearest}"
+    others = listed([name for name in ordered[1:] if name in tied])
     return (
-        f"No single best {title} for {where}{seeds}: {lowest} is lowest with {figure} bits per byte and cannot be told "
-        f"from {others}; it is lower than {', '.join(beaten)} ({nearest})"
+        f"No single best {title} for {where}{seeds}: {lowest} is lowest with {shown} bits per byte. "
+        f"It cannot be told from {others}. It is lower than {listed(beaten)} ({nearest})"
     )
 
 
@@ -185,8 +186,8 @@ def _no_answer(paired: AxisPairs, comparisons: Sequence[Comparison]) -> str:
         return f"The {title} question cannot be answered for {where}: {reasons[0]}"
     if not paired.design.common:
         return (
-            f"The {title} question cannot be answered for {where}: no two values were tried with the same other "
-            f"settings, so {title} cannot be told apart from what else differed"
+            f"The {title} question cannot be answered for {where}: no two values share all other settings. "
+            f"So {title} cannot be told apart from what else differed"
         )
     return f"The {title} question cannot be answered for {where}: fewer than two values have a result"
 
@@ -196,12 +197,12 @@ def _caveats(paired: AxisPairs, present: Mapping[str, Measured]) -> tuple[str, .
     rates = {rest["learning_rate"] for rest in design.common if "learning_rate" in rest}
     found = []
     if design.left_out and design.common:
-        shown = ", ".join(setting(value) for value in design.left_out)
+        shown = listed([setting(value) for value in design.left_out])
         found.append(f"Not compared, since tried with other settings only: {shown}")
     if axis != "learning_rate" and len(rates) == 1:
         found.append(
-            f"Only one learning rate ({setting(next(iter(rates)))}) was tried, so the effect of the "
-            f"{AXES[axis].title} cannot be told from how well that rate suits each"
+            f"Only one learning rate ({setting(next(iter(rates)))}) was tried, so the effect of {AXES[axis].title} "
+            "cannot be told from how well it suits each"
         )
     elif axis == "rank" and len(rates) > 1:
         found.append(f"Each rank at its best of {len(rates)} learning rates, which validation chose")
@@ -211,23 +212,18 @@ def _caveats(paired: AxisPairs, present: Mapping[str, Measured]) -> tuple[str, .
         found.append("Alpha was a fixed number, so alpha divided by rank changed with the rank")
     if axis in _CHANGES_YARDSTICK:
         found.append(
-            f"Each is scored with its own {AXES[axis].title} too, so the difference includes what that changes in "
-            "reading, not only in training"
+            f"Each is scored with its own {AXES[axis].title} too, so the difference is one of reading and of training"
         )
     if axis == "train_bytes":
         found.append("Each was trained on another amount of text")
     failed = {setting(value): count for value, count in design.num_failed.items() if count}
     if failed:
-        found.append("Runs without a result: " + ", ".join(f"{count} at {name}" for name, count in failed.items()))
-    if axis == "learning_rate" and len(present) > 1:
-        ordered = [value for value, item in design.representatives.items() if item is not None]
-        best = min(ordered, key=lambda value: present[setting(value)].estimate)
-        if best in (ordered[0], ordered[-1]):
-            end = "largest" if best == ordered[-1] else "smallest"
-            found.append(f"The lowest figure is at the {end} rate tried; the best may lie beyond it")
+        found.append("Runs without a result: " + listed([f"{count} at {name}" for name, count in failed.items()]))
+    if axis in {"rank", "learning_rate"}:
+        found += edges_by_rank([item.shown for item in paired.group.of_model(paired.model or "")])
     counts = {design.num_candidates[value] for value, item in design.representatives.items() if item is not None}
     if len(counts) > 1:
         found.append("The values were tuned over different numbers of configurations with a result")
     if any(len(item.shown.seeds) == 1 for item in present.values()):
-        found.append("One seed: another seed may order them otherwise")
+        found.append("One seed: another may order them otherwise")
     return tuple(found)

@@ -17,7 +17,7 @@ from lorabench.analysis.candidates import CorpusGroup
 from lorabench.analysis.comparisons import SIGNIFICANCE, seed_limit, show_difference
 from lorabench.analysis.findings import BestSet, Comparison, Verdict
 from lorabench.analysis.statistics import NUMERICAL_BITS, Floats, Uncertain
-from lorabench.core.formatting import bits
+from lorabench.core.formatting import figure, small
 
 
 @dataclass(frozen=True)
@@ -80,44 +80,46 @@ def best_sets(groups: Sequence[CorpusGroup]) -> list[BestSet]:
 def _best_set(group: CorpusGroup) -> BestSet:
     if not group.candidates:
         return BestSet(None, (), (), {}, f"No run on {group.label} has a result")
-    subset = find_best(group.pairs.matrix())
+    differences = group.pairs.matrix()
+    subset = find_best(differences)
     keys = [item.key for item in group.candidates]
     lowest = subset.members[0]
+    others = np.array([place for place in range(len(keys)) if place != lowest], dtype=np.intp)
+    lower = np.array([subset.beaten_by.get(place, lowest) for place in others.tolist()], dtype=np.intp)
+    p_values = differences.take((lower, others)).p_value()
     comparisons = tuple(
-        _against(group, keys[subset.beaten_by.get(place, lowest)], key, place in subset.beaten_by, factor)
-        for place, key in enumerate(keys)
-        if place != lowest and (factor := subset.factors[place])
+        _against(group, keys[first], keys[second], second in subset.beaten_by, subset.factors[second], float(p_value))
+        for first, second, p_value in zip(lower.tolist(), others.tolist(), p_values, strict=True)
     )
     tied = tuple(keys[place] for place in subset.members)
     costs = {keys[place]: cost for place, cost in subset.cost_at_most.items()}
     return BestSet(keys[lowest], tied, comparisons, costs, _claim(group, comparisons, tied, costs))
 
 
-def _against(group: CorpusGroup, first: str, second: str, is_beaten: bool, factor: float) -> Comparison:
+def _against(group: CorpusGroup, first: str, second: str, is_beaten: bool, factor: float, p_value: float) -> Comparison:
     pairing = group.pairs.difference(first, second)
     if pairing.difference is None:
         return Comparison(first, second, Verdict.NOT_COMPARED, reason=pairing.reason)
     verdict = Verdict.NOT_THE_BEST if is_beaten else Verdict.NO_DETECTABLE_DIFFERENCE
-    adjusted = min(1.0, factor * float(pairing.difference.p_value()))
-    return Comparison(first, second, verdict, pairing.interval(factor), adjusted, pairing.reason)
+    return Comparison(first, second, verdict, pairing.interval(factor), min(1.0, factor * p_value), pairing.reason)
 
 
 def _claim(
     group: CorpusGroup, comparisons: Sequence[Comparison], tied: Sequence[str], costs: Mapping[str, float]
 ) -> str:
     lowest = next(item for item in group.candidates if item.key == tied[0])
-    figure = f"{lowest.shown.label} with {bits(lowest.estimate)} bits per byte"
+    shown = f"{lowest.shown.label} with {figure(lowest.shown.bits_per_byte)} bits per byte"
     if not comparisons:
-        return f"Only one configuration has a result on {group.label}: {figure}"
+        return f"Only one configuration has a result on {group.label}: {shown}"
     incomparable = [item for item in comparisons if item.verdict is Verdict.NOT_COMPARED]
     if len(incomparable) == len(comparisons):
-        return f"No best on {group.label}: nothing could be compared with {figure}: {incomparable[0].reason}"
+        return f"No best on {group.label}: nothing could be compared with {shown}: {incomparable[0].reason}"
     seeds = seed_limit(comparisons)
     if len(tied) == 1:
         nearest = comparisons[0]
-        return f"Best on {group.label}{seeds}: {figure}; against the next, {show_difference(nearest.difference)}"
+        return f"Best on {group.label}{seeds}: {shown}. Against the next, {show_difference(nearest.difference)}"
     set_of = f"The best on {group.label}{seeds} is one of {len(tied)} of {len(group.candidates)} configurations"
-    left_out = f"; {len(incomparable)} could not be compared: {incomparable[0].reason}" if incomparable else ""
+    left_out = f". {len(incomparable)} could not be compared: {incomparable[0].reason}" if incomparable else ""
     cost = costs.get(lowest.key)
-    at_most = "" if cost is None else f", and taking it costs at most {bits(cost)}"
-    return f"{set_of}, 95 times in a hundred; lowest is {figure}{at_most}{left_out}"
+    at_most = "" if cost is None else f"; taking it costs at most {small(cost)} bits per byte"
+    return f"{set_of}, 95 times in a hundred. Lowest is {shown}{at_most}{left_out}"

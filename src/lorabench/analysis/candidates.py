@@ -14,6 +14,7 @@ from lorabench.analysis.comparisons import correct, verdict_of
 from lorabench.analysis.findings import Candidate, Cost, Setting
 from lorabench.analysis.pairing import MISSING_DOCUMENTS, Measured, Pairs, seed_note
 from lorabench.analysis.statistics import Interval, estimate_figure
+from lorabench.analysis.tried import still_falls, with_rate_edges
 from lorabench.analysis.validation import ValidationRun
 from lorabench.core.canonical import fingerprint
 from lorabench.core.formatting import setting
@@ -112,7 +113,7 @@ def gather(runs: Sequence[ValidationRun]) -> tuple[list[CorpusGroup], list[str]]
             settings = settings_of(kept[0].spec, models[kept[0].spec.model, kept[0].spec.model_revision])
             measured.append(_measure(label, settings, varied, kept, failed))
         measured.sort(key=lambda item: (item.estimate, item.shown.label))
-        groups.append(CorpusGroup(label, tuple(members), tuple(unfinished), tuple(measured)))
+        groups.append(CorpusGroup(label, tuple(members), tuple(unfinished), with_rate_edges(measured, unfinished)))
     return _judge_against_base(groups), problems
 
 
@@ -220,6 +221,8 @@ def _measure(
         best_checkpoint_bits_per_byte=statistics.fmean(best) if best else None,
         last_training_loss=statistics.fmean(losses) if losses else None,
         cost=_cost(runs),
+        without_result={run.spec.seed: run.status for run in failed if run.spec.seed not in seeds},
+        still_falls=still_falls([run.evaluations for run in runs]),
     )
     return Measured(shown, nll, base_nll, num_bytes, figure, tuple(runs))
 

@@ -10,7 +10,7 @@ import numpy as np
 from lorabench.analysis.findings import Comparison, Verdict
 from lorabench.analysis.pairing import Pairing
 from lorabench.analysis.statistics import Interval, Uncertain, holm_factors, stack
-from lorabench.core.formatting import signed_bits
+from lorabench.core.formatting import with_interval
 
 SIGNIFICANCE = 0.05
 
@@ -52,10 +52,8 @@ def show_difference(interval: Interval | None) -> str:
     """`−0.0123 bits per byte (95 % interval −0.0150 to −0.0096)`."""
     if interval is None:
         return "an unknown difference"
-    if interval.low is None or interval.high is None:
-        return f"{signed_bits(interval.estimate)} bits per byte (no interval: {interval.note})"
-    ends = f"95 % interval {signed_bits(interval.low)} to {signed_bits(interval.high)}"
-    return f"{signed_bits(interval.estimate)} bits per byte ({ends})"
+    shown, ends = with_interval(interval, is_signed=True)
+    return f"{shown} bits per byte ({ends if interval.low is None else f'95 % interval {ends}'})"
 
 
 def oriented(comparisons: Sequence[Comparison], lowest: str, other: str) -> Interval | None:
@@ -71,6 +69,6 @@ def oriented(comparisons: Sequence[Comparison], lowest: str, other: str) -> Inte
 
 
 def seed_limit(comparisons: Sequence[Comparison]) -> str:
-    """In brackets, that one seed limits the verdicts; empty where none is limited so."""
+    """In brackets, that the verdicts hold on one seed only; empty where none is limited so."""
     reasons = {item.reason for item in comparisons if item.verdict is not Verdict.NOT_COMPARED and item.reason}
-    return f" ({sorted(reasons)[0]}, another seed may order them otherwise)" if reasons else ""
+    return f" ({sorted(reasons)[0]})" if reasons else ""

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from lorabench.analysis.facts import LengthBucket, Overview, UnfinishedRun
 from lorabench.analysis.statistics import Interval
 from lorabench.records.schema import Status
 
@@ -43,7 +44,7 @@ class Comparison:
     adjusted_p: float | None = None
     """Corrected over everything the question compares; a verdict holds where it is below 0.05."""
     reason: str = ""
-    """Why it was not compared, or what limits the verdict, such as `on seed 0 alone`."""
+    """Why it was not compared, or what limits the verdict, such as `on seed 0 only`."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,17 @@ class Candidate:
     cost: Cost
     versus_base: Verdict = Verdict.NOT_COMPARED
     """Of the adapted model against its base on validation, corrected over all candidates."""
+    without_result: Mapping[int, Status] = field(default_factory=dict)
+    """Seed -> how its run ended, for the seeds that gave no result."""
+    still_falls: float | None = None
+    """Bits per byte by which validation fell in the last quarter of training, where that was not flat yet."""
+    rate_edge: str = ""
+    """`largest` or `smallest` where it is the lowest of its settings at the end of the rates tried with them."""
+
+    @property
+    def num_seeds_tried(self) -> int:
+        """With and without a result."""
+        return len(self.seeds) + len(self.without_result)
 
 
 @dataclass(frozen=True)
@@ -218,14 +230,26 @@ class Recommendation:
     candidates: tuple[str, ...]
     """Keys: the chosen configuration; overall the same configuration on each corpus. Empty: no recommendation."""
     claim: str
-    """The recommendation in one sentence, or why there is none."""
+    """The recommendation in a sentence or two, or why there is none."""
     bits_per_byte: Interval | None
     gain: Interval | None
     is_decided: bool
-    """Whether the choice was told apart from every alternative."""
+    """Whether the choice was the best, beyond chance, on several seeds that all gave a result."""
     alternatives: tuple[str, ...]
     """Keys of what it cannot be distinguished from, the smallest adapter first."""
     caveats: tuple[str, ...]
+    """What limits it, the gravest first."""
+    standing: str = "no recommendation"
+    """How sure it is in a few words, such as `the best, beyond chance`."""
+    on_test: tuple[str, ...] = ()
+    """What test said of the choice, one sentence each; filled in after everything was chosen."""
+    is_withdrawn: bool = False
+    """Whether the choice is worse than its base on test."""
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether there is a choice, and test did not speak against it."""
+        return bool(self.candidates) and not self.is_withdrawn
 
 
 @dataclass(frozen=True)
@@ -262,79 +286,6 @@ class EfficiencyPoint:
 
 
 @dataclass(frozen=True)
-class LengthBucket:
-    """Documents of one range of lengths, scored by the best candidate of a model on a corpus."""
-
-    corpus: str
-    model: str
-    candidate: str
-    low_bytes: int
-    high_bytes: int
-    num_documents: int
-    bits_per_byte: float
-    base_bits_per_byte: float | None
-    perplexity: float
-
-
-@dataclass(frozen=True)
-class UnfinishedRun:
-    """A run without a full result: it is listed, never dropped."""
-
-    run_id: str
-    status: Status
-    reason: str
-    experiment: str
-    model: str
-    corpus: str
-    label: str
-
-
-@dataclass(frozen=True)
-class ExperimentFacts:
-    """One experiment among the records."""
-
-    name: str
-    question: str
-    num_runs: int
-    num_completed: int
-    commands: tuple[str, ...]
-    """As they were typed, each once."""
-
-
-@dataclass(frozen=True)
-class ModelFactsShown:
-    """A base model as the records know it."""
-
-    name: str
-    revision: str
-    family: str
-    num_parameters: int | None
-    licence: str | None
-    weights_note: str | None
-    pinned: bool
-
-
-@dataclass(frozen=True)
-class Overview:
-    """What lies in the folder."""
-
-    num_runs: int
-    num_by_status: Mapping[Status, int]
-    experiments: tuple[ExperimentFacts, ...]
-    models: tuple[ModelFactsShown, ...]
-    corpora: tuple[str, ...]
-    seeds: tuple[int, ...]
-    varied: tuple[str, ...]
-    """Axes with more than one value, by name."""
-    hardware: tuple[str, ...]
-    lorabench_versions: tuple[str, ...]
-    code: tuple[str, ...]
-    """Commits, with `(changed)` where the checkout was, or the code's hash where there was none."""
-    last_finished_at: str | None
-    train_seconds: float
-
-
-@dataclass(frozen=True)
 class TestReading:
     """What test said about a candidate after validation had chosen."""
 
@@ -345,6 +296,8 @@ class TestReading:
     """Positive is better."""
     gap: float | None
     """Test minus validation, in bits per byte: mostly that the two texts differ."""
+    gain_gap: float | None
+    """The gain on test minus that on validation: what choosing on validation flattered is in it."""
     num_test_scorings: int
     """The most of any of its runs; more than one means that somebody looked again."""
 

@@ -13,7 +13,7 @@ from lorabench.analysis.comparisons import compared, correct, oriented, show_dif
 from lorabench.analysis.findings import AxisFindings, Comparison, ModelHierarchy, ModelRank, Verdict
 from lorabench.analysis.pairing import MISSING_DOCUMENTS, Measured, Pairing, seed_note
 from lorabench.analysis.statistics import Interval, Uncertain, mean_of
-from lorabench.core.formatting import bits
+from lorabench.core.formatting import figure, listed
 from lorabench.core.revisions import given_name
 
 
@@ -59,8 +59,8 @@ def _too_few(models: Sequence[str], groups: Sequence[CorpusGroup]) -> str:
     if len(models) == 1:
         return f"Only one model was tried ({models[0]}), so there is no best model: nothing was compared"
     return (
-        f"{len(models)} models were tried, but never two on the same documents of one corpus, so there is no best "
-        "model: what one scored cannot be told from what it was scored on"
+        f"{len(models)} models were tried, but never two on the same documents of one corpus. "
+        "So there is no best model: what one scored cannot be told from what it was scored on"
     )
 
 
@@ -135,21 +135,19 @@ def _claim(ranking: Sequence[ModelRank], comparisons: Sequence[Comparison], corp
     tied = [item.model for item in rest if item.is_tied_best]
     if all(item.verdict is Verdict.NOT_COMPARED for item in comparisons):
         return f"The models cannot be told apart {where}: {reasons[0] if reasons else 'they could not be compared'}"
-    figure = bits(lowest.mean_bits_per_byte.estimate) if lowest.mean_bits_per_byte else "–"
+    mean = f"{figure(lowest.mean_bits_per_byte)} bits per byte at its best settings" + " on each" * (len(corpora) > 1)
     if not tied:
         against = show_difference(oriented(comparisons, lowest.model, rest[0].model))
-        return (
-            f"Best model {where}{limit}: {lowest.model} with {figure} bits per byte; against {rest[0].model}, {against}"
-        )
+        return f"Best model {where}{limit}: {lowest.model} with {mean}. Against {rest[0].model}, {against}"
     if len(tied) == len(rest):
         against = show_difference(oriented(comparisons, lowest.model, rest[-1].model))
         return (
-            f"No detectable difference between the models {where}{limit}: {lowest.model} against {rest[-1].model} is "
-            f"{against}"
+            f"No detectable difference between the models {where}{limit}. "
+            f"Each at its best settings, {lowest.model} against {rest[-1].model} is {against}"
         )
     return (
-        f"No single best model {where}{limit}: {lowest.model} is lowest with {figure} bits per byte and cannot be told "
-        f"from {', '.join(tied)}"
+        f"No single best model {where}{limit}: {lowest.model} is lowest with {mean}. "
+        f"It cannot be told from {listed(tied)}"
     )
 
 
@@ -163,10 +161,10 @@ def _caveats(
     compared_on = {axis.corpus for axis in per_corpus}
     single = [group.label for group in groups if group.label not in compared_on and group.candidates]
     if single:
-        found.append("Tried with one model only, so not part of this: " + ", ".join(single))
+        found.append("Tried with one model only, so not part of this: " + listed(single))
     not_shared = [corpus for corpus in answered if corpus not in shared]
     if not_shared:
-        found.append("Not tried with every model, so not part of the overall mean: " + ", ".join(not_shared))
+        found.append("Not tried with every model, so not part of the overall mean: " + listed(not_shared))
     found += sorted({caveat for axis in per_corpus if axis.is_answered for caveat in axis.caveats})
     found += contamination(groups)
     return tuple(dict.fromkeys(found))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from lorabench.analysis.candidates import CorpusGroup
-from lorabench.analysis.findings import LengthBucket
+from lorabench.analysis.facts import LengthBucket
 from lorabench.analysis.pairing import Measured
 from lorabench.records.schema import Scores
 

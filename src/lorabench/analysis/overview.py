@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from lorabench.analysis.candidates import hardware_of, model_labels
-from lorabench.analysis.findings import ExperimentFacts, ModelFactsShown, Overview
+from lorabench.analysis.facts import ExperimentFacts, ModelFactsShown, Overview
 from lorabench.analysis.validation import ValidationRun
 from lorabench.records.schema import Status
 

@@ -155,4 +155,4 @@ def _spreads_like(candidate: Candidate) -> tuple[Setting, ...]:
 
 def seed_note(seeds: Sequence[int]) -> str:
     """What one seed leaves open."""
-    return f"on seed {seeds[0]} alone" if len(seeds) == 1 else ""
+    return f"on seed {seeds[0]} only" if len(seeds) == 1 else ""

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from lorabench.analysis.best import find_best
-from lorabench.analysis.candidates import CorpusGroup, hardware_of
+from lorabench.analysis.candidates import CorpusGroup
+from lorabench.analysis.caveats import crossovers, limits, smallest_first
 from lorabench.analysis.comparisons import show_difference
-from lorabench.analysis.findings import AxisFindings, BestSet, ModelHierarchy, Recommendation, UnfinishedRun, Verdict
-from lorabench.analysis.hierarchy import contamination, differences_over_corpora, mean_figure, mean_of_pairings
+from lorabench.analysis.facts import UnfinishedRun
+from lorabench.analysis.findings import (
+    AxisFindings,
+    BestSet,
+    Candidate,
+    ModelHierarchy,
+    Recommendation,
+    Verdict,
+)
+from lorabench.analysis.hierarchy import differences_over_corpora, mean_figure, mean_of_pairings
 from lorabench.analysis.pairing import Measured
 from lorabench.analysis.statistics import Interval
-from lorabench.core.formatting import bits
+from lorabench.analysis.tried import ended_without_result, is_unreliable, wider_rates
+from lorabench.core.formatting import figure, listed, plural, small, span
 
 
 def recommend(group: CorpusGroup, best: BestSet) -> Recommendation:
@@ -23,17 +34,23 @@ def recommend(group: CorpusGroup, best: BestSet) -> Recommendation:
     tied = [items[key] for key in best.tied if key != best.lowest]
     if chosen.shown.gain is not None and chosen.shown.versus_base is not Verdict.LOWER:
         return _stay_with_base(group, chosen, tied)
-    gain = "" if chosen.shown.gain is None else f", {_gain(chosen.shown.gain)}"
-    claim = f"For {group.label} take {chosen.shown.label}: {bits(chosen.estimate)} bits per byte{gain}"
+    cost = best.cost_at_most.get(best.lowest)
+    num_seeds = [item.difference.num_seeds for item in best.comparisons if item.difference is not None]
+    trial = _Trial([chosen.shown], len(tied), len(items) - 1, min(num_seeds, default=0), cost, best.is_alone)
+    standing = _standing(trial)
+    claim = f"For {group.label} take {chosen.shown.label}: {figure(chosen.shown.bits_per_byte)} bits per byte"
+    if chosen.shown.gain is not None:
+        claim += f", {_below(chosen.shown.gain)}"
     return Recommendation(
         corpus=group.label,
         candidates=(chosen.key,),
-        claim=claim + _standing(best, len(tied), len(group.candidates)),
+        claim=f"{claim}. {standing.sentence}{_ended([chosen.shown])}",
         bits_per_byte=chosen.shown.bits_per_byte,
         gain=chosen.shown.gain,
-        is_decided=best.is_decided,
-        alternatives=tuple(item.key for item in _smallest_first(tied)),
-        caveats=_caveats([group], [chosen], tied),
+        is_decided=standing.is_decided,
+        alternatives=tuple(item.key for item in smallest_first(tied)),
+        caveats=limits([group], [chosen], tied),
+        standing=standing.label,
     )
 
 
@@ -45,21 +62,22 @@ def _stay_with_base(group: CorpusGroup, chosen: Measured, tied: Sequence[Measure
     return Recommendation(
         corpus=group.label,
         candidates=(),
-        claim=f"Nothing can be recommended for {group.label}: the lowest, {chosen.shown.label}, is {reason} "
-        f"(base minus adapted: {show_difference(gain)})",
+        claim=f"Nothing can be recommended for {group.label}: the lowest, {chosen.shown.label}, is {reason}. "
+        f"Base minus adapted: {show_difference(gain)}",
         bits_per_byte=None,
         gain=gain,
         is_decided=False,
-        alternatives=tuple(item.key for item in _smallest_first([chosen, *tied])),
-        caveats=_caveats([group], [chosen], tied),
+        alternatives=tuple(item.key for item in smallest_first([chosen, *tied])),
+        caveats=limits([group], [chosen], tied),
     )
 
 
-def recommend_overall(groups: Sequence[CorpusGroup]) -> Recommendation | None:
+def recommend_overall(groups: Sequence[CorpusGroup], best: Sequence[BestSet]) -> Recommendation | None:
     """One configuration for all corpora; None where there is one corpus only."""
-    groups = [group for group in groups if group.candidates]
-    if len(groups) < 2:
+    found = [(group, entry) for group, entry in zip(groups, best, strict=True) if group.candidates]
+    if len(found) < 2:
         return None
+    groups, best = [group for group, _ in found], [entry for _, entry in found]
     everywhere: dict[str, list[Measured]] = {}
     for group in groups:
         for item in group.candidates:
@@ -69,42 +87,82 @@ def recommend_overall(groups: Sequence[CorpusGroup]) -> Recommendation | None:
         claim = "No configuration has a result on every corpus, so none can be recommended over all"
         return Recommendation(None, (), claim, None, None, False, (), ())
     complete.sort(key=lambda items: (sum(item.estimate for item in items), items[0].shown.label))
-    lowest, *others = complete
+    lowest = complete[0]
     subset = find_best(differences_over_corpora(complete, groups))
     tied = [complete[place] for place in subset.members if place]
-    is_decided = bool(others) and not tied and len(lowest[0].shown.seeds) > 1
-    gain, figure = _mean_gain(lowest, groups), mean_figure(lowest)
-    keys = tuple(item.key for item in lowest)
-    claim = (
-        f"Over all {len(groups)} corpora take {lowest[0].shown.label}: {bits(figure.estimate)} bits per byte on mean"
-    )
-    if gain is not None:
-        claim += f", {_gain(gain)}"
-    worse = [item.shown.corpus for item in lowest if item.shown.versus_base is not Verdict.LOWER]
+    caveats = [
+        *crossovers(lowest, groups, best),
+        *limits(groups, lowest, [item for items in tied for item in items]),
+    ]
+    if partial := len(everywhere) - len(complete):
+        caveats.append(f"{plural(partial, 'configuration')} without a result on every corpus: not part of this")
+    gain = _mean_gain(lowest, groups)
     if gain is None or not gain.excludes_zero or gain.estimate <= 0:
-        keys, is_decided = (), False
-        claim = f"Nothing can be recommended over all corpora: the lowest on mean, {lowest[0].shown.label}, is not " + (
-            f"detectably better than its base (base minus adapted: {show_difference(gain)})"
-        )
-    elif is_decided:
-        claim += f"; it is below each of the {len(others)} other configurations tried on every corpus"
-    elif tied:
-        claim += f"; {len(tied)} of the {len(others)} other configurations cannot be told from it"
-    else:
-        claim += "; no other configuration was tried on every corpus"
-    caveats = list(_caveats(groups, lowest, [item for items in tied for item in items]))
-    if worse and keys:
-        caveats.insert(0, "No detectable gain over the base on " + ", ".join(worse))
+        return _stay_with_bases(groups, lowest, tied, gain, caveats)
+    if worse := [item.shown.corpus for item in lowest if item.shown.versus_base is not Verdict.LOWER]:
+        caveats.insert(0, f"No detectable gain over the base on {listed(worse)}")
+    shown = [item.shown for item in lowest]
+    is_alone = len(complete) > 1 and not tied
+    num_seeds = [
+        len({*one.shown.seeds} & {*two.shown.seeds})
+        for items in complete[1:]
+        for one, two in zip(lowest, items, strict=True)
+    ]
+    cost = subset.cost_at_most.get(0)
+    standing = _standing(_Trial(shown, len(tied), len(complete) - 1, min(num_seeds, default=0), cost, is_alone))
+    if is_alone:
+        standing = replace(standing, sentence=standing.sentence + _by_corpus(lowest, best))
+    mean = mean_figure(lowest)
+    claim = f"Over all {len(groups)} corpora take {shown[0].label}: {figure(mean)} bits per byte on mean"
     return Recommendation(
         corpus=None,
-        candidates=keys,
-        claim=claim,
-        bits_per_byte=figure if keys else None,
+        candidates=tuple(item.key for item in lowest),
+        claim=f"{claim}, {_below(gain)}. {standing.sentence}{_ended(shown)}",
+        bits_per_byte=mean,
         gain=gain,
-        is_decided=is_decided,
-        alternatives=tuple(item.key for item in _smallest_first([items[0] for items in tied])),
-        caveats=tuple(caveats),
+        is_decided=standing.is_decided,
+        alternatives=tuple(item.key for item in smallest_first([items[0] for items in tied])),
+        caveats=tuple(dict.fromkeys(caveats)),
+        standing=standing.label,
     )
+
+
+def _stay_with_bases(
+    groups: Sequence[CorpusGroup],
+    lowest: Sequence[Measured],
+    tied: Sequence[Sequence[Measured]],
+    gain: Interval | None,
+    caveats: Sequence[str],
+) -> Recommendation:
+    reason = "worse than" if gain is not None and gain.excludes_zero else "not detectably better than"
+    return Recommendation(
+        corpus=None,
+        candidates=(),
+        claim=f"Nothing can be recommended over all {len(groups)} corpora: the lowest on mean, "
+        f"{lowest[0].shown.label}, is {reason} its base. Base minus adapted: {show_difference(gain)}",
+        bits_per_byte=None,
+        gain=gain,
+        is_decided=False,
+        alternatives=tuple(item.key for item in smallest_first([items[0] for items in (lowest, *tied)])),
+        caveats=tuple(dict.fromkeys(caveats)),
+    )
+
+
+def _by_corpus(lowest: Sequence[Measured], best: Sequence[BestSet]) -> str:
+    """On how many corpora by themselves the choice is told apart too."""
+    alone = sum(entry.is_alone and entry.lowest == item.key for item, entry in zip(lowest, best, strict=True))
+    if alone == len(best):
+        return ", and on each corpus by itself"
+    return f" on mean; on {alone or 'none'} of {len(best)} corpora by itself"
+
+
+def _ended(chosen: Sequence[Candidate]) -> str:
+    """That seeds of the choice gave no result, as a further sentence."""
+    ended = {item.corpus: how for item in chosen if (how := ended_without_result(item))}
+    if len(chosen) == 1 or not ended:
+        return "".join(f". It {how}" for how in ended.values())
+    how, *others = dict.fromkeys(ended.values())
+    return f". It {how if not others else 'gave no result on some seeds'} of {listed(list(ended))}"
 
 
 def _mean_gain(items: Sequence[Measured], groups: Sequence[CorpusGroup]) -> Interval | None:
@@ -112,61 +170,59 @@ def _mean_gain(items: Sequence[Measured], groups: Sequence[CorpusGroup]) -> Inte
     return None if (mean := mean_of_pairings(parts, groups)).difference is None else mean.interval()
 
 
-def _gain(gain: Interval) -> str:
+def _below(gain: Interval) -> str:
     if gain.low is None or gain.high is None:
-        return f"{bits(gain.estimate)} below its base (no interval: {gain.note})"
-    return f"{bits(gain.estimate)} below its base (95 % interval {bits(gain.low)} to {bits(gain.high)})"
+        return f"{figure(gain)} below its base ({span(gain)})"
+    return f"{figure(gain)} below its base (95 %: {span(gain)})"
 
 
-def _standing(best: BestSet, num_tied: int, num_candidates: int) -> str:
-    if num_candidates == 1:
-        return "; nothing else was tried there"
-    if best.is_decided:
-        return f"; it is below each of the {num_candidates - 1} other configurations"
-    return f"; {num_tied} of the {num_candidates - 1} other configurations cannot be told from it"
+@dataclass(frozen=True)
+class _Trial:
+    """What a choice was compared with, and how that came out."""
+
+    chosen: Sequence[Candidate]
+    num_tied: int
+    num_others: int
+    num_seeds: int
+    """The fewest that the choice shares with another."""
+    cost: float | None
+    """Bits per byte that taking it costs at most."""
+    is_alone: bool
 
 
-def _smallest_first(items: Iterable[Measured]) -> list[Measured]:
-    return sorted(items, key=lambda item: (item.shown.cost.trainable_parameters or 0, item.estimate))
+@dataclass(frozen=True)
+class _Standing:
+    """How sure a choice is, in a few words and in a sentence."""
+
+    label: str
+    sentence: str
+    is_decided: bool = False
 
 
-def _caveats(groups: Sequence[CorpusGroup], chosen: Sequence[Measured], tied: Sequence[Measured]) -> tuple[str, ...]:
-    """What limits a recommendation, in words."""
-    found = []
-    fewest = min(len(item.shown.seeds) for item in chosen)
-    if fewest == 1:
-        found.append("One seed: the interval holds for that seed alone, and another may order things otherwise")
-    deviations = [item.shown.seed_deviation for item in chosen if item.shown.seed_deviation is not None]
-    if fewest > 1 and deviations:
-        found.append(f"{fewest} seeds, which spread by {bits(max(deviations))} bits per byte (standard deviation)")
-    found += [item for item in contamination(groups) if any(item.startswith(f"{m.shown.model} ") for m in chosen)]
-    for group in groups:
-        run = group.runs[0]
-        if run.dataset is not None and run.dataset.synthetic:
-            found.append(f"{group.label} is synthetic text: what is best there need not be best on text people wrote")
-        if run.dataset is not None and not run.dataset.pinned:
-            found.append(f"{group.label} is not pinned to a revision: another download may be other text")
-    found += sorted(
-        {
-            f"{run.spec.model} is not pinned to a revision: another download may be other weights"
-            for item in chosen
-            for run in item.runs
-            if run.model is not None and not run.model.pinned
-        }
-    )
-    contexts = {item.shown.settings["context_length"] for item in (*chosen, *tied)}
-    precisions = {item.shown.settings["precision"] for item in (*chosen, *tied)}
-    if len(contexts) > 1:
-        found.append("Context lengths differ among the candidates, and each is scored with its own")
-    if len(precisions) > 1:
-        found.append("Precisions differ among the candidates, and each is scored with its own")
-    hardware = sorted({hardware_of(run.environment) for group in groups for run in group.runs})
-    if len(hardware) > 1:
-        found.append("Run on several kinds of hardware: timings are compared within one only")
-    smallest = _smallest_first([*chosen, *tied])[0]
-    if smallest not in chosen:
-        found.append(f"{smallest.shown.label} cannot be told from it and is the smallest of those")
-    return tuple(dict.fromkeys(found))
+def _standing(trial: _Trial) -> _Standing:
+    if not trial.num_others:
+        return _Standing("nothing to compare with", "Nothing else was tried there")
+    fewest = min((item.seeds for item in trial.chosen), key=len)
+    if not trial.is_alone:
+        return _tied(trial, f" on seed {fewest[0]}" if len(fewest) == 1 else "")
+    others = f"each of the {trial.num_others} other configurations"
+    below = f"t is below {others if trial.num_others > 1 else 'the one other configuration'}"
+    if len(fewest) == 1:
+        return _Standing(f"the best on seed {fewest[0]} only", f"On seed {fewest[0]} only, i{below}")
+    if trial.num_seeds < 2:
+        return _Standing("the best, against some on one seed only", f"I{below}, against some on one seed only")
+    if unreliable := next((item for item in trial.chosen if is_unreliable(item)), None):
+        return _Standing(f"the best, but {ended_without_result(unreliable)}", f"I{below}")
+    return _Standing("the best, beyond chance", f"I{below}", is_decided=True)
+
+
+def _tied(trial: _Trial, on_seed: str) -> _Standing:
+    others = f"{trial.num_tied} of {trial.num_others} other configurations"
+    if trial.num_others == 1:
+        others = "The one other configuration"
+    cost = "" if trial.cost is None else f"; taking it costs at most {small(trial.cost)} bits per byte"
+    label = f"one of {trial.num_tied + 1} of {trial.num_others + 1} that may be the best"
+    return _Standing(label, f"{others} cannot be told from it{on_seed}{cost}")
 
 
 def unanswered(
@@ -184,6 +240,8 @@ def unanswered(
             shown = f"{value:g}" if isinstance(value, float) else value
             found.append(f"Only one {name} was tried ({shown}), so whether another would be better is not known")
     found += [axis.claim for axis in axes if not axis.is_answered]
+    if once := sorted({item.shown.corpus for item in items if all(len(run.evaluations) == 1 for run in item.runs)}):
+        found.append(f"Validation was scored only once a run on {listed(once)}, so training may have been too short")
     seeds = [len(item.shown.seeds) for item in items]
     if max(seeds) == 1:
         found.append("Each configuration was run with one seed, so every verdict holds for that seed alone")
@@ -205,36 +263,33 @@ def _rank_confounded(items: Sequence[Measured]) -> list[str]:
 def next_steps(
     groups: Sequence[CorpusGroup],
     best: Sequence[BestSet],
-    axes: Sequence[AxisFindings],
     hierarchy: ModelHierarchy,
     unfinished: Sequence[UnfinishedRun],
 ) -> tuple[str, ...]:
     """What the data suggests to do next."""
-    items = [item for group in groups for item in group.candidates]
+    items = [item.shown for group in groups for item in group.candidates]
     if not items:
         return ("Finish at least one run: give the same `lorabench run` command again",)
     found = []
-    ties = sum(len(entry.tied) > 1 for entry in best)
-    if max(len(item.shown.seeds) for item in items) == 1:
+    if max(len(item.seeds) for item in items) == 1:
         found.append("Add seeds (`seeds: [0, 1, 2]`), so that a difference can be told from one seed's luck")
-    if ties:
-        found.append(
-            f"On {ties} of {len(best)} corpora nothing is told apart as best: more validation text "
-            "(`evaluation.validation_bytes`) and more seeds narrow the intervals"
-        )
-    edges = sorted({axis.model or "" for axis in axes for caveat in axis.caveats if "may lie beyond" in caveat})
-    if edges:
-        found.append(f"Widen the learning rates for {', '.join(edges)}: the lowest figure is at the end of those tried")
-    if len({item.shown.settings["learning_rate"] for item in items}) == 1:
+    if ties := [group.label for group, entry in zip(groups, best, strict=True) if len(entry.tied) > 1]:
+        found.append(f"More validation text or seeds may tell apart what is tied on {listed(ties)}")
+    found += wider_rates(items)
+    lowest = [group.candidates[0].shown for group in groups if group.candidates]
+    if short := [item.corpus for item in lowest if item.still_falls is not None]:
+        found.append(f"Train longer (`training.train_bytes`) on {listed(short)}: validation still falls at the end")
+    if len({item.settings["learning_rate"] for item in items}) == 1:
         found.append("Try several learning rates: ranks and models are compared fairly only at the best rate of each")
-    models = {item.shown.model for item in items}
-    if len(models) == 1:
+    if len({item.model for item in items}) == 1:
         found.append("Try a second base model: with one, none can be called best")
     elif not hierarchy.is_answered:
         found.append("Run every model with the same settings on the same corpora, so that the models can be compared")
     worse = [group.label for group in groups if not any(m.shown.versus_base is Verdict.LOWER for m in group.candidates)]
     if worse:
-        found.append(f"Nothing is detectably better than its base on {', '.join(worse)}: try more training text")
+        found.append(f"Nothing is detectably better than its base on {listed(worse)}: try more training text")
     if unfinished:
-        found.append(f"{len(unfinished)} runs have no result: see the failures, mend them and use `--retry failed`")
+        found.append(
+            f"{plural(len(unfinished), 'run')} without a result: see the failures, mend them, use `--retry failed`"
+        )
     return tuple(found)

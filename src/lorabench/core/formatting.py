@@ -203,3 +203,20 @@ def first_of(problems: Sequence[str], most: int = MAX_PROBLEMS) -> list[str]:
     if len(problems) <= most:
         return list(problems)
     return [*problems[:most], f"… and {len(problems) - most:,} more; lorabench report prints them all"]
+
+
+def small(value: float) -> str:
+    """A small amount to two significant digits, such as what a choice costs at most; nothing below 0.0001."""
+    return "0.0001" if value < 1e-4 else number(float(f"{value:.1e}"), 2)
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 run`, `2 runs`."""
+    return f"{count:,} {noun}" + "s" * (count != 1)
+
+
+def listed(names: Sequence[str], most: int = 4) -> str:
+    """`a, b and c`; of more than `most`, the first ones and how many more there are."""
+    if len(names) > most:
+        return f"{', '.join(names[:most])} and {len(names) - most} more"
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

@@ -1,0 +1,81 @@
+"""Parts of the findings that compare nothing: what lies in the folder, what has no result, documents by length."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lorabench.records.schema import Status
+
+
+@dataclass(frozen=True)
+class ExperimentFacts:
+    """One experiment among the records."""
+
+    name: str
+    question: str
+    num_runs: int
+    num_completed: int
+    commands: tuple[str, ...]
+    """As they were typed, each once."""
+
+
+@dataclass(frozen=True)
+class ModelFactsShown:
+    """A base model as the records know it."""
+
+    name: str
+    revision: str
+    family: str
+    num_parameters: int | None
+    licence: str | None
+    weights_note: str | None
+    pinned: bool
+
+
+@dataclass(frozen=True)
+class Overview:
+    """What lies in the folder."""
+
+    num_runs: int
+    num_by_status: Mapping[Status, int]
+    experiments: tuple[ExperimentFacts, ...]
+    models: tuple[ModelFactsShown, ...]
+    corpora: tuple[str, ...]
+    seeds: tuple[int, ...]
+    varied: tuple[str, ...]
+    """Axes with more than one value, by name."""
+    hardware: tuple[str, ...]
+    lorabench_versions: tuple[str, ...]
+    code: tuple[str, ...]
+    """Commits, with `(changed)` where the checkout was, or the code's hash where there was none."""
+    last_finished_at: str | None
+    train_seconds: float
+
+
+@dataclass(frozen=True)
+class LengthBucket:
+    """Documents of one range of lengths, scored by the best candidate of a model on a corpus."""
+
+    corpus: str
+    model: str
+    candidate: str
+    low_bytes: int
+    high_bytes: int
+    num_documents: int
+    bits_per_byte: float
+    base_bits_per_byte: float | None
+    perplexity: float
+
+
+@dataclass(frozen=True)
+class UnfinishedRun:
+    """A run without a full result: it is listed, never dropped."""
+
+    run_id: str
+    status: Status
+    reason: str
+    experiment: str
+    model: str
+    corpus: str
+    label: str
