@@ -13,11 +13,13 @@ from lorabench.analysis.analyse import choose
 from lorabench.analysis.findings import AxisFindings, BestSet, Comparison, Findings, Recommendation, Verdict
 from lorabench.analysis.test_reading import read_test
 from lorabench.analysis.validation import DocumentReader, validation_run
-from lorabench.core.formatting import figure, figure_and_span
+from lorabench.core.formatting import NONE, figure, figure_and_span
 from lorabench.experiment.schema import RunSpec, ScoringSettings, TrainingSettings
 from lorabench.methods.settings import AdapterSettings
 from lorabench.records.documents import DocumentResults
 from lorabench.records.schema import Evaluation, RunRecord, Scores, Status
+from lorabench.report.headline import Standing, headline_of
+from lorabench.report.headline import sentences as sentences_of
 from tests.report.synthetic import ENVIRONMENT, LN2, Floats
 
 NUM_FOLDERS, NUM_BATCHES = 200, 4
@@ -301,7 +303,7 @@ def _test_figures(findings: Findings, choice: Recommendation) -> Iterator[str]:
         if reading is None or reading.gain is None:
             continue
         said = " / ".join(choice.on_test)
-        if f"Gain over the base on test: {figure_and_span(reading.gain)}" not in said:
+        if f"On test it gains {figure_and_span(reading.gain)}, " not in said:
             yield f"another gain on test: {said}"
         if reading.gain_gap is None or f"{abs(reading.gain_gap):.4f}" not in said:
             yield f"another gap: {said}"
@@ -350,6 +352,23 @@ def check_the_models_ranked_beside_the_choice(findings: Findings) -> Iterator[st
         yield f"{hierarchy.claim} / {choice.claim}"
 
 
+def check_the_first_screen(findings: Findings) -> Iterator[str]:
+    """It says in short what the findings say."""
+    first, choice = headline_of(findings), findings.overall or findings.recommendations[0]
+    for sentence in (first.verdict, *first.reasons, *first.model_claims, *first.settings, *first.unknown, *first.steps):
+        for part in sentences_of(sentence):
+            if len(part.split()) > MAX_WORDS or not part:
+                yield f"{len(part.split())} words: {part}"
+    if findings.overall is not None or len(findings.recommendations) == 1:
+        if (" take " in first.verdict.removeprefix("Nothing to take ")) is not choice.is_taken:
+            yield f"{first.verdict} / {choice.claim}"
+        if first.standing != Standing(choice.standing, choice.is_decided):
+            yield f"{first.standing} / {choice.standing}"
+    for line, each in zip(first.corpora, findings.recommendations, strict=True):
+        if line.standing.is_decided is not each.is_decided or (line.figure != NONE) is not each.is_taken:
+            yield f"{line} / {each.claim}"
+
+
 CHECKS = (
     check_lengths,
     check_intervals_agree_with_verdicts,
@@ -360,4 +379,5 @@ CHECKS = (
     check_what_the_choice_over_all_loses,
     check_seeds_without_a_result_are_said,
     check_the_models_ranked_beside_the_choice,
+    check_the_first_screen,
 )

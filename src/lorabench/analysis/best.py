@@ -17,7 +17,7 @@ from lorabench.analysis.candidates import CorpusGroup
 from lorabench.analysis.comparisons import SIGNIFICANCE, seed_limit, show_difference
 from lorabench.analysis.findings import BestSet, Comparison, Verdict
 from lorabench.analysis.statistics import NUMERICAL_BITS, Floats, Uncertain
-from lorabench.core.formatting import figure, small
+from lorabench.core.formatting import cost, figure
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def _best_set(group: CorpusGroup) -> BestSet:
         for first, second, p_value in zip(lower.tolist(), others.tolist(), p_values, strict=True)
     )
     tied = tuple(keys[place] for place in subset.members)
-    costs = {keys[place]: cost for place, cost in subset.cost_at_most.items()}
+    costs = {keys[place]: at_most for place, at_most in subset.cost_at_most.items()}
     return BestSet(keys[lowest], tied, comparisons, costs, _claim(group, comparisons, tied, costs))
 
 
@@ -120,6 +120,6 @@ def _claim(
         return f"Best on {group.label}{seeds}: {shown}. Against the next, {show_difference(nearest.difference)}"
     set_of = f"The best on {group.label}{seeds} is one of {len(tied)} of {len(group.candidates)} configurations"
     left_out = f". {len(incomparable)} could not be compared: {incomparable[0].reason}" if incomparable else ""
-    cost = costs.get(lowest.key)
-    at_most = "" if cost is None else f"; taking it costs at most {small(cost)} bits per byte"
-    return f"{set_of}, 95 times in a hundred. Lowest is {shown}{at_most}{left_out}"
+    at_most = costs.get(lowest.key)
+    price = "" if at_most is None else f"; taking it costs at most {cost(at_most)} bits per byte"
+    return f"{set_of}, 95 times in a hundred. Lowest is {shown}{price}{left_out}"

@@ -10,7 +10,7 @@ from lorabench.analysis.findings import BestSet, Candidate, Comparison, Verdict
 from lorabench.analysis.hierarchy import contamination
 from lorabench.analysis.pairing import Measured
 from lorabench.analysis.tried import diverged_beside, ended_without_result
-from lorabench.core.formatting import bits, figure_and_span, listed, setting, small
+from lorabench.core.formatting import bits, figure_and_span, listed, number, setting
 
 
 def limits(groups: Sequence[CorpusGroup], chosen: Sequence[Measured], tied: Sequence[Measured]) -> tuple[str, ...]:
@@ -57,8 +57,8 @@ def _tried(groups: Sequence[CorpusGroup], chosen: Sequence[Measured]) -> list[st
     }
     if falls:
         found.append(
-            f"Training was too short on {listed(list(falls))}: validation still fell by {small(max(falls.values()))} "
-            "bits per byte in its last quarter"
+            f"Training was too short on {listed(list(falls))}: validation still fell by "
+            f"{number(max(falls.values()), 2)} bits per byte in its last quarter"
         )
     return found
 

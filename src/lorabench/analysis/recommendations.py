@@ -22,7 +22,7 @@ from lorabench.analysis.hierarchy import differences_over_corpora, mean_figure, 
 from lorabench.analysis.pairing import Measured
 from lorabench.analysis.statistics import Interval
 from lorabench.analysis.tried import ended_without_result, is_unreliable, wider_rates
-from lorabench.core.formatting import figure, listed, plural, small, span
+from lorabench.core.formatting import cost, figure, listed, plural, span
 
 
 def recommend(group: CorpusGroup, best: BestSet) -> Recommendation:
@@ -34,9 +34,9 @@ def recommend(group: CorpusGroup, best: BestSet) -> Recommendation:
     tied = [items[key] for key in best.tied if key != best.lowest]
     if chosen.shown.gain is not None and chosen.shown.versus_base is not Verdict.LOWER:
         return _stay_with_base(group, chosen, tied)
-    cost = best.cost_at_most.get(best.lowest)
+    at_most = best.cost_at_most.get(best.lowest)
     num_seeds = [item.difference.num_seeds for item in best.comparisons if item.difference is not None]
-    trial = _Trial([chosen.shown], len(tied), len(items) - 1, min(num_seeds, default=0), cost, best.is_alone)
+    trial = _Trial([chosen.shown], len(tied), len(items) - 1, min(num_seeds, default=0), at_most, best.is_alone)
     standing = _standing(trial)
     claim = f"For {group.label} take {chosen.shown.label}: {figure(chosen.shown.bits_per_byte)} bits per byte"
     if chosen.shown.gain is not None:
@@ -108,8 +108,8 @@ def recommend_overall(groups: Sequence[CorpusGroup], best: Sequence[BestSet]) ->
         for items in complete[1:]
         for one, two in zip(lowest, items, strict=True)
     ]
-    cost = subset.cost_at_most.get(0)
-    standing = _standing(_Trial(shown, len(tied), len(complete) - 1, min(num_seeds, default=0), cost, is_alone))
+    at_most = subset.cost_at_most.get(0)
+    standing = _standing(_Trial(shown, len(tied), len(complete) - 1, min(num_seeds, default=0), at_most, is_alone))
     if is_alone:
         standing = replace(standing, sentence=standing.sentence + _by_corpus(lowest, best))
     mean = mean_figure(lowest)
@@ -185,8 +185,8 @@ class _Trial:
     num_others: int
     num_seeds: int
     """The fewest that the choice shares with another."""
-    cost: float | None
-    """Bits per byte that taking it costs at most."""
+    cost_at_most: float | None
+    """Of taking it, in bits per byte."""
     is_alone: bool
 
 
@@ -208,11 +208,11 @@ def _standing(trial: _Trial) -> _Standing:
     others = f"each of the {trial.num_others} other configurations"
     below = f"t is below {others if trial.num_others > 1 else 'the one other configuration'}"
     if len(fewest) == 1:
-        return _Standing(f"the best on seed {fewest[0]} only", f"On seed {fewest[0]} only, i{below}")
+        return _Standing(f"lowest, on seed {fewest[0]} only", f"On seed {fewest[0]} only, i{below}")
     if trial.num_seeds < 2:
-        return _Standing("the best, against some on one seed only", f"I{below}, against some on one seed only")
+        return _Standing("lowest, against some on one seed only", f"I{below}, against some on one seed only")
     if unreliable := next((item for item in trial.chosen if is_unreliable(item)), None):
-        return _Standing(f"the best, but {ended_without_result(unreliable)}", f"I{below}")
+        return _Standing(f"lowest, but {ended_without_result(unreliable)}", f"I{below}")
     return _Standing("the best, beyond chance", f"I{below}", is_decided=True)
 
 
@@ -220,9 +220,9 @@ def _tied(trial: _Trial, on_seed: str) -> _Standing:
     others = f"{trial.num_tied} of {trial.num_others} other configurations"
     if trial.num_others == 1:
         others = "The one other configuration"
-    cost = "" if trial.cost is None else f"; taking it costs at most {small(trial.cost)} bits per byte"
-    label = f"one of {trial.num_tied + 1} of {trial.num_others + 1} that may be the best"
-    return _Standing(label, f"{others} cannot be told from it{on_seed}{cost}")
+    price = "" if trial.cost_at_most is None else f"; taking it costs at most {cost(trial.cost_at_most)} bits per byte"
+    label = "not told from " + plural(trial.num_tied, "other")
+    return _Standing(label, f"{others} cannot be told from it{on_seed}{price}")
 
 
 def unanswered(

@@ -89,10 +89,9 @@ def _beside(
         return replace(choice, on_test=("Test has not been scored",))
     figure = _mean(found, [item.reading.bits_per_byte for item in found], [item.figure for item in found])
     gain = _mean(found, [item.reading.gain for item in found], [item.gain for item in found])
-    where = "Test" if choice.corpus is not None else f"Test, mean over {len(found)} corpora"
-    sentences = [f"{where}: {figure_and_span(figure)} bits per byte"]
-    if gain is not None:
-        sentences += _on_gain(choice, gain, found)
+    where = "" if choice.corpus is not None else f", mean over {len(found)} corpora"
+    sentences = [] if gain is None else _on_gain(choice, gain, found)
+    sentences.append(f"Bits per byte on test{where}: {figure_and_span(figure)}")
     sentences += _reversal(found, others)
     looks = max(item.reading.num_test_scorings for item in found)
     if looks > 1:
@@ -117,12 +116,13 @@ def _withdrawn(choice: Recommendation, label: str, gain: Interval) -> Recommenda
 
 def _on_gain(choice: Recommendation, gain: Interval, found: Sequence[_OnTest]) -> list[str]:
     """The gain on test beside that on validation, and where test shows none."""
-    sentences = [f"Gain over the base on test: {figure_and_span(gain)} bits per byte"]
-    if gain.estimate > 0 and gain.low is not None and not gain.excludes_zero:
-        sentences[0] += ", which may be none at all"
+    sentence = f"On test it gains {figure_and_span(gain)}"
     if choice.gain is not None:
         more = gain.estimate - choice.gain.estimate
-        sentences.append(f"That is {bits(abs(more))} {'more' if more >= 0 else 'less'} than its gain on validation")
+        sentence += f", {bits(abs(more))} {'more' if more >= 0 else 'less'} than on validation"
+    sentences = [sentence]
+    if gain.estimate > 0 and gain.low is not None and not gain.excludes_zero:
+        sentences.append("By test alone it may gain nothing")
     worse = [item.candidate.corpus for item in found if item.reading.gain and item.reading.gain.estimate < 0]
     if choice.corpus is None and worse:
         sentences.append(f"On test it is worse than its base on {listed(worse)}")

@@ -205,11 +205,6 @@ def first_of(problems: Sequence[str], most: int = MAX_PROBLEMS) -> list[str]:
     return [*problems[:most], f"… and {len(problems) - most:,} more; lorabench report prints them all"]
 
 
-def small(value: float) -> str:
-    """A small amount to two significant digits, such as what a choice costs at most; nothing below 0.0001."""
-    return "0.0001" if value < 1e-4 else number(float(f"{value:.1e}"), 2)
-
-
 def plural(count: int, noun: str) -> str:
     """`1 run`, `2 runs`."""
     return f"{count:,} {noun}" + "s" * (count != 1)

@@ -84,7 +84,7 @@ def headline_of(findings: Findings) -> Headline:
     no_result = "No run has a result yet" if findings.overview.num_runs else "There are no runs yet"
     return Headline(
         verdict=_verdict(findings, chosen) if chosen else no_result,
-        standing=_standing(findings, chosen) if chosen else Standing("no recommendation"),
+        standing=Standing(chosen.standing, chosen.is_decided) if chosen else Standing("no recommendation"),
         reasons=tuple(_reasons(findings, chosen)) if chosen else (),
         model_claims=sentences(findings.hierarchy.claim),
         models=tuple(_model_line(findings.hierarchy, item) for item in findings.hierarchy.ranking),
@@ -118,11 +118,6 @@ def _setting_sentence(title: str, axes: Sequence[AxisFindings]) -> str:
 
 def _begun(sentence: str) -> str:
     return sentence[:1].upper() + sentence[1:]
-
-
-def on_seeds(seeds: Sequence[int]) -> str:
-    """What limits a verdict with one seed; empty with more."""
-    return f"on seed {seeds[0]} only" if len(seeds) == 1 else ""
 
 
 def contrast(label: str, other: str) -> str:
@@ -159,25 +154,12 @@ def _verdict(findings: Findings, chosen: Recommendation) -> str:
     return sentences(chosen.claim)[0]
 
 
-def _standing(findings: Findings, chosen: Recommendation) -> Standing:
-    best, others = _best_of(findings, chosen), len(chosen.alternatives)
-    candidates = _candidates(findings, chosen)
-    if not candidates:
-        return Standing("no recommendation")
-    if chosen.is_decided:
-        return Standing("the best, beyond chance", is_decided=True)
-    if others:
-        return Standing(f"one of {others + 1} that may be the best")
-    seeds = min((item.seeds for item in candidates), key=len)
-    is_compared = best is None or best.comparisons
-    return Standing((on_seeds(seeds) if is_compared else "") or "nothing to compare with")
-
-
 def _reasons(findings: Findings, chosen: Recommendation) -> list[str]:
     candidates, best = _candidates(findings, chosen), _best_of(findings, chosen)
-    if not candidates:
-        return [*sentences(chosen.claim)[1:], *chosen.caveats]
+    if not chosen.is_taken:
+        return [*sentences(chosen.claim)[1:], *chosen.on_test, *chosen.caveats]
     found = [] if chosen.gain is None else [_gain(chosen.gain, chosen.bits_per_byte, chosen.corpus is None)]
+    found += chosen.on_test[:1]
     label = candidates[0].label
     others = [contrast(findings.candidate(key).label, label) for key in chosen.alternatives]
     if others and not chosen.is_decided:
@@ -187,7 +169,7 @@ def _reasons(findings: Findings, chosen: Recommendation) -> list[str]:
     if best is not None and len(best.tied) > 1:
         costs = [(contrast(item.label, label), words) for item, words in tied_costs(findings, best) if words]
         found += [_begun(f"{name} instead costs {words}") for name, words in costs if name != label][:1]
-    return [*found, *chosen.caveats]
+    return [*found, *chosen.caveats, *chosen.on_test[1:]]
 
 
 def _gain(gain: Interval, reached: Interval | None, is_mean: bool) -> str:
@@ -221,6 +203,8 @@ def _corpus_line(findings: Findings, chosen: Recommendation) -> CorpusLine:
         return CorpusLine(label, "the base", *(NONE,) * 4, Standing(words))
     candidate = findings.candidate(chosen.candidates[0])
     reading = findings.test_of(candidate.key)
+    if chosen.is_withdrawn:
+        return CorpusLine(label, "the base", *(NONE,) * 4, Standing(chosen.standing))
     return CorpusLine(
         corpus=label,
         choice=candidate.label,
@@ -237,8 +221,5 @@ def _corpus_standing(chosen: Recommendation, candidate: Candidate, best: BestSet
         return Standing("best", is_decided=True)
     if best is None or not best.comparisons:
         return Standing("alone")
-    if len(best.tied) == 1:
-        return Standing(f"lowest, {on_seeds(candidate.seeds) or 'not compared'}")
-    at_most = best.cost_at_most.get(candidate.key)
-    words = "not told from " + ("1 other" if len(best.tied) == 2 else f"{len(best.tied) - 1} others")
-    return Standing(words + (f"; costs at most {cost(at_most)}" if at_most is not None else ""))
+    at_most = best.cost_at_most.get(candidate.key) if len(best.tied) > 1 else None
+    return Standing(chosen.standing + ("" if at_most is None else f"; costs at most {cost(at_most)}"))

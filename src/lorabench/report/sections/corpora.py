@@ -81,7 +81,7 @@ def _summary(report: Report, reference: References) -> list[str]:
 def _choice(findings: Findings, choice: Recommendation, reference: References) -> str:
     """The recommendation with what limits it, and what test then said."""
     references = ", ".join(reference(key) for key in choice.candidates)
-    said = (*choice.caveats, *_test_sentences(findings, choice))
+    said = (*choice.caveats, *choice.on_test)
     first = f"{escape(choice.claim)}{f' ({references})' if references else ''}."
     return "\n".join([first, "", *(f"- {escape(sentence)}." for sentence in said)]).rstrip()
 
@@ -97,21 +97,6 @@ def _tied(findings: Findings, corpus: CorpusFindings, reference: References) -> 
     ]
     more = f" and {len(members) - MAX_TIED} more" if len(members) > MAX_TIED else ""
     return [f"The best is among these {len(members)}, 95 times in a hundred: {'; '.join(words)}{more}."]
-
-
-def _test_sentences(findings: Findings, choice: Recommendation) -> list[str]:
-    found = []
-    for key in choice.candidates if choice.corpus is not None else ():
-        reading = findings.test_of(key)
-        if reading is None or reading.bits_per_byte is None:
-            found.append("Test has not been scored")
-            continue
-        gain = "" if reading.gain is None else f"; {figure_and_span(reading.gain)} below its base there"
-        shown, gap = figure_and_span(reading.bits_per_byte), alike(reading.gap, reading.bits_per_byte)
-        found.append(f"Test: {shown} bits per byte{gain}; gap {gap}")
-        if reading.num_test_scorings > 1:
-            found.append(f"Test was scored {reading.num_test_scorings} times, so it is less of a test")
-    return found
 
 
 def _model_claim(findings: Findings, corpus: CorpusFindings) -> str:
