@@ -16,7 +16,7 @@ from lorabench.analysis.findings import Candidate, Findings, Recommendation, Tes
 from lorabench.analysis.pairing import MISSING_DOCUMENTS, seed_note
 from lorabench.analysis.statistics import Interval, Uncertain, compare_pair, estimate_figure, mean_of
 from lorabench.analysis.validation import DocumentReader
-from lorabench.core.formatting import bits, figure_and_span, listed
+from lorabench.core.formatting import alike, figure_and_span, listed
 from lorabench.records.documents import DocumentResults
 from lorabench.records.schema import RunRecord
 
@@ -119,7 +119,9 @@ def _on_gain(choice: Recommendation, gain: Interval, found: Sequence[_OnTest]) -
     sentence = f"On test it gains {figure_and_span(gain)}"
     if choice.gain is not None:
         more = gain.estimate - choice.gain.estimate
-        sentence += f", {bits(abs(more))} {'more' if more >= 0 else 'less'} than on validation"
+        size = alike(abs(more), gain)
+        is_same = not size.strip("0.")
+        sentence += f", {'as' if is_same else size + (' more than' if more > 0 else ' less than')} on validation"
     sentences = [sentence]
     if gain.estimate > 0 and gain.low is not None and not gain.excludes_zero:
         sentences.append("By test alone it may gain nothing")

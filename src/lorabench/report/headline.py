@@ -18,15 +18,17 @@ from lorabench.analysis.findings import (
     ModelHierarchy,
     ModelRank,
     Recommendation,
+    TestReading,
     Verdict,
 )
 from lorabench.analysis.statistics import Interval
-from lorabench.core.formatting import NONE, cost, figure, relative_gain, span
+from lorabench.core.formatting import NONE, alike, cost, figure, relative_gain, span
 
 MAX_MODELS = 5
 MAX_CORPORA = 9
 MAX_SENTENCES = 3
 """Of each kind; the others stand further below."""
+MAX_WORDS_LISTED = 14
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,14 @@ def cost_words(at_most: float | None) -> str:
     return "" if at_most is None else f"at most {cost(at_most)} bits per byte"
 
 
+def shown_on_test(reading: TestReading | None, candidate: Candidate) -> str:
+    """What test said, without an interval of its own to the digits of the figure on validation."""
+    said = reading.bits_per_byte if reading is not None else None
+    if said is None or said.low is not None:
+        return figure(said)
+    return alike(said.estimate, candidate.bits_per_byte)
+
+
 def _candidates(findings: Findings, chosen: Recommendation) -> list[Candidate]:
     return [findings.candidate(key) for key in chosen.candidates]
 
@@ -163,13 +173,21 @@ def _reasons(findings: Findings, chosen: Recommendation) -> list[str]:
     label = candidates[0].label
     others = [contrast(findings.candidate(key).label, label) for key in chosen.alternatives]
     if others and not chosen.is_decided:
-        more = f" and {len(others) - MAX_SENTENCES} more" if len(others) > MAX_SENTENCES else ""
-        listed = "; ".join(others[:MAX_SENTENCES]) + more
-        found.append(f"The best is among these {len(others) + 1}, 95 times in a hundred: this; {listed}")
+        found.append(f"The best is among these {len(others) + 1}, 95 times in a hundred: {_members(others)}")
     if best is not None and len(best.tied) > 1:
         costs = [(contrast(item.label, label), words) for item, words in tied_costs(findings, best) if words]
         found += [_begun(f"{name} instead costs {words}") for name, words in costs if name != label][:1]
     return [*found, *chosen.caveats, *chosen.on_test[1:]]
+
+
+def _members(others: Sequence[str]) -> str:
+    """The choice itself and as many others as a short sentence has room for."""
+    shown: list[str] = []
+    for name in others[:MAX_SENTENCES]:
+        if len(" ".join([*shown, name]).split()) <= MAX_WORDS_LISTED:
+            shown.append(name)
+    more = len(others) - len(shown)
+    return "; ".join(["this", *shown]) + (f" and {more} more" if more else "")
 
 
 def _gain(gain: Interval, reached: Interval | None, is_mean: bool) -> str:
@@ -211,7 +229,7 @@ def _corpus_line(findings: Findings, chosen: Recommendation) -> CorpusLine:
         figure=figure(chosen.bits_per_byte),
         span=span(chosen.bits_per_byte),
         gain=relative_gain(chosen.gain, chosen.bits_per_byte),
-        test=figure(reading.bits_per_byte) if reading else NONE,
+        test=shown_on_test(reading, candidate),
         standing=_corpus_standing(chosen, candidate, best),
     )
 

@@ -8,7 +8,7 @@ from typing import Any
 from lorabench.analysis.comparisons import oriented
 from lorabench.analysis.findings import Candidate, Comparison, CorpusFindings, Findings, Recommendation, Verdict
 from lorabench.core.formatting import NONE, alike, bits, figure, figure_and_span, number, relative_gain, span
-from lorabench.report.headline import tied_costs
+from lorabench.report.headline import shown_on_test, tied_costs
 from lorabench.report.markdown import escape, table
 from lorabench.report.picture import Picture
 from lorabench.report.section import Chapter, Detail, PagePart, References, Report, Section, SummaryPart
@@ -52,7 +52,7 @@ def _best_row(findings: Findings, corpus: CorpusFindings) -> dict[str, Any]:
         "bits": figure(lowest.bits_per_byte),
         "range": span(lowest.bits_per_byte),
         "gain": relative_gain(lowest.gain, lowest.bits_per_byte),
-        "test": figure(reading.bits_per_byte) if reading else NONE,
+        "test": shown_on_test(reading, lowest),
         "num_seeds": len(lowest.seeds),
         "tied": f"{len(corpus.best.tied)} of {len(corpus.candidates)}" if not corpus.best.is_decided else "alone",
     }
@@ -124,7 +124,7 @@ def _candidate_table(findings: Findings, corpus: CorpusFindings, reference: Refe
                 alike(candidate.base_bits_per_byte, candidate.bits_per_byte),
                 figure_and_span(candidate.gain, is_signed=True),
                 _standing(corpus, candidate, compared),
-                figure(reading.bits_per_byte) if reading else NONE,
+                shown_on_test(reading, candidate),
             ]
         )
     headings = ["", "configuration", "seeds", "bits per byte", "95 % interval", "seed spread", "base", "gain"]
