@@ -1,17 +1,21 @@
 """Measures how often 95 % intervals hold the truth and how often families of equals see a call; see docs/statistics.md.
 
-python benchmarks/measure_coverage.py [--repetitions 4000] [--seeds 1 2 3 5]
+python benchmarks/measure_coverage.py [--repetitions 1000] [--seeds 1 2 3 5] [--population FILE]
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from lorabench.analysis.statistics import Floats, compare_all, compare_pair, estimate_figure, holm
+from lorabench.analysis.best import find_best
+from lorabench.analysis.statistics import Floats, compare_all, estimate_figure, holm
 
 LN2 = math.log(2.0)
 
@@ -66,58 +70,109 @@ def measure_documents(repetitions: int) -> None:
             print(f"| {num_documents} | {log_deviation} | " + " | ".join(f"{100 * cell:.1f}" for cell in cells) + " |")
 
 
-def several_seeds(
-    random: np.random.Generator, shape: tuple[int, int, int], seed_deviation: float, residual: float
-) -> tuple[Floats, Floats]:
-    """Equal candidates: nll [K, S, D] with documents, configurations, seeds (a shift of a whole run) and noise."""
-    num_candidates, num_seeds, num_documents = shape
+Case = tuple[Floats, Floats, list[int]]
+"""Nats [K, S, D], bytes [D], groups [K]."""
+
+
+@dataclass(frozen=True)
+class Population:
+    """Real results of one corpus, made equal in truth: every configuration has the same figure over all it holds."""
+
+    nats: Floats
+    """[configurations, seeds, documents]."""
+    num_bytes: Floats
+    rates: Floats
+
+    def draw(self, random: np.random.Generator, num_seeds: int, num_documents: int) -> tuple[Floats, Floats]:
+        """Documents drawn with replacement, and seeds that vary and move together as the recorded ones do.
+
+        A drawn seed adds to the mean over seeds what the recorded seeds differ by from it, each times a standard normal
+        number, so that covariances stay what they are. One seed is equal in truth by itself, as its intervals are
+        meant for that seed alone.
+        """
+        mean = self.nats.mean(axis=1, keepdims=True)
+        weights = random.normal(0.0, 1.0, (num_seeds, self.nats.shape[1])) / math.sqrt(self.nats.shape[1] - 1.0)
+        nats = mean + np.einsum("st,ctd->csd", weights, self.nats - mean)
+        if num_seeds == 1:
+            nats = made_equal(nats, self.num_bytes)
+        documents = random.integers(0, self.nats.shape[2], num_documents)
+        return nats[:, :, documents], self.num_bytes[documents]
+
+
+def made_equal(nats: Floats, num_bytes: Floats) -> Floats:
+    """Each configuration's figure over all seeds and documents moved to the mean of all; nats [K, S, D]."""
+    figures = nats.sum(axis=2).mean(axis=1) / num_bytes.sum()
+    return np.asarray(nats - (figures - figures.mean())[:, None, None] * num_bytes)
+
+
+def read_populations(path: Path) -> dict[str, Population]:
+    """By corpus; made by `benchmarks/record_population.py`."""
+    with np.load(path, allow_pickle=False) as arrays:
+        found = {}
+        for corpus in sorted(name.removesuffix("_nats") for name in arrays if name.endswith("_nats")):
+            nats = arrays[f"{corpus}_nats"].astype(np.float64)
+            num_bytes = arrays[f"{corpus}_bytes"].astype(np.float64)
+            found[corpus] = Population(made_equal(nats, num_bytes), num_bytes, arrays["rates"])
+        return found
+
+
+def unequal_seeds(random: np.random.Generator, num_seeds: int, num_documents: int) -> Case:
+    """Nine equal candidates in three groups that spread over seeds as 1 to 3 to 10, and that seeds move together."""
     num_bytes = lengths(random, num_documents, 1.0)
-    bits = 1.0 + random.normal(0.0, 0.25, num_documents)
-    bits = bits + random.normal(0.0, 0.02, (num_candidates, 1, num_documents))
-    bits = bits + random.normal(0.0, seed_deviation, (1, num_seeds, 1))
-    bits = bits + random.normal(0.0, seed_deviation, (num_candidates, num_seeds, 1))
-    bits = bits + random.normal(0.0, residual, shape)
-    return bits * num_bytes * LN2, num_bytes
+    groups = np.repeat([0, 1, 2], 3)
+    spread = np.array([0.001, 0.003, 0.01])[groups][:, None]
+    moved = spread * (random.normal(0.0, 0.8, num_seeds) + random.normal(0.0, 0.6, (9, num_seeds)))
+    bits = 1.0 + random.normal(0.0, 0.25, num_documents) + random.normal(0.0, 0.02, (9, 1, num_documents))
+    bits = bits + random.normal(0.0, 0.01, (9, num_seeds, num_documents))
+    bits = bits + (moved[:, :, None] if num_seeds > 1 else 0.0)  # one seed's intervals are meant for that seed alone
+    return bits * num_bytes * LN2, num_bytes, groups.tolist()
 
 
-def measure_seeds(repetitions: int, numbers_of_seeds: list[int]) -> None:
-    """Differences of two candidates, and families of many, by number of seeds."""
-    print("| seeds | documents | spread over seeds | difference of 2 | pair among 9 | family of 9 with a call |")
-    print("| ---: | ---: | ---: | ---: | ---: | ---: |")
+def judge(nll: Floats, num_bytes: Floats, alike: list[int]) -> tuple[npt.NDArray[np.bool_], bool, bool, bool]:
+    """Of equals: which pairs' intervals hold zero, whether Holm's family has a call, the first is out, one is alone."""
+    pairs = compare_all(nll, num_bytes, alike)
+    upper = np.triu_indices(len(nll), 1)
+    holds = (np.abs(pairs.estimate) <= pairs.half_width())[upper]
+    members = find_best(pairs).members
+    return holds, bool((holm(pairs.p_value()[upper]) < 0.05).any()), 0 not in members, len(members) == 1
+
+
+def print_seeds(name: str, num_seeds: int, num_documents: int, drawn: Iterable[Case]) -> None:
+    """One row of the second table."""
+    results = [judge(*case) for case in drawn]
+    holds = np.mean([holds for holds, *_ in results], axis=0)
+    shares = [100 * float(np.mean([result[place] for result in results])) for place in (1, 2, 3)]
+    shown = " | ".join(f"{share:.1f}" for share in (100 * holds.mean(), 100 * holds.min(), *shares))
+    print(f"| {name} | {num_seeds} | {num_documents} | {shown} |", flush=True)
+
+
+def measure_seeds(repetitions: int, numbers_of_seeds: list[int], populations: dict[str, Population]) -> None:
+    """Pairs, families and the set that holds the best, of equals: made up, and drawn from real results."""
+    print("| results | seeds | documents | pairs hold | worst pair | family with a call | best is out | one alone |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     for num_seeds in numbers_of_seeds:
-        for num_documents in (20, 60, 200):
-            for seed_deviation in (0.0,) if num_seeds == 1 else (0.0, 0.001, 0.003, 0.01):
-                random = np.random.default_rng(num_documents)
-                counts = np.zeros(3)
-                for _ in range(repetitions):
-                    nll, num_bytes = several_seeds(random, (2, num_seeds, num_documents), seed_deviation, 0.01)
-                    pair = compare_pair(nll[0], nll[1], num_bytes)
-                    counts[0] += abs(pair.estimate) <= pair.half_width()
-                    counts[1:] += among_nine(random, num_seeds, num_documents, seed_deviation)
-                shown = " | ".join(f"{100 * share:.1f}" for share in counts / repetitions)
-                print(f"| {num_seeds} | {num_documents} | {seed_deviation} | {shown} |")
-
-
-def among_nine(
-    random: np.random.Generator, num_seeds: int, num_documents: int, seed_deviation: float
-) -> npt.NDArray[np.bool_]:
-    """Whether a given pair's interval holds zero, and whether any of the 36 pairs is called."""
-    nll, num_bytes = several_seeds(random, (9, num_seeds, num_documents), seed_deviation, 0.01)
-    pairs = compare_all(nll, num_bytes)
-    upper = np.triu_indices(9, 1)
-    called = bool((holm(pairs.p_value()[upper]) < 0.05).any())
-    return np.array([bool(abs(pairs.estimate[0, 1]) <= pairs.half_width()[0, 1]), called])
+        for num_documents in (10, 40, 200):
+            random = np.random.default_rng(1000 * num_seeds + num_documents)
+            made = (unequal_seeds(random, num_seeds, num_documents) for _ in range(repetitions))
+            print_seeds("unequal spread", num_seeds, num_documents, made)
+            for corpus, population in populations.items():
+                alike = np.unique(population.rates, return_inverse=True)[1].tolist()
+                draws = (population.draw(random, num_seeds, num_documents) for _ in range(repetitions))
+                print_seeds(corpus, num_seeds, num_documents, ((*draw, alike) for draw in draws))
 
 
 def main() -> None:
     """Print both tables."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repetitions", type=int, default=4000)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repetitions", type=int, default=1000)
     parser.add_argument("--seeds", type=int, nargs="*", default=[1, 2, 3, 5], help="for the second table")
+    parser.add_argument("--only-seeds", action="store_true", help="leave out the first table")
+    parser.add_argument("--population", type=Path, default=Path(__file__).parents[1] / "tests/data/population.npz")
     chosen = parser.parse_args()
-    measure_documents(chosen.repetitions)
-    print()
-    measure_seeds(chosen.repetitions, chosen.seeds)
+    if not chosen.only_seeds:
+        measure_documents(chosen.repetitions)
+        print()
+    measure_seeds(chosen.repetitions, chosen.seeds, read_populations(chosen.population))
 
 
 if __name__ == "__main__":

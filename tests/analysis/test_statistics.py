@@ -153,19 +153,22 @@ def test_groups_that_spread_unequally_keep_their_own_spread() -> None:
     spread = np.array([0.001, 0.003, 0.01])[groups]
     bits = 1.0 + random.normal(0.0, 0.002, (12, 3, 50)) + spread[:, None, None] * random.normal(0.0, 1.0, (12, 3, 1))
     pairs = compare_all(nats(bits, num_bytes), num_bytes, groups.tolist())
-    assert float(pairs.seed_freedom[0, 1]) == 6.0
+    assert float(pairs.seed_freedom[0, 1]) == pytest.approx(1.0 / (0.25 / 2.0 + 0.75 / 6.0))  # own 2, pooled 6
     assert 2.0 < float(pairs.seed_freedom[0, 4]) < 12.0
-    variances = [float(pairs.seed_variance[first, second]) for first, second in ((0, 1), (4, 5), (8, 9))]
+    variances = [
+        float(pairs.seed_variance[4 * group : 4 * group + 4, 4 * group : 4 * group + 4].mean()) for group in (0, 1, 2)
+    ]
     assert variances == sorted(variances)
     assert variances[2] > 20.0 * variances[0]
     assert np.allclose(pairs.seed_variance, pairs.seed_variance.T)
 
 
-@pytest.mark.parametrize("num_seeds", [2, 3, 5])
-@pytest.mark.parametrize("moves_together", [False, True])
+@pytest.mark.parametrize(
+    ("num_seeds", "moves_together"), [(2, True), slow(2, False), slow(3, False), slow(3, True), slow(5, True)]
+)
 def test_pairs_within_and_between_unequal_groups_hold_the_truth(num_seeds: int, moves_together: bool) -> None:
     """Spread over seeds from 1 to 10 over three groups; seeds move all candidates of a group together, or none."""
-    random, repetitions = np.random.default_rng(num_seeds), 1500
+    random, repetitions = np.random.default_rng(num_seeds), 700
     groups, hits = np.repeat([0, 1, 2], 3), np.zeros((3, 3))
     spread = np.array([0.001, 0.003, 0.01])[groups][:, None]
     for _ in range(repetitions):

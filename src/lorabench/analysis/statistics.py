@@ -29,6 +29,8 @@ NUMERICAL_BITS = 1e-6
 _LENGTH_EXPONENT = 1.5
 """Working model for the degrees of freedom: a document's variance grows with bytes ** 1.5, between independent bytes
 (exponent 1) and a shift of the whole document (2)."""
+_OWN_SHARE = 0.5
+"""Of a pair's own spread over seeds, the rest being that of all pairs alike: chosen on recorded results."""
 _LOG_SMALLEST_P = math.log(1e-15)
 
 
@@ -164,25 +166,38 @@ def _over_seeds(deviations: Floats, within: Floats, groups: npt.NDArray[np.intp]
     """Variance over seeds of each pair, beyond what documents explain, and its degrees of freedom, both [K, K].
 
     deviations [K, S]: of each seed's figure from the candidate's mean. What a seed does to both of a pair is taken out
-    by pairing. The rest is what it does to one group and not to the other, known from the groups' means with S - 1
-    degrees of freedom, and what it does to single candidates, known from all of a group. The two are added after
-    Satterthwaite.
+    by pairing. The rest is pooled over the pairs of two groups; as members of one group are never quite alike, a pair's
+    own spread counts for half.
     """
     num_seeds = deviations.shape[1]
-    scale, freedom = 1.0 / ((num_seeds - 1) * num_seeds), num_seeds - 1
+    scale, own_freedom = 1.0 / ((num_seeds - 1) * num_seeds), num_seeds - 1
     members = np.eye(groups.max() + 1)[groups]
-    count = members.sum(axis=0)
-    spread = _mean_of_pairs(_variance_of_differences(deviations) * scale, members)
-    explained = _mean_of_pairs(_variance_of_differences(within) * scale, members)
-    between = _variance_of_differences((members.T @ deviations) / count[:, None]) * scale
-    single = np.diag(spread) / 2.0 * (1.0 - 1.0 / count)
-    single_weight = np.where(count > 1, single**2 / (freedom * np.maximum(count - 1.0, 1.0)), 0.0)
-    weight = between**2 / freedom + single_weight[:, None] + single_weight[None, :]
-    pooled_freedom = np.divide(spread**2, weight, out=np.ones_like(spread), where=weight > 0)
-    np.fill_diagonal(pooled_freedom, freedom * np.maximum(count - 1.0, 1.0))
+    places = np.ix_(groups, groups)
+    own, own_explained = (_variance_of_differences(rows) * scale for rows in (deviations, within))
+    pooled = _mean_of_pairs(own, members)
+    pooled_freedom = _pooled_freedom(pooled, deviations, members)[places]
+    spread = _OWN_SHARE * own + (1.0 - _OWN_SHARE) * pooled[places]
+    explained = _OWN_SHARE * own_explained + (1.0 - _OWN_SHARE) * _mean_of_pairs(own_explained, members)[places]
+    freedom = 1.0 / (_OWN_SHARE**2 / own_freedom + (1.0 - _OWN_SHARE**2) / pooled_freedom)
     # With few seeds the spread is often small by luck: at least half of it counts, whatever the documents explain.
-    variance = np.maximum(spread - explained, spread / 2.0)
-    return variance[np.ix_(groups, groups)], pooled_freedom[np.ix_(groups, groups)]
+    return np.maximum(spread - explained, spread / 2.0), freedom
+
+
+def _pooled_freedom(pooled: Floats, deviations: Floats, members: Floats) -> Floats:
+    """Degrees of freedom of the mean over the pairs of two groups, [G, G]; members [K, G].
+
+    It is the sum, after Satterthwaite, of what a seed does to one group and not to the other, which the groups' means
+    tell with S - 1 degrees of freedom, and of what it does to single candidates, which all of a group tell.
+    """
+    num_seeds, count = deviations.shape[1], members.sum(axis=0)
+    freedom = num_seeds - 1
+    between = _variance_of_differences((members.T @ deviations) / count[:, None]) / (freedom * num_seeds)
+    single = np.diag(pooled) / 2.0 * (1.0 - 1.0 / count)
+    weight = np.where(count > 1, single**2 / (freedom * np.maximum(count - 1.0, 1.0)), 0.0)
+    total = between**2 / freedom + weight[:, None] + weight[None, :]
+    found = np.divide(pooled**2, total, out=np.ones_like(pooled), where=total > 0)
+    np.fill_diagonal(found, freedom * np.maximum(count - 1.0, 1.0))
+    return np.asarray(found)
 
 
 def _mean_of_pairs(pairs: Floats, members: Floats) -> Floats:
