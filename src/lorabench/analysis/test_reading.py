@@ -16,7 +16,7 @@ from lorabench.analysis.findings import Candidate, Findings, Recommendation, Tes
 from lorabench.analysis.pairing import MISSING_DOCUMENTS, seed_note
 from lorabench.analysis.statistics import Interval, Uncertain, compare_pair, estimate_figure, mean_of
 from lorabench.analysis.validation import DocumentReader
-from lorabench.core.formatting import alike, figure_and_span, listed
+from lorabench.core.formatting import alike, figure_and_span, listed, span
 from lorabench.records.documents import DocumentResults
 from lorabench.records.schema import RunRecord
 
@@ -116,10 +116,11 @@ def _withdrawn(choice: Recommendation, label: str, gain: Interval) -> Recommenda
 
 def _on_gain(choice: Recommendation, gain: Interval, found: Sequence[_OnTest]) -> list[str]:
     """The gain on test beside that on validation, and where test shows none."""
-    sentence = f"On test it gains {figure_and_span(gain)}"
+    shown = figure_and_span(gain) if gain.low is not None else f"{alike(gain.estimate, choice.gain)} ({span(gain)})"
+    sentence = f"On test it gains {shown}"
     if choice.gain is not None:
         more = gain.estimate - choice.gain.estimate
-        size = alike(abs(more), gain)
+        size = alike(abs(more), gain if gain.low is not None else choice.gain)
         is_same = not size.strip("0.")
         sentence += f", {'as' if is_same else size + (' more than' if more > 0 else ' less than')} on validation"
     sentences = [sentence]
