@@ -9,7 +9,8 @@ usage: bash scripts/run_full_benchmark.sh [--profile smoke|local|full] [--help] 
 Makes the environment where needed and runs the benchmark; run it again to go on where it stopped.
 
   --profile smoke   one small run: does everything work? (under two minutes)
-  --profile local   four small models on four corpora at ranks 8, 16 and 32, from PyPI alone
+  --profile local   a 135M model on four corpora at three ranks and two rates, and three smaller
+                    models beside it, on as much text as this machine can read in some ten minutes
   --profile full    GPT-2, Pythia-410M and Gemma-2B on nine corpora, from the hub; needs a GPU
                     default: full where there is a GPU and a reachable hub, otherwise local
 
@@ -35,9 +36,23 @@ esac
 
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 bash "$here/scripts/setup.sh"
-if [ -z "$profile" ]; then
-  profile="$("$here/.venv/bin/python" -m lorabench.cli.profile)"
-else
-  echo "Profile: $profile (asked for)"
-fi
-exec "$here/.venv/bin/lorabench" run "$here/configs/experiments/$profile.yaml" "${options[@]}"
+[ -z "$profile" ] || echo "Profile: $profile (asked for)"
+folder="$here/configs/experiments"
+chosen="$("$here/.venv/bin/python" -m lorabench.cli.profile "$folder" ${profile:+"$profile"})"
+experiments=()
+settings=()
+while IFS= read -r line; do
+  case "$line" in
+    *=*) settings+=(--set "$line") ;;
+    *) experiments+=("$line") ;;
+  esac
+done <<< "$chosen"
+
+code=0
+for experiment in "${experiments[@]}"; do
+  result=0
+  "$here/.venv/bin/lorabench" run "$folder/$experiment.yaml" ${settings[@]+"${settings[@]}"} ${options[@]+"${options[@]}"} || result=$?
+  [ "$result" -le 1 ] || exit "$result"   # wrong input, or stopped: the next experiment would fare the same
+  [ "$result" -eq 0 ] || code=$result
+done
+exit "$code"

@@ -119,8 +119,12 @@ class Plan:
     @property
     def estimated_seconds(self) -> float:
         """Of the whole command: its start, all runs, and the work they share."""
-        shared = sum(group.estimated_base_seconds for group in self.groups)
-        return start_seconds(self.device) + shared + sum(run.estimated_seconds for run in self.runs)
+        return self.estimated_shared_seconds + sum(run.estimated_seconds for run in self.runs)
+
+    @property
+    def estimated_shared_seconds(self) -> float:
+        """Of all but the runs themselves."""
+        return start_seconds(self.device) + sum(group.estimated_base_seconds for group in self.groups)
 
     @property
     def estimated_gpu_seconds(self) -> float:
