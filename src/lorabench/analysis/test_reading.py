@@ -6,8 +6,9 @@ for taking.
 
 from __future__ import annotations
 
+import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,6 +21,8 @@ from lorabench.core.formatting import alike, figure_and_span, listed, span
 from lorabench.records.documents import DocumentResults
 from lorabench.records.schema import RunRecord
 
+NOT_READ = "only its place among the tied was read"
+
 
 @dataclass(frozen=True)
 class _OnTest:
@@ -27,8 +30,8 @@ class _OnTest:
 
     candidate: Candidate
     reading: TestReading
-    tables: Mapping[int, DocumentResults]
-    """By seed; empty where the results of any of them are missing."""
+    tables: Mapping[int, DocumentResults] | None
+    """By seed; empty where the results of any of them are missing, None where they were not read."""
     figure: Uncertain | None
     gain: Uncertain | None
 
@@ -41,25 +44,45 @@ class _OnTest:
 
 def read_test(findings: Findings, records: Sequence[RunRecord], reader: DocumentReader) -> Findings:
     """The findings with what test said of everything that validation chose or could not tell from its choice."""
-    chosen = [key for corpus in findings.corpora for key in corpus.best.tied]
     rows = {id(choice): _rows(findings, choice) for choice in _choices(findings)}
-    chosen += [key for row in rows.values() for keys in row for key in keys]
+    tied = [key for corpus in findings.corpora for key in corpus.best.tied]
+    tied += [key for others in rows.values() for row in others[1:] for key in row]
+    chosen = [corpus.best.lowest for corpus in findings.corpora if corpus.best.lowest is not None]
+    chosen += [key for row in rows.values() for key in row[0]]
     for axis in findings.hierarchy.per_corpus:
         chosen += [level.candidate for level in axis.levels if level.candidate is not None]
     by_id = {record.run_id: record for record in records}
-    read = {key: _read(findings.candidate(key), by_id, reader) for key in dict.fromkeys(chosen)}
-    on_test = {key: found for key, found in read.items() if found is not None}
+    on_test = {key: _read(findings.candidate(key), by_id, None) for key in dict.fromkeys(tied)}
+
+    def read_whole(keys: Iterable[str]) -> None:
+        """With its documents; for what is only tied the totals do, which tell its place."""
+        on_test.update({key: _read(findings.candidate(key), by_id, reader) for key in dict.fromkeys(keys)})
 
     def beside(choice: Recommendation) -> Recommendation:
-        first, *others = ([on_test.get(key) for key in row] for row in rows[id(choice)])
-        return _beside(choice, first, others)
+        first, *others = rows[id(choice)]
+        lower = _lower(first, others, on_test)
+        if lower:
+            read_whole(key for key in lower[0] if (found := on_test[key]) is not None and found.tables is None)
+        return _beside(choice, [on_test[key] for key in first], [[on_test[key] for key in row] for row in lower])
 
-    return replace(
-        findings,
-        test=tuple(found.reading for found in on_test.values()),
-        overall=beside(findings.overall) if findings.overall and findings.overall.candidates else findings.overall,
-        recommendations=tuple(beside(choice) if choice.candidates else choice for choice in findings.recommendations),
-    )
+    read_whole(chosen)
+    overall = beside(findings.overall) if findings.overall and findings.overall.candidates else findings.overall
+    each = tuple(beside(choice) if choice.candidates else choice for choice in findings.recommendations)
+    readings = tuple(found.reading for found in on_test.values() if found is not None)
+    return replace(findings, test=readings, overall=overall, recommendations=each)
+
+
+def _lower(
+    first: Sequence[str], others: Sequence[Sequence[str]], on_test: Mapping[str, _OnTest | None]
+) -> list[Sequence[str]]:
+    """Rows of what is tied with the choice and lower on test, mean over corpora, the lowest first."""
+
+    def figure(keys: Sequence[str]) -> float:
+        found = [on_test[key] for key in keys]
+        return statistics.fmean(math.nan if item is None else item.estimate for item in found)
+
+    own = figure(first)
+    return sorted((row for row in others if figure(row) < own), key=figure)
 
 
 def _choices(findings: Findings) -> list[Recommendation]:
@@ -81,9 +104,9 @@ def _rows(findings: Findings, choice: Recommendation) -> list[tuple[str, ...]]:
 
 
 def _beside(
-    choice: Recommendation, chosen: Sequence[_OnTest | None], others: Sequence[Sequence[_OnTest | None]]
+    choice: Recommendation, chosen: Sequence[_OnTest | None], lower: Sequence[Sequence[_OnTest | None]]
 ) -> Recommendation:
-    """The recommendation with what test said of it."""
+    """The recommendation with what test said of it; `lower` are those tied with it that are lower there."""
     found = [item for item in chosen if item is not None]
     if len(found) < len(chosen):
         return replace(choice, on_test=("Test has not been scored",))
@@ -92,7 +115,7 @@ def _beside(
     where = "" if choice.corpus is not None else f", mean over {len(found)} corpora"
     sentences = [] if gain is None else _on_gain(choice, gain, found)
     sentences.append(f"Bits per byte on test{where}: {figure_and_span(figure)}")
-    sentences += _reversal(found, others)
+    sentences += _reversal(len(choice.alternatives), found, lower)
     looks = max(item.reading.num_test_scorings for item in found)
     if looks > 1:
         sentences.append(f"Test was scored {looks} times, so it is less of a test")
@@ -132,19 +155,15 @@ def _on_gain(choice: Recommendation, gain: Interval, found: Sequence[_OnTest]) -
     return sentences
 
 
-def _reversal(chosen: Sequence[_OnTest], others: Sequence[Sequence[_OnTest | None]]) -> list[str]:
+def _reversal(num_tied: int, chosen: Sequence[_OnTest], lower: Sequence[Sequence[_OnTest | None]]) -> list[str]:
     """That test orders the choice and what is tied with it otherwise, and by how much."""
-    lower = []
-    for row in others:
-        found = [item for item in row if item is not None]
-        if len(found) == len(chosen) and (difference := _difference(chosen, found)).estimate > 0:
-            lower.append((difference, found[0].candidate.label))
-    if not lower:
+    lowest = [item for item in lower[0] if item is not None] if lower else []
+    if not lowest:
         return []
-    difference, label = max(lower, key=lambda pair: pair[0].estimate)
     return [
-        f"Test reverses the order: {len(lower)} of the {len(others)} tied with it are lower there",
-        f"The lowest of them on test, {label}, is below it by {figure_and_span(difference)}",
+        f"Test reverses the order: {len(lower)} of the {num_tied} tied with it are lower there",
+        f"The lowest of them on test, {lowest[0].candidate.label}, is below it by "
+        f"{figure_and_span(_difference(chosen, lowest))}",
     ]
 
 
@@ -152,12 +171,13 @@ def _difference(first: Sequence[_OnTest], second: Sequence[_OnTest]) -> Interval
     """First minus second, mean over corpora, paired by document and seed where both have the same ones."""
     parts, num_documents, seeds = [], 0, set[int]()
     for one, two in zip(first, second, strict=True):
-        common = sorted(set(one.tables) & set(two.tables))
-        tables = [item.tables[seed] for item in (one, two) for seed in common]
+        common = sorted(set(one.tables or ()) & set(two.tables or ()))
+        pair = [item.tables or {} for item in (one, two)]
+        tables = [found[seed] for found in pair for seed in common]
         if not common or len({table.fingerprint for table in tables}) > 1:
             estimate = statistics.fmean(a.estimate - b.estimate for a, b in zip(first, second, strict=True))
             return Interval(estimate, note=MISSING_DOCUMENTS)
-        nll = [np.stack([item.tables[seed].nll for seed in common]) for item in (one, two)]
+        nll = [np.stack([found[seed].nll for seed in common]) for found in pair]
         parts.append(compare_pair(nll[0], nll[1], tables[0].num_bytes))
         num_documents += len(tables[0].num_bytes)
         seeds = set(common) if not seeds or len(common) < len(seeds) else seeds
@@ -175,7 +195,7 @@ def _mean(
         return known[0]
     if len(uncertain) < len(found):
         return Interval(statistics.fmean(item.estimate for item in known), note=MISSING_DOCUMENTS)
-    fewest = min((tuple(item.tables) for item in found), key=len)
+    fewest = min((tuple(item.tables or ()) for item in found), key=len)
     return mean_of(uncertain).interval(sum(item.num_documents for item in known), len(fewest), seed_note(fewest))
 
 
@@ -184,7 +204,8 @@ def _negative(interval: Interval) -> Interval:
     return replace(interval, estimate=-interval.estimate, low=low, high=high)
 
 
-def _read(candidate: Candidate, records: Mapping[str, RunRecord], reader: DocumentReader) -> _OnTest | None:
+def _read(candidate: Candidate, records: Mapping[str, RunRecord], reader: DocumentReader | None) -> _OnTest | None:
+    """From the records' totals, and with a reader from documents too, which intervals need."""
     scored = [
         (record, record.test)
         for run_id in candidate.run_ids
@@ -195,13 +216,14 @@ def _read(candidate: Candidate, records: Mapping[str, RunRecord], reader: Docume
     seeds = [record.spec.seed for record, _ in scored]
     scores = [test for _, test in scored if test is not None]
     num_documents, note = scores[0].num_documents, seed_note(seeds)
+    missing = NOT_READ if reader is None else MISSING_DOCUMENTS
     estimate = statistics.fmean(test.bits_per_byte for test in scores)
-    figure = Interval(estimate, None, None, num_documents, len(seeds), MISSING_DOCUMENTS)
+    figure = Interval(estimate, None, None, num_documents, len(seeds), missing)
     gain, uncertain, difference = None, None, None
     bases = [record.base_test.bits_per_byte for record, _ in scored if record.base_test is not None]
     if len(bases) == len(scored):
-        gain = Interval(statistics.fmean(bases) - estimate, None, None, num_documents, len(seeds), MISSING_DOCUMENTS)
-    tables = _tables([record for record, _ in scored], reader)
+        gain = Interval(statistics.fmean(bases) - estimate, None, None, num_documents, len(seeds), missing)
+    tables = None if reader is None else _tables([record for record, _ in scored], reader)
     if tables:
         nll, num_bytes = np.stack([table.nll for table in tables.values()]), tables[seeds[0]].num_bytes
         uncertain = estimate_figure(nll, num_bytes)

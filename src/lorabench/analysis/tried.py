@@ -11,7 +11,6 @@ from lorabench.analysis.findings import Candidate, Setting
 from lorabench.analysis.pairing import Measured
 from lorabench.analysis.validation import ValidationRun
 from lorabench.core.formatting import listed, setting
-from lorabench.experiment.identity import configuration_of
 from lorabench.experiment.schema import RunSpec
 from lorabench.records.columns import axis_values
 from lorabench.records.schema import Evaluation, Status
@@ -82,12 +81,9 @@ def diverged_beside(candidate: Candidate, runs: Sequence[ValidationRun], unfinis
     """That the rate diverged with other settings of the model, in a sentence; empty where it did not."""
     own, rate = set(candidate.run_ids), candidate.settings["learning_rate"]
     model = next(run.spec.model for run in runs if run.run_id in own)
-    mine = next(configuration_of(run.spec) for run in runs if run.run_id in own)
-    beside = [
-        run
-        for run in (*runs, *unfinished)
-        if run.spec.model == model and run.spec.training.learning_rate == rate and configuration_of(run.spec) != mine
-    ]
+    mine = next(_without_rate(run.spec) for run in runs if run.run_id in own)
+    at_rate = (run for run in (*runs, *unfinished) if run.spec.training.learning_rate == rate)
+    beside = [run for run in at_rate if run.spec.model == model and _without_rate(run.spec) != mine]
     diverged = sum(run.status is Status.DIVERGED for run in beside)
     if not diverged:
         return ""
