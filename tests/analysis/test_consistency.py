@@ -303,14 +303,21 @@ def _test_figures(findings: Findings, choice: Recommendation) -> Iterator[str]:
         if reading is None or reading.gain is None:
             continue
         said = " / ".join(choice.on_test)
-        if f"On test it gains {figure_and_span(reading.gain)}, " not in said:
+        if reading.gain.low is not None and f"On test it gains {figure_and_span(reading.gain)}, " not in said:
             yield f"another gain on test: {said}"
-        if reading.gain_gap is None or f"{abs(reading.gain_gap):.4f}" not in said:
-            yield f"another gap: {said}"
+        gap = re.search(r"([\d.]+) (more|less) than on validation", said)
+        if gap is None and "as on validation" not in said:
+            yield f"no gap: {said}"
+        if gap is not None and not _is_rounded(gap[1], (1 if gap[2] == "more" else -1) * (reading.gain_gap or 0.0)):
+            yield f"another gap than {reading.gain_gap}: {said}"
         if (reading.gain.estimate < 0) is not choice.is_withdrawn:
             yield f"{choice.claim} at {reading.gain}"
         if choice.is_withdrawn and f"{choice.corpus} take" in choice.claim:
             yield f"withdrawn: {choice.claim}"
+
+
+def _is_rounded(text: str, value: float) -> bool:
+    return abs(float(text) - value) <= 0.5001 * 10.0 ** -len(text.partition(".")[2])
 
 
 def check_what_the_choice_over_all_loses(findings: Findings) -> Iterator[str]:
