@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 
 from lorabench.core.device import choose_device
 from lorabench.core.machine import prepare_process
-from lorabench.corpora.budget import take_budget
+from lorabench.corpora.drawing import draw
 from lorabench.corpora.store import load_corpus
 from lorabench.models.base import Precision, load_base
 from lorabench.models.locate import locate_model
@@ -55,7 +55,7 @@ def main() -> None:
     folder = locate_model(options.model).folder
     tokeniser = Tokeniser(folder)
     texts = {
-        name: take_budget(load_corpus(name, max_train_bytes=None).splits["validation"], options.bytes)
+        name: draw(load_corpus(name, max_train_bytes=None).splits["validation"], options.bytes).pieces
         for name in options.corpora
     }
     figures: dict[str, dict[str, float]] = {name: {} for name in texts}

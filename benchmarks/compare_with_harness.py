@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from lorabench.corpora.budget import take_budget
+from lorabench.corpora.drawing import draw
 from lorabench.corpora.store import load_corpus
 from lorabench.models.locate import locate_model
 from lorabench.tokens.tokenizer import Tokeniser
@@ -43,7 +43,7 @@ def main() -> None:
         serve()
         return
     folder = locate_model(options.model).folder
-    documents = take_budget(load_corpus(options.corpus, max_train_bytes=None).splits["validation"], options.bytes)
+    documents = draw(load_corpus(options.corpus, max_train_bytes=None).splits["validation"], options.bytes).pieces
     tokens = Tokeniser(folder).encode(documents)
     num_tokens = sum(map(len, tokens))
     longest = max(map(len, tokens))

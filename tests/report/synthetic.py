@@ -23,6 +23,7 @@ from lorabench.core.storage import sha256_file
 from lorabench.experiment.identity import run_id
 from lorabench.experiment.schema import RunSpec, ScoringSettings, TrainingSettings
 from lorabench.methods.settings import AdapterSettings
+from lorabench.records.documents import effective_number
 from lorabench.records.schema import (
     AdapterFacts,
     Budget,
@@ -317,6 +318,7 @@ def _total(table: pd.DataFrame, column: str) -> Scores:
         num_bytes=int(table["num_bytes"].sum()),
         num_words=int(table["num_words"].sum()),
         num_documents=len(table),
+        effective_documents=effective_number(table["num_bytes"].to_numpy()),
     )
 
 

@@ -19,11 +19,14 @@ from lorabench.analysis.recommendations import next_steps, recommend, recommend_
 from lorabench.analysis.test_reading import read_test
 from lorabench.analysis.tried import ended_without_result
 from lorabench.analysis.validation import DocumentReader, DriftReader, ValidationRun, drift_reader, read_validation_runs
+from lorabench.core.formatting import number
 from lorabench.records.schema import RunRecord
 from lorabench.records.store import RecordStore
 
 MAX_NAMED = 3
 """Configurations in a caveat of a corpus, each by a sentence."""
+FEW_DOCUMENTS = 10
+"""With fewer effective documents a corpus's intervals are warned of."""
 _SEPARATE_AXES = {"model", "rank", "learning_rate", "micro_batch_size"}
 
 
@@ -98,6 +101,7 @@ def _corpus(group: CorpusGroup, best: BestSet) -> CorpusFindings:
         revision=run.spec.dataset_revision,
         num_documents=scores.num_documents,
         num_bytes=scores.num_bytes,
+        effective_documents=_effective_documents(group),
         domain=facts.domain if facts else None,
         licence=facts.licence if facts else None,
         synthetic=bool(facts and facts.synthetic),
@@ -108,6 +112,11 @@ def _corpus(group: CorpusGroup, best: BestSet) -> CorpusFindings:
         best=best,
         caveats=_caveats(group),
     )
+
+
+def _effective_documents(group: CorpusGroup) -> float | None:
+    """Of the validation text that all of the group's runs were scored on."""
+    return next((run.documents.effective for run in group.runs if run.documents is not None), None)
 
 
 def _caveats(group: CorpusGroup) -> tuple[str, ...]:
@@ -121,6 +130,12 @@ def _caveats(group: CorpusGroup) -> tuple[str, ...]:
         found.append(f"Validation still fell at the end of {short} of {len(group.candidates)}: training was too short")
     contexts = {item.shown.settings["context_length"] for item in group.candidates}
     precisions = {item.shown.settings["precision"] for item in group.candidates}
+    effective = _effective_documents(group)
+    if effective is not None and effective < FEW_DOCUMENTS:
+        found.append(
+            f"Its validation text weighs no more than {number(effective, 2)} documents of one length, so its intervals "
+            "are rough and may be too narrow"
+        )
     if len(contexts) > 1:
         found.append("Scored with windows of different lengths, each run with its own context length")
     if len(precisions) > 1:

@@ -146,6 +146,8 @@ class CorpusFindings:
     num_documents: int
     num_bytes: int
     """Of the validation text scored."""
+    effective_documents: float | None
+    """Documents of one length that weigh as much as those scored; None without per-document results."""
     domain: str | None
     licence: str | None
     synthetic: bool

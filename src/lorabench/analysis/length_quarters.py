@@ -29,9 +29,9 @@ def length_buckets(groups: Sequence[CorpusGroup]) -> tuple[LengthBucket, ...]:
 def _buckets(corpus: str, item: Measured) -> list[LengthBucket]:
     assert item.nll is not None
     assert item.num_bytes is not None
-    tokens = item.runs[0].documents
-    assert tokens is not None
-    order = np.argsort(item.num_bytes, kind="stable")
+    documents = item.runs[0].documents
+    assert documents is not None
+    order = np.argsort(documents.lengths, kind="stable")
     parts = [part for part in np.array_split(order, _NUM_BUCKETS) if len(part)]
     nll = item.nll.mean(axis=0)
     base = None if item.base_nll is None else item.base_nll.mean(axis=0)
@@ -40,7 +40,7 @@ def _buckets(corpus: str, item: Measured) -> list[LengthBucket]:
         num_bytes = float(item.num_bytes[part].sum())
         scores = Scores(
             negative_log_likelihood=float(nll[part].sum()),
-            num_tokens=int(max(1, tokens.num_tokens[part].sum())),
+            num_tokens=int(max(1, documents.num_tokens[part].sum())),
             num_bytes=int(num_bytes),
             num_words=1,
             num_documents=len(part),
@@ -50,8 +50,8 @@ def _buckets(corpus: str, item: Measured) -> list[LengthBucket]:
                 corpus=corpus,
                 model=item.shown.model,
                 candidate=item.key,
-                low_bytes=int(item.num_bytes[part].min()),
-                high_bytes=int(item.num_bytes[part].max()),
+                low_bytes=int(documents.lengths[part].min()),
+                high_bytes=int(documents.lengths[part].max()),
                 num_documents=len(part),
                 bits_per_byte=scores.bits_per_byte,
                 base_bits_per_byte=None if base is None else float(base[part].sum()) / (_LN2 * num_bytes),

@@ -36,7 +36,7 @@ def by_length(documents: DocumentResults) -> list[LengthRange]:
     """The ranges that hold documents with tokens, shortest first."""
     buckets = []
     for low, high in zip((0, *EDGES), (*EDGES, None), strict=True):
-        part = (documents.num_bytes >= low) & (documents.num_bytes < (math.inf if high is None else high))
+        part = (documents.lengths >= low) & (documents.lengths < (math.inf if high is None else high))
         if documents.num_tokens[part].sum() == 0:
             continue
         base = None if documents.base_nll is None else _scores(documents, documents.base_nll, part)

@@ -135,6 +135,14 @@ def count(value: float | None) -> str:
     return NONE if value is None else f"{value:,.0f}"
 
 
+def documents(number_of: int, effective: float | None) -> str:
+    """`62 documents`; where they weigh like fewer of one length, `62 documents (effectively 16)`."""
+    shown = f"{count(number_of)} document{'s' if number_of != 1 else ''}"
+    if effective is None or round(effective) >= number_of:
+        return shown
+    return f"{shown} (effectively {number(effective, 2) if effective < 10 else count(effective)})"
+
+
 def setting(value: str | int | float | None) -> str:
     """The value of a setting as people write it."""
     if isinstance(value, float):

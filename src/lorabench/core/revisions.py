@@ -18,7 +18,7 @@ REMEMBER_FROM_BYTES = 1_000_000
 MAX_NAME_BYTES = 64
 """Of a safe name in UTF-8, so that file names made of it stay below the 255 bytes that file systems allow."""
 
-_HASH = re.compile(r"[0-9a-f]{40,64}")
+_HASH = re.compile(r"^([0-9a-f]{8})[0-9a-f]{32,56}(?=-|$)")
 _CONTENT_SUFFIX = re.compile(r"-[0-9a-f]{8}$")
 _KEPT_IN_NAMES = frozenset({"Lu", "Ll", "Lt", "Lm", "Lo", "Mn", "Mc", "Nd", "Nl", "No", "So"})
 """Unicode's categories of letters, marks, digits and pictures."""
@@ -67,8 +67,8 @@ def given_name(name: str) -> str:
 
 
 def short_revision(revision: str) -> str:
-    """The first eight digits of a hash; any other revision as it is."""
-    return revision[:8] if _HASH.fullmatch(revision) else revision
+    """Of a hash the first eight digits, and what follows it after a dash; any other revision as it is."""
+    return _HASH.sub(r"\1", revision)
 
 
 def safe_name(name: str) -> str:

@@ -13,8 +13,8 @@ from lorabench.core.progress import Progress
 KEPT = "-near-duplicates-kept"
 """What is added to name and revision of a catalogue corpus whose near copies are kept: it has other documents."""
 
-PREPARATION_VERSION = 4
-"""Rises when the same texts give other splits, or other facts about a document.
+PREPARATION_VERSION = 5
+"""Rises when the same texts give other splits or other facts about a document, or held-out text is drawn otherwise.
 
 It is part of a corpus' revision, so that runs on other splits are other runs.
 """

@@ -1,6 +1,7 @@
 """Turns a source's texts into the three splits: repaired, split by their own hash, without leaks between splits.
 
-What changes the splits, or the facts about a document, raises `lorabench.corpora.entry.PREPARATION_VERSION`.
+What changes the splits, the facts about a document, or how held-out text is drawn, raises
+`lorabench.corpora.entry.PREPARATION_VERSION`.
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ class ScoringSettings(Frozen):
     """How validation and test are scored: they make a run's own figures, so they are part of its identity."""
 
     validation_bytes: PositiveInt = 200_000
-    """At most so many bytes of validation text, whole documents."""
+    """At most so many bytes of validation text, in pieces drawn evenly over all of it."""
     test_bytes: PositiveInt = 200_000
     times: Annotated[int, Field(ge=1, le=1000)] = 4
     """Validation scorings along a run, the last at its end."""

@@ -270,6 +270,20 @@ CHANGE = Column(
 )
 """Follows from two columns of the CSV, which does not repeat it."""
 
+EVIDENCE = tuple(
+    Column(
+        f"{split}_effective_documents",
+        f"effective documents of {where}",
+        _scored(where, "effective_documents"),
+        Form.NUMBER,
+        f"documents, {where}",
+        "documents of one length that weigh as much",
+        "higher",
+    )
+    for split, where in (("val", "validation"), ("test", "test"))
+)
+"""How much text the figures rest on."""
+
 FACTS = (
     Column("run_id", "run", lambda record: record.run_id),
     Column("status", "status", lambda record: record.status.value),
@@ -321,7 +335,7 @@ FACTS = (
 )
 """What a run was and where it ran."""
 
-COLUMNS = {column.key: column for column in (*SETTINGS, *METRICS, *MEASURED_BESIDE, *FACTS)}
+COLUMNS = {column.key: column for column in (*SETTINGS, *METRICS, *MEASURED_BESIDE, *FACTS, *EVIDENCE)}
 """All of them by key."""
 
 AXES = {setting.key: setting for setting in SETTINGS if setting.is_axis}

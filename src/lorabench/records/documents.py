@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float64]
 _RELATIVE_TOLERANCE = 1e-6
 _COUNTS = ("num_bytes", "num_tokens", "num_words")
+_LENGTHS = "document_bytes"
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,24 @@ class DocumentResults:
     """Nats, summed over the document's tokens."""
     base_nll: Floats | None
     """The base's, where it was kept."""
+    document_bytes: Floats | None = None
+    """Of whole documents, where only pieces of some were scored; None in results of earlier versions."""
+
+    @property
+    def lengths(self) -> Floats:
+        """Bytes of whole documents."""
+        return self.num_bytes if self.document_bytes is None else self.document_bytes
+
+    @property
+    def effective(self) -> float:
+        """`effective_number` of what was scored."""
+        return effective_number(self.num_bytes)
+
+
+def effective_number(num_bytes: npt.NDArray[Any]) -> float:
+    """(sum b)² / sum b² over bytes b [D]: how many documents of one length weigh as much as these."""
+    sizes = num_bytes.astype(np.float64)
+    return float(sizes.sum() ** 2 / (sizes**2).sum())
 
 
 def parse_documents(content: bytes, expected: Scores) -> DocumentResults:
@@ -41,7 +60,7 @@ def parse_documents(content: bytes, expected: Scores) -> DocumentResults:
         raise ValueError("a column is there twice")
     hashes = _hashes(table)
     order = np.array(sorted(range(len(hashes)), key=hashes.__getitem__), dtype=np.intp)
-    present = [name for name in (*_COUNTS, "nll", "base_nll") if name in table.column_names]
+    present = [name for name in (*_COUNTS, _LENGTHS, "nll", "base_nll") if name in table.column_names]
     columns = {name: _column(table, name)[order] for name in present}
     missing = [name for name in (*_COUNTS, "nll") if name not in columns]
     if missing:
@@ -53,8 +72,11 @@ def parse_documents(content: bytes, expected: Scores) -> DocumentResults:
     differing += ["nll"] if abs(columns["nll"].sum() - total) > _RELATIVE_TOLERANCE * max(1.0, abs(total)) else []
     if differing:
         raise ValueError(f"the column {differing[0]} does not add up to the record's sum")
+    if _LENGTHS in columns and (columns[_LENGTHS] < columns["num_bytes"]).any():
+        raise ValueError("more bytes of a document were scored than it has")
     fingerprint = hashlib.sha256("\n".join(sorted(hashes)).encode("utf-8", "surrogatepass")).hexdigest()
-    return DocumentResults(fingerprint, base_nll=columns.pop("base_nll", None), **columns)
+    base_nll, lengths = columns.pop("base_nll", None), columns.pop(_LENGTHS, None)
+    return DocumentResults(fingerprint, base_nll=base_nll, document_bytes=lengths, **columns)
 
 
 def _read_table(content: bytes, num_documents: int) -> pa.Table:
@@ -88,9 +110,10 @@ def _column(table: pa.Table, name: str) -> Floats:
     import pyarrow as pa
 
     column = table.column(name)
-    is_number = pa.types.is_integer if name in _COUNTS else pa.types.is_floating
+    is_whole = name in (*_COUNTS, _LENGTHS)
+    is_number = pa.types.is_integer if is_whole else pa.types.is_floating
     if not is_number(column.type) or column.null_count:
-        raise ValueError(f"the column {name} holds something other than {'whole ' * (name in _COUNTS)}numbers")
+        raise ValueError(f"the column {name} holds something other than {'whole ' * is_whole}numbers")
     values: Floats = column.to_numpy().astype(np.float64)
     if not np.isfinite(values).all():
         raise ValueError(f"the column {name} holds something other than finite numbers")

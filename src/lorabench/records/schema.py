@@ -46,6 +46,9 @@ class Scores(Facts):
     """UTF-8 bytes of the text scored: all of it, always."""
     num_words: int = Field(ge=0)
     num_documents: int = Field(ge=1)
+    """Of which all or some text was scored."""
+    effective_documents: float | None = None
+    """How many of one length weigh as much: (sum b)² / sum b² over their bytes scored; None in earlier records."""
 
     @property
     def loss(self) -> float:

@@ -33,7 +33,7 @@ from lorabench.report.section import TEMPLATES, PagePart, Report, in_order
 PAGE_NAME = "report.html"
 MAX_TABLE_ROWS = 250
 _SCRIPTS_BEFORE, _SCRIPTS_AFTER = ("common.js", "figures.js"), ("start.js",)
-_FILTERS = ("bits", "figure", "percent", "count", "size", "number", "shorten", "millions", "span")
+_FILTERS = ("bits", "figure", "percent", "count", "size", "number", "shorten", "millions", "span", "documents")
 _MACROS = ("span", "standing", "some", "data_table", "figure", "caveats")
 
 

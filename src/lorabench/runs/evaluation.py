@@ -51,9 +51,10 @@ def evaluate(
     the default is validation. `max_bytes`: only what an experiment's budget of so many bytes would take.
 
     Returns `negative_log_likelihood` (nats, summed), `num_tokens` (scored), `num_bytes`, `num_words`, `num_documents`,
-    and the figures that follow from them; one that is too large for a float is None. `context_length` is in tokens
-    (default: the model's own limit, at most 8,192). Raises InputError for a model, adapter or file that cannot be used,
-    DiskError for a run's adapter that is not as the run wrote it.
+    `effective_documents` (of one length that weigh as much), and the figures that follow from the sums; one that is too
+    large for a float is None. `context_length` is in tokens (default: the model's own limit, at most 8,192). Raises
+    InputError for a model, adapter or file that cannot be used, DiskError for a run's adapter that is not as the run
+    wrote it.
     """
     _check_settings(precision, stride)
     if adapter is not None:
@@ -63,20 +64,20 @@ def evaluate(
     location = locate_model(model, progress=progress)
     window = _choose_window(context_length, location, adapter)
     tokeniser = Tokeniser(location.folder)
-    tokens = tokeniser.encode(text.documents)
+    tokens = tokeniser.encode(text.drawn.pieces)
     base = load_base(location.folder, precision=_PRECISIONS[precision], device=str(where))
     if adapter is not None:
         attach_saved(base, Path(adapter))
-    documents = score_documents(
+    pieces = score_documents(
         base,
-        text.documents,
+        text.drawn.pieces,
         tokens,
         prefix=tokeniser.prefix_token_id,
         context_length=window,
         stride=stride,
         progress=None if progress is None else partial(progress, f"scoring {data}"),
     )
-    if not math.isfinite(documents.nll.sum()):
+    if not math.isfinite(pieces.nll.sum()):
         raise ModelError(
             f"{_name(location, adapter)}: the loss on {data} is not finite in {precision}; weights are damaged"
         )
@@ -89,7 +90,7 @@ def evaluate(
         "precision": precision,
         "context_length": window,
         "stride": min(stride or window, window),
-        **_figures(documents.total()),
+        **_figures(pieces.of_documents(text.drawn).total()),
     }
 
 

@@ -18,8 +18,8 @@ from lorabench.core.device import Device
 from lorabench.core.errors import DataError, InputError
 from lorabench.core.progress import Progress
 from lorabench.core.storage import read_regular, set_aside, write_atomically
-from lorabench.corpora.budget import take_budget
 from lorabench.corpora.documents import Corpus, Document
+from lorabench.corpora.drawing import DrawnText, take_text
 from lorabench.corpora.store import load_corpus
 from lorabench.experiment.identity import BaseVariant
 from lorabench.experiment.schema import RunSpec, ScoringSettings
@@ -44,10 +44,11 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Text:
-    """Documents and their token ids, in the same order."""
+    """What was taken of a split."""
 
-    documents: list[Document]
+    drawn: DrawnText
     tokens: list[Tokens]
+    """[P], token ids of its pieces."""
 
 
 @dataclass
@@ -107,11 +108,11 @@ class GroupWork:
         return self._corpora[name]
 
     def text(self, name: str, split: str, max_bytes: int) -> Text:
-        """The documents that the budget pays for, tokenised (and kept on disk by the tokeniser's cache)."""
+        """The text that the budget pays for, tokenised (and kept on disk by the tokeniser's cache)."""
         key = (name, split, max_bytes)
         if key not in self._texts:
-            documents = take_budget(self.corpus(name).splits[split], max_bytes)
-            self._texts[key] = Text(documents, self.shared.tokeniser.encode(documents))
+            drawn = take_text(self.corpus(name).splits[split], split, max_bytes)
+            self._texts[key] = Text(drawn, self.shared.tokeniser.encode(drawn.pieces))
         return self._texts[key]
 
     def _remember_size(self, spec: RunSpec, text: TrainingText, documents: Sequence[Document]) -> None:
@@ -125,12 +126,12 @@ class GroupWork:
             largest_train_bytes=self.inputs.largest_train_bytes,
         ).remember(TextSize(sum(document.num_bytes for document in documents), text.num_tokens))
 
-    def training_text(self, spec: RunSpec) -> tuple[TrainingText, Text]:
-        """What a run trains on."""
+    def training_text(self, spec: RunSpec) -> tuple[TrainingText, list[Document]]:
+        """What a run trains on, and its documents."""
         text = self.text(spec.dataset, "train", spec.training.train_bytes)
         training_text = TrainingText(text.tokens, self.shared.tokeniser.prefix_token_id)
-        self._remember_size(spec, training_text, text.documents)
-        return training_text, text
+        self._remember_size(spec, training_text, text.drawn.pieces)
+        return training_text, text.drawn.pieces
 
     def scored_text(self, name: str, split: str, settings: ScoringSettings) -> Text:
         """What is scored on a split."""
@@ -142,15 +143,16 @@ class GroupWork:
         """Score a split with the base as it is now: with the adapter that is attached, if one is."""
         text = self.scored_text(name, split, spec.evaluation)
         phase = split if name == spec.dataset else f"drift on {name}"
-        return score_documents(
+        scores = score_documents(
             self.shared.base,
-            text.documents,
+            text.drawn.pieces,
             text.tokens,
             prefix=self.shared.tokeniser.prefix_token_id,
             context_length=spec.training.context_length,
             stride=spec.evaluation.stride,
             progress=progress or (lambda done, total: self.progress(phase, done, total)),
         )
+        return scores.of_documents(text.drawn)
 
     def base_scores(self, name: str, split: str, spec: RunSpec) -> DocumentScores:
         """The base's own scores: computed once however many runs share them, and kept on disk for later ones.
@@ -162,7 +164,7 @@ class GroupWork:
         key = fingerprint(
             {
                 "model": [variant.model, variant.revision, self.shared.tokeniser.sha256],
-                "documents": [document.hash for document in text.documents],
+                "documents": text.drawn.hashes,
                 "context_length": spec.training.context_length,
                 "stride": spec.evaluation.stride,
                 "precision": variant.loading,
@@ -180,13 +182,13 @@ class GroupWork:
         return self._base_scores[key]
 
     def samples(self, spec: RunSpec, count: int) -> list[Sample]:
-        """What the model, as it is now, writes after the beginnings of the first `count` long validation documents."""
+        """What the model, as it is now, writes after the beginnings of the first `count` long pieces of validation."""
         text = self.scored_text(spec.dataset, "validation", spec.evaluation)
         chosen = choose_prompts(text.tokens, count)
         continuations = continue_documents(self.shared.base, self.shared.tokeniser, text.tokens, chosen, spec.seed)
         return [
             Sample(
-                document_hash=text.documents[index].hash,
+                document_hash=text.drawn.hashes[text.drawn.owners[index]],
                 prompt=self.shared.tokeniser.decode(text.tokens[index][:NUM_PROMPT_TOKENS].tolist()),
                 continuation=continuation,
             )
@@ -235,8 +237,9 @@ def _read_scores(folder: Path, key: str, text: Text) -> DocumentScores | None:
                 num_tokens=table["num_tokens"].to_numpy(dtype=np.int64),
                 num_bytes=table["num_bytes"].to_numpy(dtype=np.int64),
                 num_words=table["num_words"].to_numpy(dtype=np.int64),
+                document_bytes=table["document_bytes"].to_numpy(dtype=np.int64),
             )
-            if scores.hashes != tuple(document.hash for document in text.documents):
+            if scores.hashes != tuple(text.drawn.hashes):
                 raise ValueError("it holds other documents")
         except (OSError, ValueError, KeyError, TypeError) as error:
             _LOG.warning("%s is damaged (%s): set aside as %s and made again", path, error, set_aside(path).name)

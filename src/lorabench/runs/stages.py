@@ -69,15 +69,15 @@ def prepare(task: RunTask, work: GroupWork, micro_batch_size: int, note: Note) -
         num_evaluations=spec.evaluation.times,
     )
     budget = Budget(
-        train_bytes=sum(document.num_bytes for document in documents.documents),
-        train_documents=len(documents.documents),
+        train_bytes=sum(document.num_bytes for document in documents),
+        train_documents=len(documents),
         train_tokens=text.num_tokens,
         num_rows=text.num_rows(spec.training.context_length),
         steps=course.num_steps,
         epochs=spec.training.epochs,
         micro_batch_size=micro_batch_size,
         accumulation_steps=-(-spec.training.batch_size // micro_batch_size),
-        training_text_sha256=fingerprint([document.hash for document in documents.documents]),
+        training_text_sha256=fingerprint([document.hash for document in documents]),
     )
     dataset = DatasetFacts(**corpus.info.model_dump(include=set(DatasetFacts.model_fields)))
     return Prepared(text, course, _describe_model(work), dataset, budget)

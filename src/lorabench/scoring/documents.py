@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lorabench.core.device import EVALUATION_TOKENS
+from lorabench.records.documents import effective_number
 from lorabench.records.schema import Scores
 from lorabench.tokens.packing import Row, Segment, Tokens, document_segments, make_batch, packed_rows
 
@@ -21,18 +22,36 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from lorabench.corpora.documents import Document
+    from lorabench.corpora.drawing import DrawnText
     from lorabench.models.base import FrozenBase
 
 
 @dataclass(frozen=True)
 class DocumentScores:
-    """Per-document sums, D documents: nll float64 [D] (nats), num_tokens, num_bytes, num_words int64 [D]."""
+    """Sums over what was scored of each of D documents.
+
+    nll float64 [D] (nats); num_tokens, num_bytes, num_words int64 [D]; document_bytes int64 [D]: of whole documents,
+    whatever of them was scored.
+    """
 
     hashes: tuple[str, ...]
     nll: npt.NDArray[np.float64]
     num_tokens: npt.NDArray[np.int64]
     num_bytes: npt.NDArray[np.int64]
     num_words: npt.NDArray[np.int64]
+    document_bytes: npt.NDArray[np.int64]
+
+    def of_documents(self, drawn: DrawnText) -> DocumentScores:
+        """These results of the drawn pieces [P], summed by document [D]."""
+        starts = np.searchsorted(drawn.owners, np.arange(len(drawn.hashes)))
+        return DocumentScores(
+            hashes=tuple(drawn.hashes),
+            nll=np.add.reduceat(self.nll, starts),
+            num_tokens=np.add.reduceat(self.num_tokens, starts),
+            num_bytes=np.add.reduceat(self.num_bytes, starts),
+            num_words=np.add.reduceat(self.num_words, starts),
+            document_bytes=np.array(drawn.document_bytes, dtype=np.int64),
+        )
 
     def total(self) -> Scores:
         """Sums over the documents."""
@@ -42,6 +61,7 @@ class DocumentScores:
             num_bytes=int(self.num_bytes.sum()),
             num_words=int(self.num_words.sum()),
             num_documents=len(self.hashes),
+            effective_documents=effective_number(self.num_bytes),
         )
 
     def table(self, base: DocumentScores | None = None) -> pd.DataFrame:
@@ -53,6 +73,7 @@ class DocumentScores:
             "num_bytes": self.num_bytes,
             "num_tokens": self.num_tokens,
             "num_words": self.num_words,
+            "document_bytes": self.document_bytes,
             "nll": self.nll,
         }
         if base is not None:
@@ -96,12 +117,14 @@ def score_documents(
             progress(done, to_score)
     if not np.array_equal(num_scored, num_tokens):
         raise AssertionError("a token was not scored exactly once")
+    num_bytes = np.array([document.num_bytes for document in documents], dtype=np.int64)
     return DocumentScores(
         hashes=tuple(document.hash for document in documents),
         nll=nll,
         num_tokens=num_tokens,
-        num_bytes=np.array([document.num_bytes for document in documents], dtype=np.int64),
+        num_bytes=num_bytes,
         num_words=np.array([document.num_words for document in documents], dtype=np.int64),
+        document_bytes=num_bytes,
     )
 
 

@@ -1,4 +1,4 @@
-"""Writes a split's documents to a file, so that other programs can be run on exactly the same text."""
+"""Writes a split's text to a file, so that other programs can be run on exactly the same text."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 from lorabench.core.errors import InputError
 from lorabench.core.progress import Progress
 from lorabench.core.storage import write_atomically
-from lorabench.corpora.budget import take_budget
 from lorabench.corpora.documents import check_split
+from lorabench.corpora.drawing import DrawnText, take_text
 from lorabench.corpora.store import load_corpus
 from lorabench.experiment.schema import TrainingSettings
 
@@ -25,6 +25,7 @@ def export_split(
 ) -> int:
     """Write `{"text": ..., "hash": ...}` lines; returns how many. `max_bytes`: only what such a budget would take.
 
+    A line is a text that is scored by itself, and its hash that of the document in per-document results.
     Of a hub corpus the documents are those of an experiment whose train_bytes is the larger of `max_bytes` and the
     default. Raises InputError, DownloadError or DiskError.
     """
@@ -36,10 +37,10 @@ def export_split(
         name_or_path, max_train_bytes=max(default_bytes, max_bytes or 0), text_field=text_field, progress=progress
     )
     documents = corpus.splits[split]
-    if max_bytes is not None:
-        documents = take_budget(documents, max_bytes)
+    drawn = DrawnText.whole(documents) if max_bytes is None else take_text(documents, split, max_bytes)
     lines = [
-        json.dumps({"text": document.text, "hash": document.hash}, ensure_ascii=False) + "\n" for document in documents
+        json.dumps({"text": piece.text, "hash": drawn.hashes[owner]}, ensure_ascii=False) + "\n"
+        for piece, owner in zip(drawn.pieces, drawn.owners, strict=True)
     ]
     write_atomically(output, "".join(lines).encode("utf-8"))
-    return len(documents)
+    return len(lines)

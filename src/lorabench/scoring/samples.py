@@ -18,7 +18,7 @@ TOP_P = 0.95
 
 
 def choose_prompts(tokens: Sequence[Tokens], count: int) -> list[int]:
-    """The first `count` documents that are longer than a prompt."""
+    """The first `count` texts that are longer than a prompt."""
     long_enough = [index for index, ids in enumerate(tokens) if len(ids) > NUM_PROMPT_TOKENS]
     return long_enough[:count]
 

@@ -10,8 +10,8 @@ from typing import Any
 from lorabench.core.errors import InputError
 from lorabench.core.home import user_path
 from lorabench.core.progress import Progress
-from lorabench.corpora.budget import take_budget
-from lorabench.corpora.documents import Document, check_split
+from lorabench.corpora.documents import check_split
+from lorabench.corpora.drawing import DrawnText, take_text
 from lorabench.corpora.files import read_local_documents
 from lorabench.corpora.references import CorpusReference, build_reference, parts_of
 from lorabench.corpora.store import load_corpus
@@ -22,9 +22,9 @@ WHOLE_FILE = "all of the file"
 
 @dataclass(frozen=True)
 class ScoredText:
-    """Documents, and what they are for whoever reads the figures."""
+    """Text, and what it is for whoever reads the figures."""
 
-    documents: list[Document]
+    drawn: DrawnText
     split: str
     """`train`, `validation` or `test` of a corpus; `WHOLE_FILE` for every document of a file as it is."""
     revision: str | None
@@ -58,4 +58,5 @@ def read_scored_text(
             parts, max_train_bytes=TrainingSettings().train_bytes, text_field=text_field, progress=progress
         )
         documents, revision = corpus.splits[split], corpus.revision
-    return ScoredText(documents if max_bytes is None else take_budget(documents, max_bytes), split, revision)
+    drawn = DrawnText.whole(documents) if max_bytes is None else take_text(documents, split, max_bytes)
+    return ScoredText(drawn, split, revision)

@@ -75,12 +75,12 @@ def datasets_export(
     max_bytes: Annotated[int | None, typer.Option(help="Only what an experiment's budget would take.", min=1)] = None,
     text_field: TextField = "text",
 ) -> None:
-    """Write a split's documents, so that other programs can be run on exactly the same text."""
+    """Write a split's text, so that other programs can be run on exactly the same text."""
     from lorabench.cli.views.view import make_view
     from lorabench.scoring.export import export_split
 
     with make_view(sys.stderr) as view:
-        num_documents = export_split(
+        num_texts = export_split(
             name, split, output, max_bytes=max_bytes, text_field=text_field, progress=view.progress
         )
-    print(f"{output}: {num_documents} documents")
+    print(f"{output}: {num_texts} texts")

@@ -7,7 +7,18 @@ from typing import Any
 
 from lorabench.analysis.comparisons import oriented
 from lorabench.analysis.findings import Candidate, Comparison, CorpusFindings, Findings, Recommendation, Verdict
-from lorabench.core.formatting import NONE, alike, bits, figure, figure_and_span, number, relative_gain, span
+from lorabench.core.formatting import (
+    NONE,
+    alike,
+    bits,
+    documents,
+    figure,
+    figure_and_span,
+    number,
+    relative_gain,
+    size,
+    span,
+)
 from lorabench.report.headline import shown_on_test, tied_costs
 from lorabench.report.markdown import escape, table
 from lorabench.report.picture import Picture
@@ -23,7 +34,8 @@ _PAGE = """
   <thead><tr><th scope="col">corpus</th><th scope="col">lowest</th><th scope="col" class="n">bits/byte</th>
     <th scope="col" class="n">95 % interval</th><th scope="col" class="n">gain</th><th scope="col" class="n">test</th>
     <th scope="col" class="n">seeds</th><th scope="col" class="n">tied</th></tr></thead>
-  <tbody>{% for row in rows %}<tr><th scope="row"><bdi>{{ row.corpus }}</bdi></th><td><bdi>{{ row.label }}</bdi></td>
+  <tbody>{% for row in rows %}<tr><th scope="row"><bdi>{{ row.corpus }}</bdi><br><small>{{ row.text }}</small></th>
+    <td><bdi>{{ row.label }}</bdi></td>
     <td class="n">{{ row.bits }}</td><td class="n"><span class="range">{{ row.range }}</span></td>
     <td class="n">{{ row.gain }}</td><td class="n">{{ row.test }}</td><td class="n">{{ row.num_seeds }}</td>
     <td class="n">{{ row.tied }}</td></tr>{% endfor %}</tbody></table></div>
@@ -41,13 +53,14 @@ def _values(report: Report, picture: Picture | None) -> Mapping[str, Any] | None
 
 def _best_row(findings: Findings, corpus: CorpusFindings) -> dict[str, Any]:
     if corpus.best.lowest is None:
-        return {"corpus": corpus.label, "label": "no result"} | dict.fromkeys(
+        return {"corpus": corpus.label, "text": "", "label": "no result"} | dict.fromkeys(
             ("bits", "range", "gain", "test", "num_seeds", "tied"), NONE
         )
     lowest = findings.candidate(corpus.best.lowest)
     reading = findings.test_of(lowest.key)
     return {
         "corpus": corpus.label,
+        "text": documents(corpus.num_documents, corpus.effective_documents),
         "label": lowest.label,
         "bits": figure(lowest.bits_per_byte),
         "range": span(lowest.bits_per_byte),
@@ -74,6 +87,8 @@ def _summary(report: Report, reference: References) -> list[str]:
         title = f"### {escape(corpus.label)}"
         parts += [title, _choice(findings, choices[corpus.label], reference), *_tied(findings, corpus, reference)]
         parts += [Detail(title), Detail(_model_claim(findings, corpus)), Detail(f"{escape(corpus.best.claim)}.")]
+        text = documents(corpus.num_documents, corpus.effective_documents)
+        parts.append(Detail(f"Validation was {text}, {size(corpus.num_bytes)}."))
         parts += map(Detail, _candidate_table(findings, corpus, reference))
     return parts
 

@@ -32,7 +32,8 @@ _PAGE = """
       {%- if not model.pinned %} <span class="badge open">not pinned</span>{% endif %}</td>
     <td><bdi>{{ model.licence or "–" }}</bdi></td><td><bdi>{{ model.weights_note or "" }}</bdi></td></tr>{% endfor %}
   {% for corpus in corpora %}<tr><th scope="row"><bdi>{{ corpus.label }}</bdi></th>
-    <td>corpus, scored on {{ corpus.num_documents | count }} documents, {{ corpus.num_bytes | size }}</td>
+    <td>corpus, scored on {{ corpus.num_documents | documents(corpus.effective_documents) }},
+      {{ corpus.num_bytes | size }}</td>
     <td><code>{{ corpus.revision | shorten(24) }}</code>
       {%- if not corpus.pinned %} <span class="badge open">not pinned</span>{% endif %}</td>
     <td><bdi>{{ corpus.licence or "–" }}</bdi></td>

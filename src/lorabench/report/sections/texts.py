@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lorabench.core.formatting import NONE, count, size
+from lorabench.core.formatting import NONE, count, documents, size
 from lorabench.report.markdown import escape, table
 from lorabench.report.section import Chapter, References, Report, Section, SummaryPart
 
@@ -13,7 +13,7 @@ def _summary(report: Report, reference: References) -> list[str]:
             escape(corpus.label),
             escape(corpus.revision[:12]) + ("" if corpus.pinned else " (not pinned)"),
             " / ".join(count(corpus.split_documents.get(split)) for split in ("train", "validation", "test")),
-            f"{count(corpus.num_documents)} documents, {size(corpus.num_bytes)}",
+            f"{documents(corpus.num_documents, corpus.effective_documents)}, {size(corpus.num_bytes)}",
             ", ".join(f"{count(num)} {escape(name.replace('_', ' '))}" for name, num in corpus.removed.items()) or NONE,
             escape(corpus.licence or NONE),
             "; ".join(escape(caveat) for caveat in corpus.caveats) or NONE,
