@@ -371,6 +371,9 @@ def check_the_first_screen(findings: Findings) -> Iterator[str]:
             yield f"{first.verdict} / {choice.claim}"
         if first.standing != Standing(choice.standing, choice.is_decided):
             yield f"{first.standing} / {choice.standing}"
+    tied = {key for corpus in findings.corpora for key in corpus.best.tied}
+    if choice.is_taken and not set(choice.candidates) <= tied and "is lower than it" not in " ".join(first.reasons[:3]):
+        yield f"a loss is not on the first screen: {first.reasons}"
     for line, each in zip(first.corpora, findings.recommendations, strict=True):
         if line.standing.is_decided is not each.is_decided or (line.figure != NONE) is not each.is_taken:
             yield f"{line} / {each.claim}"

@@ -90,8 +90,9 @@ def recommend_overall(groups: Sequence[CorpusGroup], best: Sequence[BestSet]) ->
     lowest = complete[0]
     subset = find_best(differences_over_corpora(complete, groups))
     tied = [complete[place] for place in subset.members if place]
+    losses = crossovers(lowest, groups, best)
     caveats = [
-        *crossovers(lowest, groups, best),
+        *losses,
         *limits(groups, lowest, [item for items in tied for item in items]),
     ]
     if partial := len(everywhere) - len(complete):
@@ -100,7 +101,7 @@ def recommend_overall(groups: Sequence[CorpusGroup], best: Sequence[BestSet]) ->
     if gain is None or not gain.excludes_zero or gain.estimate <= 0:
         return _stay_with_bases(groups, lowest, tied, gain, caveats)
     if worse := [item.shown.corpus for item in lowest if item.shown.versus_base is not Verdict.LOWER]:
-        caveats.insert(0, f"No detectable gain over the base on {listed(worse)}")
+        caveats.insert(len(losses), f"No detectable gain over the base on {listed(worse)}")
     shown = [item.shown for item in lowest]
     is_alone = len(complete) > 1 and not tied
     num_seeds = [

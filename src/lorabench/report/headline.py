@@ -169,7 +169,8 @@ def _reasons(findings: Findings, chosen: Recommendation) -> list[str]:
     if not chosen.is_taken:
         return [*sentences(chosen.claim)[1:], *chosen.on_test, *chosen.caveats]
     found = [] if chosen.gain is None else [_gain(chosen.gain, chosen.bits_per_byte, chosen.corpus is None)]
-    found += chosen.on_test[:1]
+    gravest = chosen.caveats[:1] if _is_grave(findings, candidates) else ()
+    found += [*chosen.on_test[:1], *gravest]
     label = candidates[0].label
     others = [contrast(findings.candidate(key).label, label) for key in chosen.alternatives]
     if others and not chosen.is_decided:
@@ -177,7 +178,13 @@ def _reasons(findings: Findings, chosen: Recommendation) -> list[str]:
     if best is not None and len(best.tied) > 1:
         costs = [(contrast(item.label, label), words) for item, words in tied_costs(findings, best) if words]
         found += [_begun(f"{name} instead costs {words}") for name, words in costs if name != label][:1]
-    return [*found, *chosen.caveats, *chosen.on_test[1:]]
+    return [*found, *chosen.caveats[len(gravest) :], *chosen.on_test[1:]]
+
+
+def _is_grave(findings: Findings, candidates: Sequence[Candidate]) -> bool:
+    """Whether the choice is not among the best on one of its corpora, or lacks seeds: its first caveat says so."""
+    tied = {key for corpus in findings.corpora for key in corpus.best.tied}
+    return any(item.key not in tied or item.without_result for item in candidates)
 
 
 def _members(others: Sequence[str]) -> str:
