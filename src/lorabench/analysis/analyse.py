@@ -8,6 +8,7 @@ from dataclasses import replace
 from lorabench.analysis.axes import judge_axes, pair_values
 from lorabench.analysis.best import best_sets
 from lorabench.analysis.candidates import CorpusGroup, describe, gather, model_labels, settings_of, varied_axes
+from lorabench.analysis.deciding import what_could_be_detected
 from lorabench.analysis.drift import drift_matrix
 from lorabench.analysis.efficiency import efficiency_points
 from lorabench.analysis.facts import UnfinishedRun
@@ -111,6 +112,7 @@ def _corpus(group: CorpusGroup, best: BestSet) -> CorpusFindings:
         candidates=tuple(item.shown for item in group.candidates),
         best=best,
         caveats=_caveats(group),
+        detectable=what_could_be_detected(group, best),
     )
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from lorabench.analysis.facts import LengthBucket, Overview, UnfinishedRun
+from lorabench.analysis.spread import Detectable
 from lorabench.analysis.statistics import Interval
 from lorabench.records.schema import Status
 
@@ -159,6 +160,8 @@ class CorpusFindings:
     """Lowest figure first."""
     best: BestSet
     caveats: tuple[str, ...]
+    detectable: Detectable | None = None
+    """None where there was nothing to compare."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from lorabench.analysis.best import find_best
 from lorabench.analysis.candidates import CorpusGroup
 from lorabench.analysis.caveats import crossovers, limits, smallest_first
 from lorabench.analysis.comparisons import show_difference
+from lorabench.analysis.deciding import deciding_steps
 from lorabench.analysis.facts import UnfinishedRun
 from lorabench.analysis.findings import (
     AxisFindings,
@@ -274,8 +275,7 @@ def next_steps(
     found = []
     if max(len(item.seeds) for item in items) == 1:
         found.append("Add seeds (`seeds: [0, 1, 2]`), so that a difference can be told from one seed's luck")
-    if ties := [group.label for group, entry in zip(groups, best, strict=True) if len(entry.tied) > 1]:
-        found.append(f"More validation text or seeds may tell apart what is tied on {listed(ties)}")
+    found += deciding_steps(groups, best)
     found += wider_rates(items)
     lowest = [group.candidates[0].shown for group in groups if group.candidates]
     if short := [item.corpus for item in lowest if item.still_falls is not None]:
@@ -286,9 +286,6 @@ def next_steps(
         found.append("Try a second base model: with one, none can be called best")
     elif not hierarchy.is_answered:
         found.append("Run every model with the same settings on the same corpora, so that the models can be compared")
-    worse = [group.label for group in groups if not any(m.shown.versus_base is Verdict.LOWER for m in group.candidates)]
-    if worse:
-        found.append(f"Nothing is detectably better than its base on {listed(worse)}: try more training text")
     if unfinished:
         found.append(
             f"{plural(len(unfinished), 'run')} without a result: see the failures, mend them, use `--retry failed`"

@@ -55,6 +55,8 @@ class CorpusInfo(BaseModel):
     """Documents in which NUL characters or lone surrogates became U+FFFD."""
     content_sha256: str
     """Of the documents' hashes, in order, split by split."""
+    validation_lengths: tuple[int, ...] = ()
+    """Bytes of the validation documents, or of every n-th of them, at most a thousand: for plans."""
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,10 @@ class DatasetPlan:
     kept_bytes: int
     """Of text, all splits together, that is kept on the disk: of a hub corpus only what was drawn."""
     prepared: bool
+    num_validation_documents: int | None = None
+    """None where it is not known yet."""
+    validation_lengths: tuple[int, ...] = ()
+    """Bytes of validation documents, evenly chosen; none where they are not known yet."""
 
     def disk_bytes(self, num_models: int) -> int:
         """Of the prepared corpus and its tokens for so many models, about: a token takes the room of its text."""
@@ -60,4 +64,6 @@ def plan_dataset(reference: str | CorpusReference, text_field: str, max_train_by
         num_bytes=expected if info is None else info.num_bytes,
         kept_bytes=source.bytes_drawn(max_bytes) if info is None else sum(info.num_bytes.values()),
         prepared=info is not None,
+        num_validation_documents=None if info is None else info.num_documents["validation"],
+        validation_lengths=() if info is None else info.validation_lengths,
     )

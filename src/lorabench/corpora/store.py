@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from lorabench.corpora.prepare import Prepared
 
 MANIFEST = "manifest.json"
+MOST_LENGTHS = 1000
+"""Of documents that are kept for plans."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -142,7 +144,13 @@ def _describe(source: DatasetEntry, read: SourceTexts, prepared: Prepared) -> Co
         near_duplicates=source.near_duplicates,
         num_repaired=prepared.num_repaired,
         content_sha256=digest.hexdigest(),
+        validation_lengths=_some_lengths(prepared.splits["validation"]),
     )
+
+
+def _some_lengths(documents: list[Document]) -> tuple[int, ...]:
+    every = -(-len(documents) // MOST_LENGTHS)
+    return tuple(document.num_bytes for document in documents[:: max(1, every)])
 
 
 def _described(info: CorpusInfo, source: DatasetEntry) -> CorpusInfo:

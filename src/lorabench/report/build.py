@@ -45,6 +45,7 @@ def build_report(
     from dataclasses import replace
 
     from lorabench.analysis.analyse import analyse
+    from lorabench.analysis.spread import SPREAD_NAME, MeasuredSpread, write_spreads
     from lorabench.report.latex import LATEX_NAME, render_latex
     from lorabench.report.page import PAGE_NAME, render_page
     from lorabench.report.section import Report
@@ -76,6 +77,11 @@ def build_report(
         for name, text in texts.items():
             write_atomically(results / name, text.encode("utf-8", errors="backslashreplace"))
             paths.written.append(results / name)
+    spreads = {
+        (corpus.name, corpus.revision): corpus.detectable.spread if corpus.detectable else MeasuredSpread(None, None)
+        for corpus in sorted(findings.corpora, key=lambda corpus: len(corpus.candidates))
+    }
+    write_spreads(results / SPREAD_NAME, spreads)
     paths.findings = findings
     return paths
 

@@ -16,9 +16,14 @@ def plan(
     set_: Overrides = None,
     output_dir: OutputDir = Path("outputs"),
     device: DeviceName = None,
+    detect: Annotated[
+        float | None, typer.Option(help="A difference in bits per byte: what would detect it?", min=1e-6)
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show every run an experiment would do, and what of it the output folder already holds; nothing is run."""
+    from lorabench.analysis.designs import detections, known_spreads
+    from lorabench.cli.views.detections import print_detections
     from lorabench.cli.views.plan import print_plan, print_remaining
     from lorabench.cli.views.rows import print_json
     from lorabench.core.device import choose_device
@@ -31,10 +36,13 @@ def plan(
     planned = make_plan(load_experiment(experiment, set_ or []), choose_device(device))
     planned = with_recorded_ids(planned, store)
     remaining = find_remaining(planned, store)
+    found = detections(planned, known_spreads(planned, store), detect)
     if as_json:
-        print_json(planned.to_json() | {"remaining": remaining.to_json()})
+        detected = {"detectable": [detection.to_json() for detection in found]}
+        print_json(planned.to_json() | {"remaining": remaining.to_json()} | detected)
     else:
         print_plan(planned)
+        print_detections(found)
         print_remaining(remaining, output_dir)
 
 

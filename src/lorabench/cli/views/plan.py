@@ -93,7 +93,7 @@ def _print_runs(console: Console, group: Group) -> None:
     download = group.model.missing_bytes + group.dataset.missing_bytes
     note = f"  (to fetch: {rough_size(download)})" if download else ""
     console.print(f"\n[bold]{escape(group.model.name)}[/bold] on [bold]{escape(group.dataset.name)}[/bold]{note}")
-    table = _table("run id", *_SIZES, "time", "memory")
+    table = plain_table("run id", *_SIZES, "time", "memory")
     for run in group.runs:
         table.add_row(
             escape(run.run_id),
@@ -111,7 +111,7 @@ def _print_groups(console: Console, plan: Plan) -> None:
     console.print(
         "\nEach line is a group of runs on one base and one corpus; `lorabench plan --json` lists every run.\n"
     )
-    table = _table("model", "corpus", "runs", *_SIZES, "time per run", "memory", left=2)
+    table = plain_table("model", "corpus", "runs", *_SIZES, "time per run", "memory", left=2)
     for group in plan.groups:
         table.add_row(
             escape(group.model.name),
@@ -129,7 +129,7 @@ def _print_groups(console: Console, plan: Plan) -> None:
 
 def _print_parts(console: Console, title: str, parts: Sequence[Part]) -> None:
     console.print()
-    table = _table(title, "runs", "time here", "on one GPU", "to fetch", "disk")
+    table = plain_table(title, "runs", "time here", "on one GPU", "to fetch", "disk")
     for part in parts:
         table.add_row(
             escape(part.name),
@@ -142,7 +142,8 @@ def _print_parts(console: Console, title: str, parts: Sequence[Part]) -> None:
     console.print(table)
 
 
-def _table(*columns: str, left: int = 1) -> Table:
+def plain_table(*columns: str, left: int = 1) -> Table:
+    """Without lines; all but the first columns are numbers."""
     table = Table(box=None, pad_edge=False, header_style="dim")
     for position, column in enumerate(columns):
         table.add_column(column, justify="left" if position < left else "right", overflow="fold")

@@ -48,7 +48,9 @@ def _values(report: Report, picture: Picture | None) -> Mapping[str, Any] | None
     if not corpora:
         return None
     rows = [_best_row(report.findings, corpus) for corpus in corpora]
-    return {"rows": rows, "claims": [corpus.best.claim for corpus in corpora]}
+    claims = [corpus.best.claim for corpus in corpora]
+    claims += [f"On {corpus.label}: {corpus.detectable.claim}" for corpus in corpora if corpus.detectable]
+    return {"rows": rows, "claims": claims}
 
 
 def _best_row(findings: Findings, corpus: CorpusFindings) -> dict[str, Any]:
@@ -89,6 +91,7 @@ def _summary(report: Report, reference: References) -> list[str]:
         parts += [Detail(title), Detail(_model_claim(findings, corpus)), Detail(f"{escape(corpus.best.claim)}.")]
         text = documents(corpus.num_documents, corpus.effective_documents)
         parts.append(Detail(f"Validation was {text}, {size(corpus.num_bytes)}."))
+        parts += [Detail(f"{corpus.detectable.claim}.")] if corpus.detectable else []
         parts += map(Detail, _candidate_table(findings, corpus, reference))
     return parts
 
