@@ -43,15 +43,14 @@ def what_could_be_detected(group: CorpusGroup, best: BestSet) -> Detectable | No
     differences = group.pairs.matrix()
     others = [key for key in best.tied if key != best.lowest] or [key for key in places if key != best.lowest]
     errors = [_errors(differences.take((places[best.lowest], places[key]))) for key in others]
-    known = [item for item in errors if math.isfinite(item.document_variance)]
+    known = sorted((item for item in errors if math.isfinite(item.variance)), key=lambda item: item.variance)
     if not known:
         return None
-    return Detectable(
-        pair=statistics.median(found for item in known if (found := detectable(item)) is not None),
-        best=statistics.median(found for item in known if (found := detectable(item, len(places))) is not None),
-        document_share=statistics.median(item.document_share for item in known),
-        spread=_measure_spread(group, differences),
-    )
+    middle = known[len(known) // 2]
+    pair, alone = detectable(middle), detectable(middle, len(places))
+    if pair is None or alone is None:
+        return None
+    return Detectable(pair, alone, middle.document_share, _measure_spread(group, differences))
 
 
 def _errors(found: Uncertain) -> Errors:
@@ -222,9 +221,9 @@ def _seconds(group: CorpusGroup) -> list[tuple[float, float]]:
 
 
 def _told_apart(first: Measured, second: Measured) -> str:
-    """`rank 8 from 16`, or whatever sets them apart."""
+    """`rank 8 from 16`; nothing longer where they differ in more than one setting."""
     one, two = first.shown.settings, second.shown.settings
     axes = [axis for axis in AXES if one[axis] != two[axis]]
     if len(axes) != 1:
-        return f"{first.shown.label} from {second.shown.label}"
+        return "the lowest from the nearest of the tied"
     return f"{AXES[axes[0]].title.lower()} {setting(one[axes[0]])} from {setting(two[axes[0]])}"

@@ -63,10 +63,14 @@ class Errors:
     seed_freedom: float = 1.0
 
     @property
+    def variance(self) -> float:
+        """All of it."""
+        return self.document_variance + self.seed_variance
+
+    @property
     def document_share(self) -> float:
         """Of the whole variance."""
-        total = self.document_variance + self.seed_variance
-        return self.document_variance / total if total > 0 else 1.0
+        return self.document_variance / self.variance if self.variance > 0 else 1.0
 
 
 @dataclass(frozen=True)
@@ -185,7 +189,7 @@ def detectable(errors: Errors, num_candidates: int = 2) -> float | None:
     if not math.isfinite(errors.document_freedom):
         return None
     halves = _half_widths(errors, 1.0)
-    low, high = 0.0, math.sqrt(errors.document_variance + errors.seed_variance)
+    low, high = 0.0, math.sqrt(errors.variance)
     while _power_alone(halves, errors, high, num_candidates) < POWER:
         low, high = high, 2.0 * high
     for _ in range(10):
@@ -202,7 +206,7 @@ def _power_alone(halves: Sequence[tuple[float, float]], errors: Errors, lead: fl
     """
     if num_candidates <= 2:
         return _power(halves, errors, lead)
-    deviation = math.sqrt((errors.document_variance + errors.seed_variance) / 2.0)
+    deviation = math.sqrt(errors.variance / 2.0)
     if deviation == 0:
         return float(lead > 0)
     alone = 0.0
@@ -265,7 +269,7 @@ def find_reach(
 
 
 def _power(halves: Sequence[tuple[float, float]], errors: Errors, difference: float) -> float:
-    deviation = math.sqrt(2.0 * (errors.document_variance + errors.seed_variance))
+    deviation = math.sqrt(2.0 * errors.variance)
     if deviation == 0:
         return float(difference > 0)
     return sum(share * math.erfc((half - difference) / deviation) for share, half in halves) / 2.0
