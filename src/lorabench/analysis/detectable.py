@@ -132,13 +132,17 @@ class Split:
 
     def errors(self, budget: float, spread: Spread, num_seeds: int, num_alike: float = 1) -> Errors:
         """What a difference would have on so much text, with so many seeds of `num_alike` that spread alike."""
-        scored = self.scored(budget)
-        total = sum(scored.lengths)
-        variance = spread.documents * sum(length**LENGTH_EXPONENT for length in scored.lengths) / total**2
-        freedom = document_freedom(scored.lengths)
+        unit, freedom = _unit_variance(self, budget)
         seeds = spread.seeds / num_seeds if num_seeds > 1 else 0.0
-        seed_freedom = max(1.0, (num_seeds - 1) * max(1.0, num_alike - 1.0))
-        return Errors(variance / scored.scale, freedom * scored.scale, seeds, seed_freedom)
+        return Errors(spread.documents * unit, freedom, seeds, max(1.0, (num_seeds - 1) * max(1.0, num_alike - 1.0)))
+
+
+@lru_cache(maxsize=200)
+def _unit_variance(split: Split, budget: float) -> tuple[float, float]:
+    """From documents whose spread is 1, and its degrees of freedom."""
+    scored = split.scored(budget)
+    variance = sum(length**LENGTH_EXPONENT for length in scored.lengths) / sum(scored.lengths) ** 2
+    return variance / scored.scale, document_freedom(scored.lengths) * scored.scale
 
 
 def split_of(num_bytes: float, num_documents: int | None = None, lengths: Sequence[float] = ()) -> Split:
