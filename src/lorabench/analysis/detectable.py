@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from statistics import NormalDist
 
+from lorabench.corpora.drawing import piece_bytes
+
 POWER = 0.8
 SIGNIFICANCE = 0.05
 NEGLIGIBLE = 0.002
@@ -115,7 +117,7 @@ class Split:
         every = self.num_bytes / budget
         if every <= 1:
             return Scored(self.lengths, self.scale)
-        piece = max(512.0, min(4096.0, budget / 64.0))
+        piece = piece_bytes(round(budget))
         counts = [max(1, math.ceil(length / piece)) for length in self.lengths]
         if every < max(counts):  # several pieces of a document
             ends = list(itertools.accumulate(counts))
