@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy.special import gammaincinv, stdtrit
+from typer.testing import CliRunner
 
 from lorabench.analysis.analyse import analyse
 from lorabench.analysis.deciding import measure_spreads
@@ -28,6 +29,7 @@ from lorabench.analysis.detectable import (
 )
 from lorabench.analysis.spread import SPREAD_NAME, MeasuredSpread, assumed_seed_deviation, read_spreads, write_spreads
 from lorabench.analysis.statistics import compare_pair
+from lorabench.cli.main import app
 from lorabench.report.build import build_report
 from tests.report.synthetic import SyntheticResults, Truth
 
@@ -179,3 +181,15 @@ def test_a_plan_measures_runs_that_no_report_has_seen(tmp_path: Path) -> None:
     assert list(measured.seeds) == [0.001]
     build_report(results.store, figures=False)
     assert read_spreads(results.store.results_dir / SPREAD_NAME) == spreads
+
+
+def test_plan_says_what_would_detect_a_difference(tmp_path: Path) -> None:
+    values = "{name: x, models: gpt2-mini, datasets: news, adapter: {rank: [8, 16, 32]}, seeds: [0, 1]}"
+    (tmp_path / "x.yaml").write_text(values)
+    command = ["plan", str(tmp_path / "x.yaml"), "--output-dir", str(tmp_path), "--set", "training.context_length=128"]
+    shown = CliRunner().invoke(app, [*command, "--detect", "0.005"])
+    assert "for 0.005" in shown.stdout
+    assert "best of 3" in shown.stdout
+    told = json.loads(CliRunner().invoke(app, [*command, "--detect", "0.005", "--json"]).stdout)
+    assert told["detectable"][0]["reach"]["difference"] == 0.005
+    assert json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)["detectable"][0]["reach"] is None

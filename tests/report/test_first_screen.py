@@ -85,7 +85,8 @@ def test_a_corpus_has_one_figure_everywhere(paths: ReportPaths) -> None:
     page = (paths.results_dir / "report.html").read_text(encoding="utf-8")
     details = (paths.results_dir / "results_details.md").read_text(encoding="utf-8")
     for corpus, label, figure in re.findall(r"^\| (\S+) \| (\S+, rank [^…]*?) \| ([\d.]+) \|", screen, re.MULTILINE):
-        row = rf"<bdi>{corpus}</bdi><br><small>[^<]*</small></th>\s*<td><bdi>{label}</bdi></td>\s*<td class=\"n\">([\d.]+)</td>"
+        row = rf"<bdi>{corpus}</bdi><br><small>[^<]*</small></th>\s*<td><bdi>{label}</bdi></td>"
+        row += r"\s*<td class=\"n\">([\d.]+)</td>"
         assert re.findall(row, page.split('id="corpora"')[1]) == [figure]
         table = details.split(f"### {corpus}\n")[1].split("\n### ")[0]
         assert set(re.findall(rf"\| {label} \| \d+ \| ([\d.]+) \|", table)) == {figure}

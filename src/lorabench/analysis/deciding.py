@@ -160,8 +160,8 @@ def _reach(group: CorpusGroup, errors: Errors, num_seeds: int, apart: float, fac
         return None
     unit = split.errors(scored, Spread(1.0, 0.0), num_seeds)
     spread = Spread(errors.document_variance / unit.document_variance, errors.seed_variance * num_seeds)
-    num_alike = 1 if num_seeds < 2 else 1 + errors.seed_freedom / (num_seeds - 1)
-    reach = find_reach(split, scored, spread, num_seeds, num_alike, apart, factor)
+    per_seed = errors.seed_freedom / max(1, num_seeds - 1)
+    reach = find_reach(split, scored, spread, num_seeds, per_seed, apart, factor)
     if reach.is_reached:  # and yet not told apart, by chance or since few documents tell most
         text = round(2.0 * scored) if 2.0 * scored <= split.num_bytes else None
         seeds = num_seeds + 1 if errors.document_share < 0.5 else None

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from lorabench.analysis.detectable import Reach, detectable, find_reach, split_of
+from lorabench.analysis.detectable import Reach, detectable, find_reach, freedom_per_seed, split_of
 from lorabench.analysis.spread import SPREAD_NAME, MeasuredSpread, Spreads, read_spreads, spread_between
 from lorabench.corpora.planning import DatasetPlan
 from lorabench.experiment.plan import Plan, PlannedRun
@@ -87,14 +87,14 @@ def _detect(
     rates = [spec.training.learning_rate for spec in candidates]
     within, is_measured = spread_between(False, rates, measured)
     between, are_models_measured = spread_between(True, rates, measured)
-    num_alike = round(statistics.median(alike.values()))
-    errors = split.errors(budget, within, num_seeds, num_alike)
+    freedom = freedom_per_seed(round(statistics.median(alike.values())))
+    errors = split.errors(budget, within, num_seeds, freedom)
     of_models = split.errors(budget, between, num_seeds)
     has_pairs = max(models.values()) > 1
     reach = None
     if wanted is not None and len(candidates) > 1:
-        spread, count = (within, num_alike) if has_pairs else (between, 1)
-        reach = find_reach(split, budget, spread, num_seeds, count, wanted)
+        spread, per_seed = (within, freedom) if has_pairs else (between, 1.0)
+        reach = find_reach(split, budget, spread, num_seeds, per_seed, wanted)
     return Detection(
         corpus=dataset.name,
         num_bytes=dataset.bytes_within("validation", budget),

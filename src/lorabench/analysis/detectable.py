@@ -33,6 +33,7 @@ TYPICAL_LOG_DEVIATION = 1.0
 """Of their lognormal lengths: 0.1 to 1.3 on the sample pack."""
 _MOST_LENGTHS = 1000
 """That are assumed."""
+_OWN_SHARE = 0.5
 _ALWAYS_NORMAL = 2000.0
 _NORMAL = NormalDist()
 _NORMAL_POINTS = (
@@ -132,11 +133,11 @@ class Split:
         kept = min(num_drawn, _MOST_LENGTHS)
         return Scored(tuple(pieces[int((place + 0.5) * len(pieces) / kept)] for place in range(kept)), num_drawn / kept)
 
-    def errors(self, budget: float, spread: Spread, num_seeds: int, num_alike: float = 1) -> Errors:
-        """What a difference would have on so much text, with so many seeds of `num_alike` that spread alike."""
+    def errors(self, budget: float, spread: Spread, num_seeds: int, freedom_per_seed: float = 1.0) -> Errors:
+        """What a difference would have on so much text, with so many seeds."""
         unit, freedom = _unit_variance(self, budget)
         seeds = spread.seeds / num_seeds if num_seeds > 1 else 0.0
-        return Errors(spread.documents * unit, freedom, seeds, max(1.0, (num_seeds - 1) * max(1.0, num_alike - 1.0)))
+        return Errors(spread.documents * unit, freedom, seeds, max(1.0, (num_seeds - 1) * freedom_per_seed))
 
 
 @lru_cache(maxsize=200)
@@ -174,6 +175,14 @@ def document_freedom(lengths: Sequence[float]) -> float:
     rest = (constant * working) ** 2 - 4.0 * constant * working * first + 2.0 * working * second + 2.0 * first**2
     freedom: float = trace**2 / (diagonal + rest)
     return max(1.0, freedom)
+
+
+def freedom_per_seed(num_alike: int) -> float:
+    """Degrees of freedom of the spread over seeds, for each seed after the first, where so many are pooled.
+
+    As in `analysis.statistics`, a pair's own spread counts for half.
+    """
+    return 1.0 / (_OWN_SHARE**2 + (1.0 - _OWN_SHARE**2) / max(1, num_alike - 1))
 
 
 def factor_of(num_candidates: int) -> float:
@@ -243,14 +252,14 @@ def find_reach(
     budget: float,
     spread: Spread,
     num_seeds: int,
-    num_alike: float,
+    freedom_per_seed: float,
     difference: float,
     factor: float = 1.0,
 ) -> Reach:
-    """What would detect `difference`, from a design with so much text, so many seeds and so many that spread alike."""
+    """What would detect `difference`, from a design with so much text and so many seeds."""
 
     def reaches(num_bytes: float, seeds: int) -> bool:
-        errors = split.errors(num_bytes, spread, seeds, num_alike)
+        errors = split.errors(num_bytes, spread, seeds, freedom_per_seed)
         return math.isfinite(errors.document_freedom) and power(errors, difference, factor) >= POWER
 
     def least_text(seeds: int) -> int | None:
