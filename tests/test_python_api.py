@@ -40,6 +40,7 @@ def test_plan_and_run_and_load_records_agree_with_the_commands(
     assert printed.returncode == 0, printed.stderr
     shown = json.loads(printed.stdout)
     assert shown.pop("remaining")["num_to_do"] == len(planned.runs)  # of the output folder, which the plan knows not
+    assert len(shown.pop("detectable")) == 1  # from what the folder was seen to spread
     assert shown == json.loads(json.dumps(planned.to_json()))
 
     view = make_view((tmp_path / "progress.txt").open("w", encoding="utf-8"))

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from lorabench.corpora.catalog import get_dataset
+from lorabench.corpora.entry import PREPARATION_VERSION
 from tests.hub import corpora
 from tests.hub.conftest import Worker
 from tests.hub.server import Fault, HubRepository, LocalHub
@@ -298,7 +299,7 @@ def test_a_pinned_revision_is_what_is_read(worker: Worker, hub: LocalHub) -> Non
 def test_load_corpus_on_every_corpus(worker: Worker, hub: LocalHub, name: str) -> None:
     loaded = worker.ok("corpus", name=name, max_train_bytes=20_000)
     assert {split for split, texts in loaded["splits"].items() if texts} == {"train", "validation", "test"}
-    assert loaded["revision"] == repository(hub, name).commit("main")
+    assert loaded["revision"] == f"{repository(hub, name).commit('main')}-prepared-{PREPARATION_VERSION}"
     assert loaded["info"]["pinned"] is False
     asked = len(hub.requests)
     again = worker.ok("corpus", name=name, max_train_bytes=20_000)

@@ -171,9 +171,10 @@ def _reach(group: CorpusGroup, errors: Errors, num_seeds: int, apart: float, fac
 
 def _split(group: CorpusGroup) -> Split | None:
     facts = group.runs[0].dataset
-    if facts is None or not facts.num_bytes.get("validation"):
+    if facts is None or facts.num_bytes.get("validation", 0) < 1:
         return None
-    return split_of(facts.num_bytes["validation"], facts.num_documents.get("validation"))
+    num_documents = facts.num_documents.get("validation", 0)
+    return split_of(facts.num_bytes["validation"], num_documents if num_documents > 0 else None)
 
 
 def _scored_bytes(group: CorpusGroup) -> int:
