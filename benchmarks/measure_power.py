@@ -18,7 +18,6 @@ import numpy as np
 
 from lorabench.analysis.best import find_best
 from lorabench.analysis.detectable import (
-    LENGTH_EXPONENT,
     Errors,
     Spread,
     detectable,
@@ -27,6 +26,7 @@ from lorabench.analysis.detectable import (
     median_of_variance,
     split_of,
 )
+from lorabench.analysis.rules import LENGTH_EXPONENT
 from lorabench.analysis.statistics import Floats, Uncertain, compare_all, stack
 
 LN2 = math.log(2.0)

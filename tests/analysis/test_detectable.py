@@ -31,6 +31,7 @@ from lorabench.analysis.spread import SPREAD_NAME, MeasuredSpread, assumed_seed_
 from lorabench.analysis.statistics import compare_pair
 from lorabench.cli.main import app
 from lorabench.report.build import build_report
+from tests.marks import slow
 from tests.report.synthetic import SyntheticResults, Truth
 
 
@@ -53,7 +54,7 @@ def test_degrees_of_freedom_are_those_of_the_intervals(num_documents: int) -> No
 
 
 @pytest.mark.parametrize("num_documents", [10, 40, 200])
-@pytest.mark.parametrize("num_seeds", [1, 2, 3, 5])
+@pytest.mark.parametrize("num_seeds", [1, 2, slow(3), slow(5)])
 def test_of_differences_of_the_size_named_eighty_in_a_hundred_are_detected(
     num_seeds: int, num_documents: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ import pytest
 from lorabench.core.formatting import shorten
 from lorabench.report.build import ReportPaths
 from lorabench.report.headline import MAX_CORPORA
+from tests.marks import slow
 from tests.report.first_screen import (
     CORPORA,
     FOLDERS,
@@ -25,9 +26,10 @@ from tests.report.first_screen import (
 )
 
 MAX_WORDS = 30
+ALWAYS = {"four corpora, three models", "one seed", "all failed"}
 
 
-@pytest.fixture(scope="module", params=list(FOLDERS))
+@pytest.fixture(scope="module", params=[name if name in ALWAYS else slow(name) for name in FOLDERS])
 def paths(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ReportPaths:
     return report_of(request.param, tmp_path_factory.mktemp("first"))
 

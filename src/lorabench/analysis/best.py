@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from lorabench.analysis.candidates import CorpusGroup
-from lorabench.analysis.comparisons import SIGNIFICANCE, seed_limit, show_difference
+from lorabench.analysis.comparisons import seed_limit, show_difference
 from lorabench.analysis.findings import BestSet, Comparison, Verdict
+from lorabench.analysis.rules import SIGNIFICANCE, factor_for
 from lorabench.analysis.statistics import NUMERICAL_BITS, Floats, Uncertain
 from lorabench.core.formatting import cost, figure
 
@@ -50,11 +51,6 @@ def find_best(differences: Uncertain) -> Subset:
         for place in np.flatnonzero(leaves):
             beaten_by[int(members[place])] = int(members[np.flatnonzero(is_lower[:, place])[0]])
         members = members[~leaves]
-
-
-def factor_for(num_members: int) -> float:
-    """What a two-sided p-value is multiplied by among so many."""
-    return max(1.0, (num_members - 1) / 2.0)
 
 
 def level_for(num_members: int) -> float:

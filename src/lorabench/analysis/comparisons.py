@@ -9,10 +9,9 @@ import numpy as np
 
 from lorabench.analysis.findings import Comparison, Verdict
 from lorabench.analysis.pairing import Pairing
+from lorabench.analysis.rules import SIGNIFICANCE
 from lorabench.analysis.statistics import Interval, Uncertain, holm_factors, stack
 from lorabench.core.formatting import with_interval
-
-SIGNIFICANCE = 0.05
 
 
 def verdict_of(difference: float, adjusted_p: float) -> Verdict:

@@ -11,7 +11,6 @@ import numpy as np
 
 from lorabench.analysis.candidates import CorpusGroup, gather
 from lorabench.analysis.detectable import (
-    LENGTH_EXPONENT,
     NEGLIGIBLE,
     PRACTICAL,
     Errors,
@@ -19,13 +18,13 @@ from lorabench.analysis.detectable import (
     Split,
     Spread,
     detectable,
-    factor_of,
     find_reach,
     median_of_variance,
     split_of,
 )
 from lorabench.analysis.findings import BestSet, Verdict
 from lorabench.analysis.pairing import Measured
+from lorabench.analysis.rules import LENGTH_EXPONENT, factor_for
 from lorabench.analysis.spread import Detectable, MeasuredSpread, Spreads
 from lorabench.analysis.statistics import Floats, Uncertain
 from lorabench.analysis.validation import DocumentReader, read_validation_runs
@@ -131,7 +130,7 @@ def _for_tie(group: CorpusGroup, best: BestSet) -> str | None:
         if apart < NEGLIGIBLE or not math.isfinite(errors.document_freedom):
             continue
         seeds = len(set(lowest.shown.seeds) & set(other.shown.seeds))
-        reach = _reach(group, errors, seeds, apart, factor_of(len(best.tied)))
+        reach = _reach(group, errors, seeds, apart, factor_for(len(best.tied)))
         what = f"tell {_told_apart(lowest, other)} on {group.label} ({number(apart, 2)} apart)"
         return _sentence(group, reach, errors, seeds, len(best.tied), what)
     return f"On {group.label} the lowest of the tied are less than {NEGLIGIBLE} apart, which no practical design tells"

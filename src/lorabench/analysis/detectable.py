@@ -15,25 +15,22 @@ from dataclasses import dataclass
 from functools import lru_cache
 from statistics import NormalDist
 
+from lorabench.analysis.rules import LENGTH_EXPONENT, OWN_SHARE, SIGNIFICANCE
 from lorabench.corpora.drawing import piece_bytes
 
 POWER = 0.8
-SIGNIFICANCE = 0.05
 NEGLIGIBLE = 0.002
 """Bits per byte: what is nearer to each other than this is not worth telling apart."""
 PRACTICAL = 0.005
 """Bits per byte: a choice that costs at most this does not matter."""
 MOST_SEEDS = 20
 """That are suggested."""
-LENGTH_EXPONENT = 1.5
-"""A document's variance grows with bytes ** 1.5, as in `analysis.statistics`."""
 TYPICAL_LENGTH = 2500.0
 """Of documents, in bytes, where nothing is known of a corpus."""
 TYPICAL_LOG_DEVIATION = 1.0
 """Of their lognormal lengths: 0.1 to 1.3 on the sample pack."""
 _MOST_LENGTHS = 1000
 """That are assumed."""
-_OWN_SHARE = 0.5
 _ALWAYS_NORMAL = 2000.0
 _NORMAL = NormalDist()
 _NORMAL_POINTS = (
@@ -182,12 +179,7 @@ def freedom_per_seed(num_alike: int) -> float:
 
     As in `analysis.statistics`, a pair's own spread counts for half.
     """
-    return 1.0 / (_OWN_SHARE**2 + (1.0 - _OWN_SHARE**2) / max(1, num_alike - 1))
-
-
-def factor_of(num_candidates: int) -> float:
-    """What the p-value of a pair is multiplied by where the best of so many is looked for."""
-    return max(1.0, (num_candidates - 1) / 2.0)
+    return 1.0 / (OWN_SHARE**2 + (1.0 - OWN_SHARE**2) / max(1, num_alike - 1))
 
 
 def power(errors: Errors, difference: float, factor: float = 1.0) -> float:

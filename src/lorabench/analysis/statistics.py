@@ -20,17 +20,14 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import stdtrit
 
+from lorabench.analysis.rules import LENGTH_EXPONENT, OWN_SHARE
+
 Floats = npt.NDArray[np.float64]
 
 LEVEL = 0.95
 """Of every interval in the reports."""
 NUMERICAL_BITS = 1e-6
 """Bits per byte: figures nearer to each other than this are the same but for rounding."""
-_LENGTH_EXPONENT = 1.5
-"""Working model for the degrees of freedom: a document's variance grows with bytes ** 1.5, between independent bytes
-(exponent 1) and a shift of the whole document (2)."""
-_OWN_SHARE = 0.5
-"""Of a pair's own spread over seeds, the rest being that of all pairs alike: chosen on recorded results."""
 _LOG_SMALLEST_P = math.log(1e-15)
 
 
@@ -134,7 +131,7 @@ def compare_all(nll: Floats, num_bytes: Floats, alike: Sequence[int] | None = No
     else:
         # A residual keeps 1 - leverage of its document's variance, since the ratio was fitted to it (as in CR2).
         weights = 1.0 / (1.0 - leverage)
-        freedom = _document_freedom(leverage, weights, num_bytes**_LENGTH_EXPONENT)
+        freedom = _document_freedom(leverage, weights, num_bytes**LENGTH_EXPONENT)
     # How far each document moves the ratio of sums: its nats beyond its share of the bytes.
     influence = nll / (math.log(2.0) * total_bytes) - figures[:, :, None] * leverage
     influence *= np.sqrt(weights)
@@ -176,9 +173,9 @@ def _over_seeds(deviations: Floats, within: Floats, groups: npt.NDArray[np.intp]
     own, own_explained = (_variance_of_differences(rows) * scale for rows in (deviations, within))
     pooled = _mean_of_pairs(own, members)
     pooled_freedom = _pooled_freedom(pooled, deviations, members)[places]
-    spread = _OWN_SHARE * own + (1.0 - _OWN_SHARE) * pooled[places]
-    explained = _OWN_SHARE * own_explained + (1.0 - _OWN_SHARE) * _mean_of_pairs(own_explained, members)[places]
-    freedom = 1.0 / (_OWN_SHARE**2 / own_freedom + (1.0 - _OWN_SHARE**2) / pooled_freedom)
+    spread = OWN_SHARE * own + (1.0 - OWN_SHARE) * pooled[places]
+    explained = OWN_SHARE * own_explained + (1.0 - OWN_SHARE) * _mean_of_pairs(own_explained, members)[places]
+    freedom = 1.0 / (OWN_SHARE**2 / own_freedom + (1.0 - OWN_SHARE**2) / pooled_freedom)
     # With few seeds the spread is often small by luck: at least half of it counts, whatever the documents explain.
     return np.maximum(spread - explained, spread / 2.0), freedom
 
