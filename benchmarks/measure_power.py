@@ -21,12 +21,11 @@ from lorabench.analysis.detectable import (
     Errors,
     Spread,
     detectable,
-    document_freedom,
     freedom_per_seed,
     median_of_variance,
     split_of,
 )
-from lorabench.analysis.rules import LENGTH_EXPONENT
+from lorabench.analysis.rules import LENGTH_EXPONENT, document_freedom
 from lorabench.analysis.statistics import Floats, Uncertain, compare_all, stack
 
 LN2 = math.log(2.0)
@@ -63,7 +62,7 @@ def true_errors(num_bytes: Floats, num_seeds: int, seed_deviation: float, expone
     """Of the difference of two of these."""
     variance = (NOISE * 1100.0 ** (1.0 - exponent / 2.0)) ** 2 * (num_bytes**exponent).sum() / num_bytes.sum() ** 2
     seeds = seed_deviation**2 / num_seeds if num_seeds > 1 else 0.0
-    return Errors(float(variance), document_freedom(num_bytes.tolist()), seeds, max(1.0, num_seeds - 1.0))
+    return Errors(float(variance), document_freedom(num_bytes), seeds, max(1.0, num_seeds - 1.0))
 
 
 def share_detected(pairs: Sequence[Uncertain], differences: Sequence[float]) -> float:

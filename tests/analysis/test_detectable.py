@@ -20,13 +20,13 @@ from lorabench.analysis.detectable import (
     Spread,
     chi_square,
     detectable,
-    document_freedom,
     find_reach,
     median_of_variance,
     power,
     split_of,
     student,
 )
+from lorabench.analysis.rules import document_freedom
 from lorabench.analysis.spread import SPREAD_NAME, MeasuredSpread, assumed_seed_deviation, read_spreads, write_spreads
 from lorabench.analysis.statistics import compare_pair
 from lorabench.cli.main import app
@@ -49,8 +49,8 @@ def test_degrees_of_freedom_are_those_of_the_intervals(num_documents: int) -> No
     lengths = np.random.default_rng(0).lognormal(7.0, 1.0, num_documents)
     nothing = np.zeros((1, num_documents))
     expected = float(compare_pair(nothing, nothing, lengths).document_freedom)
-    assert document_freedom(lengths.tolist()) == pytest.approx(expected)
-    assert math.isnan(document_freedom([100.0]))
+    assert document_freedom(lengths) == pytest.approx(expected)
+    assert math.isnan(document_freedom(np.array([100.0])))
 
 
 @pytest.mark.parametrize("num_documents", [10, 40, 200])

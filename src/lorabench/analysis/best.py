@@ -16,7 +16,7 @@ import numpy.typing as npt
 from lorabench.analysis.candidates import CorpusGroup
 from lorabench.analysis.comparisons import seed_limit, show_difference
 from lorabench.analysis.findings import BestSet, Comparison, Verdict
-from lorabench.analysis.rules import SIGNIFICANCE, factor_for
+from lorabench.analysis.rules import factor_for
 from lorabench.analysis.statistics import NUMERICAL_BITS, Floats, Uncertain
 from lorabench.core.formatting import cost, figure
 
@@ -42,7 +42,7 @@ def find_best(differences: Uncertain) -> Subset:
     factors: dict[int, float] = {}
     while True:
         among = differences.take(np.ix_(members, members))
-        half = np.maximum(among.half_width(level_for(len(members))), NUMERICAL_BITS)
+        half = np.maximum(among.half_width(factor_for(len(members))), NUMERICAL_BITS)
         is_lower = among.estimate < -half
         leaves = is_lower.any(axis=0)
         factors |= dict.fromkeys(members.tolist(), factor_for(len(members)))
@@ -51,11 +51,6 @@ def find_best(differences: Uncertain) -> Subset:
         for place in np.flatnonzero(leaves):
             beaten_by[int(members[place])] = int(members[np.flatnonzero(is_lower[:, place])[0]])
         members = members[~leaves]
-
-
-def level_for(num_members: int) -> float:
-    """Of intervals that agree with it."""
-    return 1.0 - SIGNIFICANCE / factor_for(num_members)
 
 
 def _costs(members: npt.NDArray[np.intp], highest: Floats) -> dict[int, float]:
@@ -76,7 +71,7 @@ def best_sets(groups: Sequence[CorpusGroup]) -> list[BestSet]:
 def _best_set(group: CorpusGroup) -> BestSet:
     if not group.candidates:
         return BestSet(None, (), (), {}, f"No run on {group.label} has a result")
-    differences = group.pairs.matrix()
+    differences = group.pairs.matrix
     subset = find_best(differences)
     keys = [item.key for item in group.candidates]
     lowest = subset.members[0]

@@ -61,9 +61,7 @@ def oriented(comparisons: Sequence[Comparison], lowest: str, other: str) -> Inte
         if (item.first, item.second) == (lowest, other):
             return item.difference
         if (item.first, item.second) == (other, lowest) and item.difference is not None:
-            found = item.difference
-            low, high = (None, None) if found.low is None or found.high is None else (-found.high, -found.low)
-            return Interval(-found.estimate, low, high, found.num_documents, found.num_seeds, found.note)
+            return item.difference.negated
     return None
 
 

@@ -39,7 +39,7 @@ def what_could_be_detected(group: CorpusGroup, best: BestSet) -> Detectable | No
     places = {item.key: place for place, item in enumerate(group.candidates)}
     if best.lowest is None or len(places) < 2:
         return None
-    differences = group.pairs.matrix()
+    differences = group.pairs.matrix
     others = [key for key in best.tied if key != best.lowest] or [key for key in places if key != best.lowest]
     errors = [_errors(differences.take((places[best.lowest], places[key]))) for key in others]
     known = sorted((item for item in errors if math.isfinite(item.variance)), key=lambda item: item.variance)
@@ -69,7 +69,7 @@ def measure_spreads(records: Sequence[RunRecord], store: RecordStore) -> Spreads
     groups.sort(key=lambda group: len(group.candidates))
     specs = [group.runs[0].spec for group in groups]
     return {
-        (spec.dataset, spec.dataset_revision): _measure_spread(group, group.pairs.matrix())
+        (spec.dataset, spec.dataset_revision): _measure_spread(group, group.pairs.matrix)
         for spec, group in zip(specs, groups, strict=True)
     }
 
@@ -122,7 +122,7 @@ def deciding_steps(groups: Sequence[CorpusGroup], best: Sequence[BestSet]) -> li
 def _for_tie(group: CorpusGroup, best: BestSet) -> str | None:
     """For the nearest of the tied that is worth telling apart from the lowest."""
     places = {item.key: place for place, item in enumerate(group.candidates)}
-    differences, lowest = group.pairs.matrix(), group.candidates[places[best.tied[0]]]
+    differences, lowest = group.pairs.matrix, group.candidates[places[best.tied[0]]]
     for key in best.tied[1:]:
         other = group.candidates[places[key]]
         apart = other.estimate - lowest.estimate

@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from statistics import NormalDist
 
-from lorabench.analysis.rules import LENGTH_EXPONENT, OWN_SHARE, SIGNIFICANCE
+import numpy as np
+
+from lorabench.analysis.rules import LENGTH_EXPONENT, OWN_SHARE, SIGNIFICANCE, document_freedom
 from lorabench.corpora.drawing import piece_bytes
 
 POWER = 0.8
@@ -142,7 +144,7 @@ def _unit_variance(split: Split, budget: float) -> tuple[float, float]:
     """From documents whose spread is 1, and its degrees of freedom."""
     scored = split.scored(budget)
     variance = sum(length**LENGTH_EXPONENT for length in scored.lengths) / sum(scored.lengths) ** 2
-    return variance / scored.scale, document_freedom(scored.lengths) * scored.scale
+    return variance / scored.scale, document_freedom(np.array(scored.lengths)) * scored.scale
 
 
 def split_of(num_bytes: float, num_documents: int | None = None, lengths: Sequence[float] = ()) -> Split:
@@ -154,24 +156,6 @@ def split_of(num_bytes: float, num_documents: int | None = None, lengths: Sequen
     shape = [math.exp(TYPICAL_LOG_DEVIATION * _NORMAL.inv_cdf((place + 0.5) / kept)) for place in range(kept)]
     factor = num_bytes * kept / count / sum(shape)
     return Split(tuple(factor * value for value in shape), count)
-
-
-def document_freedom(lengths: Sequence[float]) -> float:
-    """Degrees of freedom of the variance over documents, after Bell and McCaffrey; NaN for one document."""
-    if len(lengths) < 2:
-        return math.nan
-    total = sum(lengths)
-    rows = [(x / total, x / (total - x), x**LENGTH_EXPONENT) for x in lengths]
-    constant = sum(moved * share for share, moved, _ in rows)
-    working = sum(w for _, _, w in rows)
-    first = sum(w * moved for _, moved, w in rows)
-    second = sum(w * moved**2 for _, moved, w in rows)
-    kept = [(w, 1.0 + moved - 2.0 * moved + constant, constant - 2.0 * moved) for _, moved, w in rows]
-    trace = sum(w * own for w, own, _ in kept)
-    diagonal = sum(w**2 * (own**2 - other**2) for w, own, other in kept)
-    rest = (constant * working) ** 2 - 4.0 * constant * working * first + 2.0 * working * second + 2.0 * first**2
-    freedom: float = trace**2 / (diagonal + rest)
-    return max(1.0, freedom)
 
 
 def freedom_per_seed(num_alike: int) -> float:

@@ -97,7 +97,7 @@ def differences_over_corpora(items: Sequence[Sequence[Measured]], groups: Sequen
     for index, group in enumerate(groups):
         place = {item.key: number for number, item in enumerate(group.candidates)}
         chosen = [place[row[index].key] for row in items]
-        parts.append(group.pairs.matrix().take(np.ix_(chosen, chosen)))
+        parts.append(group.pairs.matrix.take(np.ix_(chosen, chosen)))
     return mean_of(parts)
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -82,6 +83,7 @@ class Pairs:
         panel = self._panel(item.shown.seeds)
         return self._pairing(panel, panel.bases[item.base_nll.tobytes()], panel.places[key], item.nll.shape[1])
 
+    @cached_property
     def matrix(self) -> Uncertain:
         """Every candidate minus every other, [K, K]; NaN where `difference` has none."""
         count = len(self._candidates)

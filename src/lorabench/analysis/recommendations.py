@@ -29,7 +29,7 @@ from lorabench.core.formatting import cost, figure, listed, plural, span
 def recommend(group: CorpusGroup, best: BestSet) -> Recommendation:
     """What to take for one corpus."""
     if best.lowest is None:
-        return Recommendation(group.label, (), f"Nothing can be recommended: {best.claim}", None, None, False, (), ())
+        return _nothing(group.label, f"Nothing can be recommended: {best.claim}")
     items = {item.key: item for item in group.candidates}
     chosen = items[best.lowest]
     tied = [items[key] for key in best.tied if key != best.lowest]
@@ -60,17 +60,8 @@ def _stay_with_base(group: CorpusGroup, chosen: Measured, tied: Sequence[Measure
     reason = "worse than its base" if verdict is Verdict.HIGHER else "not detectably better than its base"
     if verdict is Verdict.NOT_COMPARED:
         reason = "not comparable with its base document by document"
-    return Recommendation(
-        corpus=group.label,
-        candidates=(),
-        claim=f"Nothing can be recommended for {group.label}: the lowest, {chosen.shown.label}, is {reason}. "
-        f"Base minus adapted: {show_difference(gain)}",
-        bits_per_byte=None,
-        gain=gain,
-        is_decided=False,
-        alternatives=tuple(item.key for item in smallest_first([chosen, *tied])),
-        caveats=limits([group], [chosen], tied),
-    )
+    claim = f"Nothing can be recommended for {group.label}: the lowest, {chosen.shown.label}, is {reason}"
+    return _nothing(group.label, claim, gain, [chosen, *tied], limits([group], [chosen], tied))
 
 
 def recommend_overall(groups: Sequence[CorpusGroup], best: Sequence[BestSet]) -> Recommendation | None:
@@ -86,7 +77,7 @@ def recommend_overall(groups: Sequence[CorpusGroup], best: Sequence[BestSet]) ->
     complete = [items for items in everywhere.values() if len(items) == len(groups)]
     if not complete:
         claim = "No configuration has a result on every corpus, so none can be recommended over all"
-        return Recommendation(None, (), claim, None, None, False, (), ())
+        return _nothing(None, claim)
     complete.sort(key=lambda items: (sum(item.estimate for item in items), items[0].shown.label))
     lowest = complete[0]
     subset = find_best(differences_over_corpora(complete, groups))
@@ -137,15 +128,27 @@ def _stay_with_bases(
     caveats: Sequence[str],
 ) -> Recommendation:
     reason = "worse than" if gain is not None and gain.excludes_zero else "not detectably better than"
+    where = f"over all {len(groups)} corpora: the lowest on mean, {lowest[0].shown.label}"
+    claim = f"Nothing can be recommended {where}, is {reason} its base"
+    return _nothing(None, claim, gain, [items[0] for items in (lowest, *tied)], caveats)
+
+
+def _nothing(
+    corpus: str | None,
+    claim: str,
+    gain: Interval | None = None,
+    lowest: Sequence[Measured] | None = None,
+    caveats: Sequence[str] = (),
+) -> Recommendation:
+    """No recommendation, and why; with the gain of the lowest where there is one that was not enough."""
     return Recommendation(
-        corpus=None,
+        corpus=corpus,
         candidates=(),
-        claim=f"Nothing can be recommended over all {len(groups)} corpora: the lowest on mean, "
-        f"{lowest[0].shown.label}, is {reason} its base. Base minus adapted: {show_difference(gain)}",
+        claim=claim if lowest is None else f"{claim}. Base minus adapted: {show_difference(gain)}",
         bits_per_byte=None,
         gain=gain,
         is_decided=False,
-        alternatives=tuple(item.key for item in smallest_first([items[0] for items in (lowest, *tied)])),
+        alternatives=tuple(item.key for item in smallest_first(lowest or ())),
         caveats=tuple(dict.fromkeys(caveats)),
     )
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
+import numpy.typing as npt
+
 SIGNIFICANCE = 0.05
 """A corrected p-value below it is a verdict."""
 LENGTH_EXPONENT = 1.5
@@ -14,3 +17,22 @@ OWN_SHARE = 0.5
 def factor_for(num_candidates: int) -> float:
     """What a two-sided p-value is multiplied by where any of so many may be the best."""
     return max(1.0, (num_candidates - 1) / 2.0)
+
+
+def document_freedom(num_bytes: npt.NDArray[np.float64]) -> float:
+    """Degrees of freedom of the cluster-robust variance (CR2) over documents of these lengths [D]: 2 E[V]² / Var[V].
+
+    With residuals (I - h 1')ε the variance is a quadratic form ε'Bε, B = A - u1' - 1u' + c, u = Ah, c = h'Ah. NaN for
+    one document. Bell and McCaffrey 2002.
+    """
+    if len(num_bytes) < 2:
+        return float("nan")
+    leverage, working = num_bytes / num_bytes.sum(), num_bytes**LENGTH_EXPONENT
+    weights = 1.0 / (1.0 - leverage)
+    moved = weights * leverage
+    constant = float(moved @ leverage)
+    total, first, second = float(working.sum()), float(working @ moved), float(working @ moved**2)
+    trace = float(working @ (weights - 2.0 * moved + constant))
+    diagonal = float(working**2 @ ((weights - 2.0 * moved + constant) ** 2 - (constant - 2.0 * moved) ** 2))
+    rest = (constant * total) ** 2 - 4.0 * constant * total * first + 2.0 * total * second + 2.0 * first**2
+    return max(1.0, trace**2 / (diagonal + rest))

@@ -20,12 +20,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import stdtrit
 
-from lorabench.analysis.rules import LENGTH_EXPONENT, OWN_SHARE
+from lorabench.analysis.rules import OWN_SHARE, SIGNIFICANCE, document_freedom
 
 Floats = npt.NDArray[np.float64]
 
-LEVEL = 0.95
-"""Of every interval in the reports."""
 NUMERICAL_BITS = 1e-6
 """Bits per byte: figures nearer to each other than this are the same but for rounding."""
 _LOG_SMALLEST_P = math.log(1e-15)
@@ -50,6 +48,12 @@ class Interval:
         """Whether zero lies outside."""
         return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
 
+    @property
+    def negated(self) -> Interval:
+        """That of second minus first, where this is of first minus second."""
+        low, high = (None, None) if self.low is None or self.high is None else (-self.high, -self.low)
+        return dataclasses.replace(self, estimate=-self.estimate, low=low, high=high)
+
 
 @dataclass(frozen=True)
 class Uncertain:
@@ -62,9 +66,9 @@ class Uncertain:
     """Beyond what the documents explain; 0 with one seed."""
     seed_freedom: Floats
 
-    def half_width(self, level: float = LEVEL) -> Floats:
-        """Half the width of the interval that covers the truth with this probability."""
-        return self._half_width(np.asarray((1.0 - level) / 2.0))
+    def half_width(self, factor: float = 1.0) -> Floats:
+        """Half the width of the 95 % interval, or of a wider one that goes with p-values multiplied by `factor`."""
+        return self._half_width(np.asarray(SIGNIFICANCE / factor / 2.0))
 
     def p_value(self) -> Floats:
         """The level at which the interval would just reach zero, two-sided."""
@@ -78,7 +82,7 @@ class Uncertain:
 
     def interval(self, num_documents: int, num_seeds: int, note: str = "", factor: float = 1.0) -> Interval:
         """For a single estimate, as reported: it leaves out zero where the p-value times `factor` is below 0.05."""
-        estimate, half = float(self.estimate), float(self.half_width(1.0 - (1.0 - LEVEL) / factor))
+        estimate, half = float(self.estimate), float(self.half_width(factor))
         if not (math.isfinite(estimate) and math.isfinite(half)):
             return Interval(estimate, None, None, num_documents, num_seeds, "too few documents")
         return Interval(estimate, estimate - half, estimate + half, num_documents, num_seeds, note)
@@ -131,7 +135,7 @@ def compare_all(nll: Floats, num_bytes: Floats, alike: Sequence[int] | None = No
     else:
         # A residual keeps 1 - leverage of its document's variance, since the ratio was fitted to it (as in CR2).
         weights = 1.0 / (1.0 - leverage)
-        freedom = _document_freedom(leverage, weights, num_bytes**LENGTH_EXPONENT)
+        freedom = document_freedom(num_bytes)
     # How far each document moves the ratio of sums: its nats beyond its share of the bytes.
     influence = nll / (math.log(2.0) * total_bytes) - figures[:, :, None] * leverage
     influence *= np.sqrt(weights)
@@ -202,20 +206,6 @@ def _mean_of_pairs(pairs: Floats, members: Floats) -> Floats:
     count = members.sum(axis=0)
     num_pairs = np.outer(count, count) - np.diag(count)
     return np.asarray(members.T @ pairs @ members / np.maximum(num_pairs, 1.0))
-
-
-def _document_freedom(leverage: Floats, weights: Floats, working: Floats) -> float:
-    """Degrees of freedom of the cluster-robust variance where documents vary as `working`: 2 E[V]² / Var[V].
-
-    With residuals (I - h 1')ε the variance is a quadratic form ε'Bε, B = A - u1' - 1u' + c, u = Ah, c = h'Ah.
-    """
-    moved = weights * leverage
-    constant = float(moved @ leverage)
-    total, first, second = float(working.sum()), float(working @ moved), float(working @ moved**2)
-    trace = float(working @ (weights - 2.0 * moved + constant))
-    diagonal = float(working**2 @ ((weights - 2.0 * moved + constant) ** 2 - (constant - 2.0 * moved) ** 2))
-    rest = (constant * total) ** 2 - 4.0 * constant * total * first + 2.0 * total * second + 2.0 * first**2
-    return max(1.0, trace**2 / (diagonal + rest))
 
 
 def mean_of(parts: Sequence[Uncertain]) -> Uncertain:

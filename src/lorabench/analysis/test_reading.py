@@ -126,7 +126,7 @@ def _beside(
 def _withdrawn(choice: Recommendation, label: str, gain: Interval) -> Recommendation:
     """Chosen on validation as before, but not for taking."""
     for_what = f"for {choice.corpus}" if choice.corpus is not None else "over all corpora"
-    shown = figure_and_span(_negative(gain))
+    shown = figure_and_span(gain.negated)
     return replace(
         choice,
         claim=f"Nothing to take {for_what}: validation chose {label}, but on test it is worse than its base. "
@@ -197,11 +197,6 @@ def _mean(
         return Interval(statistics.fmean(item.estimate for item in known), note=MISSING_DOCUMENTS)
     fewest = min((tuple(item.tables or ()) for item in found), key=len)
     return mean_of(uncertain).interval(sum(item.num_documents for item in known), len(fewest), seed_note(fewest))
-
-
-def _negative(interval: Interval) -> Interval:
-    low, high = (None, None) if interval.low is None or interval.high is None else (-interval.high, -interval.low)
-    return replace(interval, estimate=-interval.estimate, low=low, high=high)
 
 
 def _read(candidate: Candidate, records: Mapping[str, RunRecord], reader: DocumentReader | None) -> _OnTest | None:

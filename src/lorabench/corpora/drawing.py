@@ -50,8 +50,13 @@ class DrawnText:
         return cls(list(documents), list(range(len(hashes))), hashes, sizes)
 
 
-def take_text(documents: Sequence[Document], split: str, max_bytes: int) -> DrawnText:
-    """What an experiment with such a budget takes of a split: whole documents to train on, else what `draw` draws."""
+def take_text(documents: Sequence[Document], split: str, max_bytes: int | None) -> DrawnText:
+    """What an experiment with such a budget takes of a split: whole documents to train on, else what `draw` draws.
+
+    Without a budget, all of it.
+    """
+    if max_bytes is None:
+        return DrawnText.whole(documents)
     return DrawnText.whole(take_budget(documents, max_bytes)) if split == "train" else draw(documents, max_bytes)
 
 

@@ -20,7 +20,7 @@ from lorabench.models.locate import locate_model
 from lorabench.models.shape import read_model_shape
 from lorabench.records.schema import Scores, derived_figures
 from lorabench.records.store import check_adapter_of_run
-from lorabench.scoring.documents import score_documents
+from lorabench.scoring.documents import DocumentScores, score_documents
 from lorabench.scoring.text import read_scored_text
 from lorabench.tokens.tokenizer import Tokeniser
 
@@ -77,10 +77,7 @@ def evaluate(
         stride=stride,
         progress=None if progress is None else partial(progress, f"scoring {data}"),
     )
-    if not math.isfinite(pieces.nll.sum()):
-        raise ModelError(
-            f"{_name(location, adapter)}: the loss on {data} is not finite in {precision}; weights are damaged"
-        )
+    _check_finite(pieces, f"{_name(location, adapter)}: the loss on {data} is not finite in {precision}")
     return {
         "model": location.name,
         "adapter": None if adapter is None else str(adapter),
@@ -101,6 +98,11 @@ def _prepare_device(name: str | None) -> Device:
         _LOG.warning("%s", device.note)
     prepare_process()
     return device
+
+
+def _check_finite(scores: DocumentScores, problem: str) -> None:
+    if not math.isfinite(scores.nll.sum()):
+        raise ModelError(f"{problem}; weights are damaged")
 
 
 def _figures(scores: Scores) -> dict[str, Any]:

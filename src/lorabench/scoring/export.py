@@ -9,7 +9,7 @@ from lorabench.core.errors import InputError
 from lorabench.core.progress import Progress
 from lorabench.core.storage import write_atomically
 from lorabench.corpora.documents import check_split
-from lorabench.corpora.drawing import DrawnText, take_text
+from lorabench.corpora.drawing import take_text
 from lorabench.corpora.store import load_corpus
 from lorabench.experiment.schema import TrainingSettings
 
@@ -36,8 +36,7 @@ def export_split(
     corpus = load_corpus(
         name_or_path, max_train_bytes=max(default_bytes, max_bytes or 0), text_field=text_field, progress=progress
     )
-    documents = corpus.splits[split]
-    drawn = DrawnText.whole(documents) if max_bytes is None else take_text(documents, split, max_bytes)
+    drawn = take_text(corpus.splits[split], split, max_bytes)
     lines = [
         json.dumps({"text": piece.text, "hash": drawn.hashes[owner]}, ensure_ascii=False) + "\n"
         for piece, owner in zip(drawn.pieces, drawn.owners, strict=True)

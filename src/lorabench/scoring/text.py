@@ -58,5 +58,4 @@ def read_scored_text(
             parts, max_train_bytes=TrainingSettings().train_bytes, text_field=text_field, progress=progress
         )
         documents, revision = corpus.splits[split], corpus.revision
-    drawn = DrawnText.whole(documents) if max_bytes is None else take_text(documents, split, max_bytes)
-    return ScoredText(drawn, split, revision)
+    return ScoredText(take_text(documents, split, max_bytes), split, revision)
