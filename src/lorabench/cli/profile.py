@@ -21,7 +21,7 @@ LIMIT_SECONDS = {True: 600.0, False: 1200.0}
 BUDGETS = {
     "large": ("training.train_bytes=30000", "evaluation.validation_bytes=100000", "evaluation.test_bytes=30000"),
     "medium": ("training.train_bytes=15000", "evaluation.validation_bytes=60000", "evaluation.test_bytes=20000"),
-    "small": ("training.train_bytes=5000", "evaluation.validation_bytes=16000", "evaluation.test_bytes=5000"),
+    "small": ("training.train_bytes=4000", "evaluation.validation_bytes=10000", "evaluation.test_bytes=3000"),
 }
 """Of text, largest first. `small` is what the files hold."""
 
