@@ -192,7 +192,6 @@ def test_training_is_faster_than_the_usual_stack(tmp_path: Path) -> None:
     assert row["speed_ratio"] > 0.7
 
 
-@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["gpt2-mini", "pythia-mini", "gemma-mini"])
 def test_two_hundred_steps_in_bfloat16_end_where_those_of_peft_end(model: str) -> None:

@@ -219,7 +219,6 @@ def test_the_plan_says_what_is_left(
     assert 0 < remaining["estimated_seconds"] < 60
 
 
-@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_kills_during_a_later_measurement_leave_the_record_whole(

@@ -142,7 +142,6 @@ def test_weights_that_explode_in_the_last_step_are_a_divergence(
     assert record.validation is None
 
 
-@pytest.mark.alone
 @pytest.mark.slow
 def test_ctrl_c_while_loading_ends_at_once_and_loses_nothing(experiment: ExperimentWriter, tmp_path: Path) -> None:
     process = start(experiment(adapter={"rank": 2}), tmp_path / "out")
@@ -158,7 +157,6 @@ def test_ctrl_c_while_loading_ends_at_once_and_loses_nothing(experiment: Experim
     assert process.returncode == 0
 
 
-@pytest.mark.alone
 @pytest.mark.slow
 def test_a_second_ctrl_c_ends_at_once(experiment: ExperimentWriter, tmp_path: Path) -> None:
     process = start(experiment(adapter={"rank": 2}, training={**TRAINING, "epochs": 400}), tmp_path / "out")
@@ -172,10 +170,9 @@ def test_a_second_ctrl_c_ends_at_once(experiment: ExperimentWriter, tmp_path: Pa
     assert {record.status for record in load_records(tmp_path / "out")} <= {Status.CANCELLED}
 
 
-LONG = {**TRAINING, "epochs": 60}
+LONG = {**TRAINING, "epochs": 20}
 
 
-@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.parametrize("fate", ["goes on", "is killed"])
 def test_a_stopped_owner_keeps_its_run_until_it_goes_on_or_dies(
@@ -199,7 +196,6 @@ def test_a_stopped_owner_keeps_its_run_until_it_goes_on_or_dies(
     assert ("✓" in outputs[0]) == (fate == "goes on")
 
 
-@pytest.mark.alone
 @pytest.mark.slow
 def test_ctrl_c_while_waiting_for_another_process(experiment: ExperimentWriter, tmp_path: Path) -> None:
     path, out = experiment(adapter={"rank": 2}, training=LONG), tmp_path / "out"

@@ -78,7 +78,6 @@ def results(out: Path) -> dict[str, tuple[Any, ...]]:
     return found
 
 
-@pytest.mark.alone
 @pytest.mark.slow
 def test_thirty_kills_change_nothing(experiment: ExperimentWriter, tmp_path: Path) -> None:
     training = {**TRAINING, "batch_size": 4, "micro_batch_size": 2, "epochs": 1, "train_bytes": 3000}
@@ -108,7 +107,6 @@ def completed(records: list[RunRecord]) -> int:
     return sum(record.status is Status.COMPLETED for record in records)
 
 
-@pytest.mark.alone
 @pytest.mark.slow
 def test_four_processes_share_twenty_runs(experiment: ExperimentWriter, tmp_path: Path) -> None:
     path = experiment(adapter={"rank": [1, 2, 3, 4, 5]}, seeds=[0, 1, 2, 3])
@@ -125,10 +123,9 @@ def test_four_processes_share_twenty_runs(experiment: ExperimentWriter, tmp_path
     assert len(rows) == 21
 
 
-@pytest.mark.alone
 @pytest.mark.slow
 def test_ctrl_c_keeps_a_checkpoint_and_says_how_to_go_on(experiment: ExperimentWriter, tmp_path: Path) -> None:
-    path = experiment(adapter={"rank": 2}, training={**TRAINING, "epochs": 40})
+    path = experiment(adapter={"rank": 2}, training={**TRAINING, "epochs": 15})
     out = tmp_path / "out"
     process = start(path, out)
     assert wait_for(process, b"training", 60)
