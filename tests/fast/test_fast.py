@@ -210,14 +210,14 @@ def test_what_the_fast_path_does_not_cover_says_so(
 
 
 def test_a_model_without_a_fast_path_is_computed_by_transformers() -> None:
-    config = transformers.Qwen2Config(
+    config = transformers.OlmoConfig(
         vocab_size=200, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2, max_position_embeddings=128,
     )  # fmt: skip
-    base = random_base(transformers.Qwen2ForCausalLM, config)
+    base = random_base(transformers.OlmoForCausalLM, config)
     attach(base, settings(), seed=0)
     assert base.execution.kind == "reference"
-    assert "Qwen2ForCausalLM" in base.execution.reason
+    assert "OlmoForCausalLM" in base.execution.reason
     batch = packed([(9, 20), (30,)], 200)
     assert torch.allclose(base.token_nll(batch).double(), alone_nll(base.model, batch), atol=1e-5)
 
@@ -225,7 +225,7 @@ def test_a_model_without_a_fast_path_is_computed_by_transformers() -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0}},
+        {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}},
         {"hidden_act": "relu"},
     ],
     ids=str,

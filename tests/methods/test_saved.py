@@ -129,7 +129,7 @@ def test_lora_is_scored_as_in_peft_wherever_it_goes(models: Models, family: str,
     wrapped = save_adapter(models(family), lora_configs(FAMILIES[family])[name], tmp_path / "adapter")
     base = assert_scored_as_in_peft(models(family), wrapped, tmp_path / "adapter")
     fast = {"plain", "patterns", "rslora", "bias of the base", "one layer", "pissa"}
-    assert base.execution.kind == ("fast" if name in fast and family != "qwen2" else "reference")
+    assert base.execution.kind == ("fast" if name in fast else "reference")
 
 
 @pytest.mark.parametrize("tied", [True, False])

@@ -81,7 +81,7 @@ def test_scores_are_those_of_the_models_own_forward_pass(
 
 
 def test_an_adapter_learns_on_the_same_path(other_model: Callable[[str], Path]) -> None:
-    base = load_base(other_model("mistral"), precision="fp32", device="cpu")
+    base = load_base(other_model("cohere"), precision="fp32", device="cpu")
     tokens = np.random.default_rng(0).integers(1, VOCABULARY, size=50).astype(np.int32)
     batch = make_batch([[segment] for segment in document_segments(0, tokens, prefix=0, context_length=32)])
     before = float(base.token_nll(batch).sum())

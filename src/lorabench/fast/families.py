@@ -7,15 +7,20 @@ raises `NotFast`, and the model then goes the way of Transformers and PEFT.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
 
-from lorabench.fast.attention import Heads, Layout
-from lorabench.fast.forward import Decoder, Layer
+from lorabench.fast.attention import Heads
+from lorabench.fast.declarations import LLAMA_LIKE, LlamaLike
+from lorabench.fast.forward import Decoder, Layer, Rotary
+from lorabench.fast.head import Head
 from lorabench.fast.kernels import ActivationKind, Kernels, Norm
 from lorabench.fast.known import NotFast, activations, inner_model, require_known
 from lorabench.fast.linear import Projection, Projections
+
+_QUERY_KEY_VALUE = ("q_proj", "k_proj", "v_proj")
 
 
 def read_decoder(model: Any, kernels: Kernels) -> Decoder:
@@ -30,43 +35,69 @@ def read_decoder(model: Any, kernels: Kernels) -> Decoder:
         raise NotFast("the output head is adapted or has a bias")
     if any(parameter.requires_grad and "lora_" not in name for name, parameter in model.named_parameters()):
         raise NotFast("weights of the base are trained")
-    return _READERS[type(model).__name__](model, head.weight, kernels)
+    name = type(model).__name__
+    if name in LLAMA_LIKE:
+        return _read_llama_like(model, LLAMA_LIKE[name], head.weight, kernels)
+    return _READERS[name](model, head.weight, kernels)
 
 
-def _read_llama(model: Any, head: Tensor, kernels: Kernels) -> Decoder:
+def _read_llama_like(model: Any, family: LlamaLike, head: Tensor, kernels: Kernels) -> Decoder:
     config, body = model.config, model.model
-    gemma = type(model).__name__ == "GemmaForCausalLM"
-    table = _table(body.embed_tokens, "GemmaTextScaledWordEmbedding" if gemma else "Embedding")
-    scale = float(body.embed_tokens.embed_scale) if gemma else 1.0
+    table = _table(body.embed_tokens, family.prefix + family.embedding if family.scaled_embedding else "Embedding")
+    scale = float(body.embed_tokens.embed_scale) if family.scaled_embedding else 1.0
+    scale *= config.embedding_multiplier if family.multipliers else 1.0
 
     def embed(ids: Tensor, positions: Tensor) -> Tensor:
         del positions
-        return table[ids].float().mul_(scale) if gemma else table[ids].float()
+        return table[ids].float() if scale == 1.0 else table[ids].float().mul_(scale)
 
-    def norm(module: Any) -> Norm:
-        _require(type(module).__name__ == ("GemmaRMSNorm" if gemma else "LlamaRMSNorm"), "a norm")
-        weight = module.weight.detach().float()
-        epsilon = module.eps if gemma else module.variance_epsilon
-        return Norm(weight + 1.0 if gemma else weight, None, epsilon, centred=False)
+    rotaries = _rotaries(body.rotary_emb, family)
+    parallel = family.may_be_parallel and bool(config.use_parallel_residual)
+    layers = tuple(_read_layer(layer, index, config, family, rotaries) for index, layer in enumerate(body.layers))
+    final_norm = _norm(body.norm, family)
+    if family.multipliers:
+        final_norm = replace(final_norm, weight=final_norm.weight / config.logits_scaling)
+    cap = config.final_logit_softcapping if family.logit_cap else None
+    return Decoder(embed, layers, parallel, final_norm, Head(head, cap), head.dtype, kernels)
 
-    layers = []
-    for layer in body.layers:
-        attention, mlp = layer.self_attn, layer.mlp
-        heads = _heads(config.num_attention_heads, config.num_key_value_heads, attention.head_dim, attention.scaling)
-        layers.append(
-            Layer(
-                attention_norm=norm(layer.input_layernorm),
-                query_key_value=_projections(attention.q_proj, attention.k_proj, attention.v_proj),
-                heads=heads,
-                attention_out=_projections(attention.o_proj),
-                mlp_norm=norm(layer.post_attention_layernorm),
-                up=_projections(mlp.gate_proj, mlp.up_proj),
-                activation=_activation(mlp.act_fn),
-                down=_projections(mlp.down_proj),
-            )
-        )
-    rotary = _frequencies(body.rotary_emb)
-    return Decoder(embed, rotary, tuple(layers), False, norm(body.norm), head, head.dtype, kernels)
+
+def _read_layer(layer: Any, index: int, config: Any, family: LlamaLike, rotaries: dict[str, Rotary]) -> Layer:
+    attention, mlp = layer.self_attn, layer.mlp
+    kind = config.layer_types[index] if family.windows == "some" else ""
+    has_window = family.windows == "all" or kind == "sliding_attention"
+    heads = Heads(
+        config.num_attention_heads,
+        config.num_key_value_heads,
+        attention.head_dim,
+        float(attention.scaling),
+        "stacked" if family.fused else "separate",
+        window=config.sliding_window if has_window else None,
+        soft_cap=config.attn_logit_softcapping if family.attention_cap else None,
+    )
+    norms = [None if name is None else getattr(layer, name) for name in family.norms]
+    if family.may_be_parallel and norms[2] is None:
+        norms[2] = norms[0]
+    before, after_attention, between, after_mlp = (None if norm is None else _norm(norm, family) for norm in norms)
+    _require(not getattr(attention, "qk_layernorm", False), "a norm for each head")
+    rotates = family.rotations != "not all" or attention.use_rope
+    return Layer(
+        attention_norm=before,
+        query_key_value=_projections(*_modules(attention, ("qkv_proj",) if family.fused else _QUERY_KEY_VALUE)),
+        heads=heads,
+        attention_out=_projections(attention.o_proj),
+        mlp_norm=between,
+        up=_projections(*_modules(mlp, ("gate_up_proj",) if family.fused else ("gate_proj", "up_proj"))),
+        activation=_activation(mlp.activation_fn if family.fused else mlp.act_fn),
+        down=_projections(mlp.down_proj),
+        rotary=rotaries[kind if family.rotations == "by layer type" else ""] if rotates else None,
+        query_key_norms=(_norm(attention.q_norm, family), _norm(attention.k_norm, family))
+        if family.head_norms
+        else None,
+        gate_in_up=family.fused,
+        after_attention=after_attention,
+        after_mlp=after_mlp,
+        residual_factor=float(config.residual_multiplier) if family.multipliers else 1.0,
+    )
 
 
 def _read_gpt2(model: Any, head: Tensor, kernels: Kernels) -> Decoder:
@@ -86,7 +117,7 @@ def _read_gpt2(model: Any, head: Tensor, kernels: Kernels) -> Decoder:
             Layer(
                 attention_norm=_layer_norm(layer.ln_1),
                 query_key_value=_projections(attention.c_attn),
-                heads=_heads(count, count, attention.head_dim, attention.scaling, "stacked"),
+                heads=Heads(count, count, attention.head_dim, float(attention.scaling), "stacked"),
                 attention_out=_projections(attention.c_proj),
                 mlp_norm=_layer_norm(layer.ln_2),
                 up=_projections(mlp.c_fc),
@@ -94,7 +125,7 @@ def _read_gpt2(model: Any, head: Tensor, kernels: Kernels) -> Decoder:
                 down=_projections(mlp.c_proj),
             )
         )
-    return Decoder(embed, None, tuple(layers), False, _layer_norm(body.ln_f), head, head.dtype, kernels)
+    return Decoder(embed, tuple(layers), False, _layer_norm(body.ln_f), Head(head), head.dtype, kernels)
 
 
 def _read_neox(model: Any, head: Tensor, kernels: Kernels) -> Decoder:
@@ -105,6 +136,7 @@ def _read_neox(model: Any, head: Tensor, kernels: Kernels) -> Decoder:
         del positions
         return table[ids].float()
 
+    rotary = _rotary(body.rotary_emb)
     layers = []
     for layer in body.layers:
         attention, mlp = layer.attention, layer.mlp
@@ -113,24 +145,20 @@ def _read_neox(model: Any, head: Tensor, kernels: Kernels) -> Decoder:
             Layer(
                 attention_norm=_layer_norm(layer.input_layernorm),
                 query_key_value=_projections(attention.query_key_value),
-                heads=_heads(count, count, attention.head_size, attention.scaling, "interleaved"),
+                heads=Heads(count, count, attention.head_size, float(attention.scaling), "interleaved"),
                 attention_out=_projections(attention.dense),
                 mlp_norm=_layer_norm(layer.post_attention_layernorm),
                 up=_projections(mlp.dense_h_to_4h),
                 activation=_activation(mlp.act),
                 down=_projections(mlp.dense_4h_to_h),
+                rotary=rotary,
             )
         )
-    rotary = _frequencies(body.rotary_emb)
     parallel = bool(config.use_parallel_residual)
-    return Decoder(
-        embed, rotary, tuple(layers), parallel, _layer_norm(body.final_layer_norm), head, head.dtype, kernels
-    )
+    return Decoder(embed, tuple(layers), parallel, _layer_norm(body.final_layer_norm), Head(head), head.dtype, kernels)
 
 
 _READERS: dict[str, Callable[[Any, Tensor, Kernels], Decoder]] = {
-    "LlamaForCausalLM": _read_llama,
-    "GemmaForCausalLM": _read_llama,
     "GPT2LMHeadModel": _read_gpt2,
     "GPTNeoXForCausalLM": _read_neox,
 }
@@ -152,8 +180,16 @@ def _table(module: Any, kind: str = "Embedding") -> Tensor:
     return table
 
 
-def _heads(queries: int, keys: int, width: int, factor: float, layout: Layout = "separate") -> Heads:
-    return Heads(queries, keys, width, float(factor), layout)
+def _modules(parent: Any, names: Sequence[str]) -> list[Any]:
+    return [getattr(parent, name) for name in names]
+
+
+def _norm(module: Any, family: LlamaLike) -> Norm:
+    if family.norm == "LayerNorm":
+        return _layer_norm(module)
+    _require(type(module).__name__ == f"{family.prefix}RMSNorm", "a norm")
+    epsilon = module.eps if family.norm_offset else module.variance_epsilon
+    return Norm(module.weight.detach().float() + family.norm_offset, None, epsilon, centred=False)
 
 
 def _layer_norm(module: Any) -> Norm:
@@ -162,10 +198,27 @@ def _layer_norm(module: Any) -> Norm:
     return Norm(module.weight.detach().float(), bias, module.eps, centred=True)
 
 
-def _frequencies(module: Any) -> Tensor:
-    _require(module.rope_type == "default" and module.attention_scaling == 1.0, f"{module.rope_type} rotary embedding")
-    frequencies: Tensor = module.inv_freq.detach().float()
-    return frequencies
+def _rotaries(module: Any, family: LlamaLike) -> dict[str, Rotary]:
+    """The rotary embedding of each type of layer, or of "" where there is but one."""
+    if family.rotations == "by layer type":
+        return {kind: _rotary(module, kind) for kind in module.rope_type}
+    return {"": _rotary(module)}
+
+
+def _rotary(module: Any, kind: str = "") -> Rotary:
+    start = f"{kind}_" if kind else ""
+    rope_type = module.rope_type[kind] if kind else module.rope_type
+    _require("dynamic" not in rope_type, f"{rope_type} rotary embedding")
+    factor = float(getattr(module, f"{start}attention_scaling"))
+    if rope_type != "longrope":
+        return Rotary(getattr(module, f"{start}inv_freq").detach().float(), factor)
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    short = getattr(module, f"{start}original_inv_freq").detach().float()
+    settings = module.config.rope_parameters[kind] if kind else module.config.rope_parameters
+    longest = int(settings["original_max_position_embeddings"])
+    long, _ = ROPE_INIT_FUNCTIONS[rope_type](module.config, short.device, seq_len=longest + 1, layer_type=kind or None)
+    return Rotary(short, factor, long.float(), longest)
 
 
 def _projections(*modules: Any) -> Projections:

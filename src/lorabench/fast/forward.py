@@ -5,30 +5,66 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from lorabench.fast.attention import Heads, Rotation, Segments
 from lorabench.fast.differentiable import apply
-from lorabench.fast.head import head_loss, head_nll
+from lorabench.fast.head import Head, head_loss, head_nll
 from lorabench.fast.kernels import ActivationKind, Kernels, Norm
 from lorabench.fast.linear import Projections, linear
-from lorabench.fast.recomputed import ActivationLinear, FinalNorm, NormLinear, Setting
+from lorabench.fast.recomputed import ActivationLinear, NormLinear, NormOnly, Setting
 from lorabench.tokens.packing import PackedBatch
+
+
+@dataclass(frozen=True, eq=False)
+class Rotary:
+    """A rotary embedding. frequencies: float32 [half]; sines and cosines are multiplied by `factor`."""
+
+    frequencies: Tensor
+    factor: float = 1.0
+    long_frequencies: Tensor | None = None
+    """Those of segments of more than `longest` tokens."""
+    longest: int = 0
+
+    def rotation(self, positions: Tensor, starts: npt.NDArray[np.int32]) -> Rotation:
+        """Of tokens at positions [T] in their segments."""
+        frequencies = self.frequencies[None]
+        if self.long_frequencies is not None:
+            lengths = np.diff(starts)
+            is_long = torch.from_numpy(np.repeat(lengths > self.longest, lengths)).to(positions.device)
+            frequencies = torch.where(is_long[:, None], self.long_frequencies, self.frequencies)
+        angles = positions.float()[:, None] * frequencies
+        cosine, sine = angles.cos(), angles.sin()
+        return Rotation(cosine, sine) if self.factor == 1.0 else Rotation(cosine * self.factor, sine * self.factor)
 
 
 @dataclass(frozen=True)
 class Layer:
     """One decoder layer. `up` holds the gate first where the activation is gated."""
 
-    attention_norm: Norm
+    attention_norm: Norm | None
+    """Of the residual stream; None where attention reads the stream as it is."""
     query_key_value: Projections
     heads: Heads
     attention_out: Projections
-    mlp_norm: Norm
+    mlp_norm: Norm | None
     up: Projections
     activation: ActivationKind
     down: Projections
+    rotary: Rotary | None = None
+    """None where positions are learned, or not looked at."""
+    query_key_norms: tuple[Norm, Norm] | None = None
+    """As wide as one head, or as all of them."""
+    gate_in_up: bool = False
+    """One projection holds the gate's outputs, then as many others."""
+    after_attention: Norm | None = None
+    after_mlp: Norm | None = None
+    """Of what is added to the residual stream."""
+    residual_factor: float = 1.0
+    """What it is multiplied by."""
 
 
 @dataclass(frozen=True)
@@ -37,67 +73,81 @@ class Decoder:
 
     embed: Callable[[Tensor, Tensor], Tensor]
     """Token ids and positions [T] -> float32 [T, width]."""
-    inverse_frequencies: Tensor | None
-    """Rotary embedding: float32 [half], or None for learned positions."""
     layers: tuple[Layer, ...]
     parallel: bool
     """Whether attention and MLP read the same residual stream."""
     final_norm: Norm
-    head_weight: Tensor
+    head: Head
     dtype: torch.dtype
     kernels: Kernels
 
     def loss(self, batch: PackedBatch) -> Tensor:
         """Nats summed over the scored targets, float32 scalar, differentiable in the adapters."""
-        targets = torch.from_numpy(batch.targets).to(self.head_weight.device)
-        return head_loss(self._hidden(batch, training=True), self.head_weight, targets, self.kernels)
+        targets = torch.from_numpy(batch.targets).to(self.head.weight.device)
+        return head_loss(self._hidden(batch, training=True), self.head, targets, self.kernels)
 
     def token_nll(self, batch: PackedBatch) -> Tensor:
         """Nats of each target, float32 [T]; 0 where nothing is scored. No gradient, no dropout."""
-        targets = torch.from_numpy(batch.targets).to(self.head_weight.device)
+        targets = torch.from_numpy(batch.targets).to(self.head.weight.device)
         with torch.no_grad():
-            return head_nll(self._hidden(batch, training=False), self.head_weight, targets, self.kernels)
+            return head_nll(self._hidden(batch, training=False), self.head, targets, self.kernels)
 
     def _hidden(self, batch: PackedBatch, *, training: bool) -> Tensor:
-        device = self.head_weight.device
+        device, starts = self.head.weight.device, batch.segment_starts
         positions = torch.from_numpy(batch.position_ids).to(device)
         residual = self.embed(torch.from_numpy(batch.input_ids).to(device), positions)
-        segments = Segments(batch.segment_starts, self._rotation(positions))
+        segments = {
+            rotary: Segments(starts, None if rotary is None else rotary.rotation(positions, starts))
+            for rotary in {layer.rotary for layer in self.layers}
+        }
         delta: Tensor | None = None
         for layer in self.layers:
             residual, projected = self._norm_linear(
                 residual, delta, layer.attention_norm, layer.query_key_value, training
             )
-            attended = self.kernels.attend(projected, layer.heads, segments)
+            attended = self.kernels.attend(self._norm_heads(layer, projected), layer.heads, segments[layer.rotary])
             (delta,) = linear(attended, layer.attention_out, self.kernels, training=training)
+            delta = self._added(delta, layer.after_attention, layer.residual_factor)
             if self.parallel:
                 _, raised = self._norm_linear(residual, None, layer.mlp_norm, layer.up, training)
                 delta = delta + self._activation_linear(layer, raised, training)
             else:
                 residual, raised = self._norm_linear(residual, delta, layer.mlp_norm, layer.up, training)
                 delta = self._activation_linear(layer, raised, training)
-        return self._final_norm(residual, delta)
+                delta = self._added(delta, layer.after_mlp, layer.residual_factor)
+        return self._norm(residual, delta, self.final_norm)
 
     def _norm_linear(
-        self, residual: Tensor, delta: Tensor | None, norm: Norm, projections: Projections, training: bool
+        self, residual: Tensor, delta: Tensor | None, norm: Norm | None, projections: Projections, training: bool
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The residual stream after `delta`, and the projections of its norm."""
+        if norm is None:
+            total = residual if delta is None else residual + delta
+            return total, linear(total.to(self.dtype), projections, self.kernels, training=training)
         setting = Setting(self.kernels, self.dtype, training)
         total, *projected = apply(NormLinear, residual, delta, norm, projections, setting, *projections.factors)
         return residual if delta is None else total, tuple(projected)
 
+    def _norm_heads(self, layer: Layer, projected: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        if layer.query_key_norms is None:
+            return projected
+        pairs = zip(projected, layer.query_key_norms, strict=False)
+        normed = [self._norm(part.view(-1, len(norm.weight)).float(), None, norm).view_as(part) for part, norm in pairs]
+        return (*normed, projected[2])
+
+    def _added(self, delta: Tensor, norm: Norm | None, factor: float) -> Tensor:
+        """What an attention or an MLP adds to the residual stream."""
+        delta = delta if norm is None else self._norm(delta.float(), None, norm)
+        return delta if factor == 1.0 else delta * factor
+
     def _activation_linear(self, layer: Layer, raised: tuple[Tensor, ...], training: bool) -> Tensor:
+        if layer.gate_in_up:
+            raised = tuple(part.contiguous() for part in raised[0].chunk(2, 1))
         gate, up = raised if len(raised) == 2 else (raised[0], None)
         setting = Setting(self.kernels, self.dtype, training)
         lowered: Tensor = apply(ActivationLinear, gate, up, layer.activation, layer.down, setting, *layer.down.factors)
         return lowered
 
-    def _final_norm(self, residual: Tensor, delta: Tensor | None) -> Tensor:
-        normed: Tensor = apply(FinalNorm, residual, delta, self.final_norm, Setting(self.kernels, self.dtype, False))
+    def _norm(self, residual: Tensor, delta: Tensor | None, norm: Norm) -> Tensor:
+        normed: Tensor = apply(NormOnly, residual, delta, norm, Setting(self.kernels, self.dtype, False))
         return normed
-
-    def _rotation(self, positions: Tensor) -> Rotation | None:
-        if self.inverse_frequencies is None:
-            return None
-        angles = positions.float()[:, None] * self.inverse_frequencies
-        return Rotation(angles.cos(), angles.sin())

@@ -6,27 +6,13 @@ from functools import cache
 from importlib import import_module
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
+from lorabench.fast.declarations import LLAMA_LIKE
 from lorabench.fast.kernels import ActivationKind
 
 _FAMILIES = {
-    "LlamaForCausalLM": (
-        "llama",
-        ("LlamaModel", "LlamaDecoderLayer", "LlamaAttention", "LlamaMLP", "LlamaRMSNorm", "LlamaRotaryEmbedding"),
-    ),
-    "GemmaForCausalLM": (
-        "gemma",
-        (
-            "GemmaModel",
-            "GemmaDecoderLayer",
-            "GemmaAttention",
-            "GemmaMLP",
-            "GemmaRMSNorm",
-            "GemmaRotaryEmbedding",
-            "GemmaTextScaledWordEmbedding",
-        ),
-    ),
+    **{name: (family.package, family.parts) for name, family in LLAMA_LIKE.items()},
     "GPT2LMHeadModel": ("gpt2", ("GPT2Model", "GPT2Block", "GPT2Attention", "GPT2MLP")),
     "GPTNeoXForCausalLM": (
         "gpt_neox",
@@ -73,7 +59,7 @@ def require_known(model: Any) -> None:
 
 
 def can_pack(model: Any) -> bool:
-    """Whether documents can share a pass through Transformers' own modules, told apart by the attention mask."""
+    """Whether documents can share a pass through Transformers' own modules, told apart by our attention."""
     from peft.tuners.lora import Linear
     from peft.tuners.lora.variants import DoraLinearVariant
 
@@ -84,12 +70,27 @@ def can_pack(model: Any) -> bool:
         return False
     adapted = [module for module in model.modules() if type(module) is Linear]
     variants = [variant for module in adapted for variant in module.lora_variant.values()]
-    rotations = {getattr(module, "rope_type", "") for module in model.modules()}
-    return (
-        model.config._attn_implementation == "sdpa"
-        and not rotations & _LENGTH_DEPENDENT_ROTATIONS
-        and all(type(variant) is DoraLinearVariant for variant in variants)
+    rotations = {kind for module in model.modules() for kind in _rotation_kinds(module)}
+    return not rotations & _LENGTH_DEPENDENT_ROTATIONS and all(
+        type(variant) is DoraLinearVariant for variant in variants
     )
+
+
+def logits_of(model: Any, hidden: Tensor) -> Tensor:
+    """Logits [..., V] of the last hidden states [..., width], by the modules of a model that `can_pack`."""
+    model = inner_model(model)
+    logits: Tensor = model.get_output_embeddings()(hidden)
+    family = LLAMA_LIKE.get(type(model).__name__)
+    if family is not None and family.multipliers:
+        logits = logits / model.config.logits_scaling
+    cap = model.config.final_logit_softcapping if family is not None and family.logit_cap else None
+    return logits if cap is None else cap * (logits / cap).tanh()
+
+
+def _rotation_kinds(module: Any) -> set[str]:
+    """The types of a rotary embedding, which may be one for each type of layer."""
+    kinds = getattr(module, "rope_type", ())
+    return {kinds} if isinstance(kinds, str) else {kinds[layer_type] for layer_type in kinds}
 
 
 @cache

@@ -112,7 +112,7 @@ class ActivationLinear(torch.autograd.Function):
         return d_gate, d_up, None, None, None, *factors
 
 
-class FinalNorm(torch.autograd.Function):
+class NormOnly(torch.autograd.Function):
     """(residual, delta or None) -> the norm of their sum."""
 
     @staticmethod

@@ -20,7 +20,8 @@ from lorabench.core.errors import ModelError
 from lorabench.fast.cpu.native import kernels_for
 from lorabench.fast.families import read_decoder
 from lorabench.fast.forward import Decoder
-from lorabench.fast.known import NotFast, can_pack, inner_model
+from lorabench.fast.known import NotFast, can_pack, inner_model, logits_of
+from lorabench.fast.segments import attention_within
 from lorabench.models.causality import Ids, ScoreChanges, find_changes
 from lorabench.models.shape import read_config
 from lorabench.tokens.packing import IGNORED, PackedBatch
@@ -173,15 +174,11 @@ class FrozenBase:
             )
 
     def _hidden(self, batch: PackedBatch) -> Tensor:
-        starts = torch.from_numpy(batch.segment_starts).to(self.device)
-        index = torch.arange(len(batch.input_ids), device=self.device)
-        segment = torch.bucketize(index, starts[1:], right=True)
-        allowed = (segment[:, None] == segment[None, :]) & (index[:, None] >= index[None, :])
-        with self._mixed():
-            output = inner_model(self.model).base_model(
+        model = inner_model(self.model)
+        with self._mixed(), attention_within(model, batch.segment_starts):
+            output = model.base_model(
                 input_ids=torch.from_numpy(batch.input_ids).to(self.device)[None],
                 position_ids=torch.from_numpy(batch.position_ids).to(self.device)[None],
-                attention_mask=allowed[None, None],
                 use_cache=False,
             )
         hidden: Tensor = output.last_hidden_state[0]
@@ -219,9 +216,8 @@ class FrozenBase:
 
     def _chunk_nll(self, hidden: Tensor, targets: Tensor) -> Tensor:
         with self._mixed():
-            logits = inner_model(self.model).get_output_embeddings()(hidden)
-        logits = logits.float()
-        return functional.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="none")
+            logits = logits_of(self.model, hidden)
+        return functional.cross_entropy(logits.float(), targets, ignore_index=IGNORED, reduction="none")
 
     def _chunk_sum(self, hidden: Tensor, targets: Tensor) -> Tensor:
         return self._chunk_nll(hidden, targets).sum()

@@ -2,7 +2,8 @@
 //
 // Products run on units of 32 bits, one float or two bfloat16 that the processor multiplies and adds in one go. Their
 // right factor is laid out in vectors of units, their left factor is read unit by unit and spread over a vector.
-// Scores exist for one block of queries at a time, in float.
+// Scores exist for one block of queries at a time, in float. They may be capped, and hidden where they lie before a
+// window; what is hidden by a window is computed all the same.
 
 #include <algorithm>
 #include <cmath>
@@ -90,6 +91,17 @@ inline Floats exp_of(Floats x) {
   return Floats(Units(exp_near_zero(without_turns(x, turns))) + (Units(shifted) << 23));
 }
 
+inline Floats size_of(Floats x) { return Floats(Units(x) & 0x7fffffffu); }
+
+// Near zero by its series, where the difference of the other form would lose digits.
+inline Floats tanh_of(Floats x) {
+  Floats size = size_of(x), square = x * x;
+  Floats series = ((62.0f / 2835.0f * square - 17.0f / 315.0f) * square + 2.0f / 15.0f) * square - 1.0f / 3.0f;
+  Floats far = 1.0f - 2.0f / (exp_of(2.0f * (size > 20.0f ? 20.0f + Floats{} : size)) + 1.0f);
+  far = x < 0.0f ? -far : far;
+  return size < 0.25f ? x + x * square * series : far;
+}
+
 // A product's factors: units of the left one by row, vectors of the right one by unit.
 struct Left {
   const Unit* units;
@@ -151,7 +163,9 @@ struct Attention {
   void *query, *key, *value;        // become their gradients in the backward pass
   void* output;                     // [tokens, query heads, width]; its gradient in the backward pass
   float* log_sums;                  // [query heads, tokens]
+  int64_t window;                   // tokens that a query sees at most, itself among them; 0 for all
   float factor;
+  float cap;  // scores become cap * tanh(score / cap); 0 for none
 };
 
 namespace {
@@ -165,7 +179,10 @@ template <typename T>
 class Pass {
  public:
   explicit Pass(const Attention& attention)
-      : call_(attention), width_(round_up(attention.width, kLanes)), units_(width_ / kPerUnit<T>) {
+      : call_(attention),
+        width_(round_up(attention.width, kLanes)),
+        units_(width_ / kPerUnit<T>),
+        factor_(attention.cap > 0.0f ? 1.0f : attention.factor) {
     for (int64_t i = 0; i < call_.segments; ++i) {
       places_.push_back(padded_tokens_);
       int64_t length = round_up(call_.starts[i + 1] - call_.starts[i], kQueries);
@@ -195,12 +212,13 @@ class Pass {
           for (int64_t i = 0; i < count; ++i) {
             float* line = scores + i * longest_;
             T* weight = weights + i * longest_;
+            if (call_.cap > 0.0f) cap(line, first + i + 1);
             int64_t visible = hide(line, first + i + 1);
             Floats large = at(line), sums{};
             for (int64_t j = kLanes; j < visible; j += kLanes) large = larger(large, at(line + j));
-            float largest = largest_of(large) * call_.factor;
+            float largest = largest_of(large) * factor_;
             for (int64_t j = 0; j < visible; j += kLanes) {
-              Floats power = exp_of(at(line + j) * call_.factor - largest);
+              Floats power = exp_of(at(line + j) * factor_ - largest);
               sums += power;
               store_lanes(weight + j, power);
             }
@@ -233,7 +251,7 @@ class Pass {
       Buffer<T> gradients(kQueries * width_), gradient_units(kQueries * width_);
       Buffer<T> weights(kQueries * longest_), weight_units(kQueries * longest_);
       Buffer<T> slopes(kQueries * longest_), slope_units(kQueries * longest_);
-      Buffer<float> scores(kQueries * longest_), d_weights(kQueries * longest_), out(kQueries * width_);
+      Buffer<float> scores(kQueries * longest_), d_weights(kQueries * longest_), out(kQueries * width_), bends(longest_);
       for (int64_t number; tasks.take(number);) {
         Task task = task_of(number);
         read_keys(call_.value, task, 0, rows);
@@ -261,16 +279,19 @@ class Pass {
           for (int64_t i = 0; i < count; ++i) {
             float *line = scores + i * longest_, *d_weight = d_weights + i * longest_;
             T *weight = weights + i * longest_, *slope = slopes + i * longest_;
+            if (call_.cap > 0.0f) cap(line, first + i + 1, bends);
             int64_t visible = hide(line, first + i + 1);
             float total = log_sum(task, first + i);
             Floats sums{};
             for (int64_t j = 0; j < visible; j += kLanes) {
-              Floats power = exp_of(at(line + j) * call_.factor - total);
+              Floats power = exp_of(at(line + j) * factor_ - total);
               sums += power * at(d_weight + j);
               store_lanes(line + j, power);
               store_lanes(weight + j, power);
             }
             float along = sum_of(sums);
+            if (call_.cap > 0.0f)
+              for (int64_t j = 0; j < visible; j += kLanes) store_lanes(line + j, at(line + j) * at(bends + j));
             for (int64_t j = 0; j < visible; j += kLanes)
               store_lanes(slope + j, at(line + j) * (at(d_weight + j) - along) * call_.factor);
             for (int64_t j = visible; j < seen; j += kLanes) {
@@ -347,10 +368,20 @@ class Pass {
   }
 
   // The scores of `visible` keys padded to whole vectors, so that no loop has a slow end; what is added weighs 0.
-  static int64_t hide(float* scores, int64_t visible) {
+  int64_t hide(float* scores, int64_t visible) const {
     int64_t padded = round_up(visible, kLanes);
+    if (call_.window && visible > call_.window) std::fill(scores, scores + visible - call_.window, -INFINITY);
     std::fill(scores + visible, scores + padded, -INFINITY);
     return padded;
+  }
+
+  // Scores become the capped ones, and `bends`, where it is given, by how much these change with them.
+  void cap(float* scores, int64_t visible, float* bends = nullptr) const {
+    for (int64_t j = 0; j < visible; j += kLanes) {
+      Floats share = tanh_of(at(scores + j) * (call_.factor / call_.cap));
+      store_lanes(scores + j, share * call_.cap);
+      if (bends) store_lanes(bends + j, 1.0f - share * share);
+    }
   }
 
   // Rows as lanes: row r's unit u is lane r % lanes of vector r / lanes * units + u.
@@ -408,6 +439,7 @@ class Pass {
 
   const Attention& call_;
   int64_t width_, units_;  // of a head, padded to whole vectors
+  float factor_;           // of the scores once they may be capped
   int64_t longest_ = 0, padded_tokens_ = 0;
   std::vector<int64_t> places_;  // of the segments among tokens padded to whole blocks
 };

@@ -180,7 +180,7 @@ class _AttentionCall(ctypes.Structure):
         *((name, _LONG) for name in ("segments", "tokens", "query_heads", "key_heads", "width", "half")),
         *((name, _LONG) for name in ("query_token", "query_head", "key_token", "key_head")),
         *((name, _POINTER) for name in ("starts", "cosine", "sine", "query", "key", "value", "output", "log_sums")),
-        ("factor", _FLOAT),
+        *(("window", _LONG), ("factor", _FLOAT), ("cap", _FLOAT)),
     )
 
     @classmethod
@@ -210,7 +210,9 @@ class _AttentionCall(ctypes.Structure):
             value=value.data_ptr(),
             output=output.data_ptr(),
             log_sums=log_sums.data_ptr(),
+            window=heads.window or 0,
             factor=heads.factor,
+            cap=heads.soft_cap or 0.0,
         )
 
 
