@@ -16,7 +16,7 @@ TEXT
 extras=""
 for argument in "$@"; do
   case "$argument" in
-    --dev) extras="[test,check,harness,trackio,tensorboard]" ;;
+    --dev) extras="[test,check,harness,trackio,tensorboard,mlflow]" ;;
     -h|--help) usage; exit 0 ;;
     *) echo "setup.sh: unknown argument $argument (see --help)" >&2; exit 2 ;;
   esac
@@ -35,7 +35,7 @@ fi
 
 wanted="$( { cat pyproject.toml constraints.txt; "$python" --version; } | sha256sum | cut -d' ' -f1)"
 stamp=.venv/.lorabench-set-up
-for done_extras in "$extras" "[test,check,harness,trackio,tensorboard]"; do
+for done_extras in "$extras" "[test,check,harness,trackio,tensorboard,mlflow]"; do
   if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted $done_extras" ]; then exit 0; fi
 done
 

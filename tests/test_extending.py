@@ -106,7 +106,7 @@ def test_a_tracker(tmp_path: Path, experiment: ExperimentWriter) -> None:  # noq
     assert lines[-1] == "finish completed"
     refused = lorabench(environment, "run", path, "--output-dir", out, "--tracker", "linse")
     assert refused.returncode == 2
-    assert "accepted are tensorboard, trackio, wandb, lines, none" in refused.stderr
+    assert "accepted are mlflow, tensorboard, trackio, wandb, lines, none" in refused.stderr
     assert "Did you mean 'lines'?" in refused.stderr
 
 

@@ -1,4 +1,4 @@
-"""What TensorBoard's and trackio's own readers find in the files that a tracked run left."""
+"""What TensorBoard's, trackio's and MLflow's own readers find in the files that a tracked run left."""
 
 from __future__ import annotations
 
@@ -123,5 +123,89 @@ print(json.dumps({
     "evaluations": [[row["step"], row["validation/bits_per_byte"]]
                     for row in rows if row.get("validation/bits_per_byte") is not None],
     "off": [sentence.split(": ")[1][:25] for sentence in said],
+}))
+"""
+
+
+def test_mlflow_reads_every_step_back(record: RunRecord, tmp_path: Path) -> None:
+    """In a process of its own, which does not look like a test and in which every connection fails."""
+    work = tmp_path / "work"
+    work.mkdir()
+    hidden = ("MLFLOW", "PYTEST", "CI", "GITHUB")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
+    finished = subprocess.run(
+        [sys.executable, "-c", _MLFLOW_PROGRAM, str(tmp_path / "out")],
+        env=environment | {"MY_PASSWORD": "hunter2-planted", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"},
+        input=record.model_dump_json(),
+        capture_output=True,
+        text=True,
+        timeout=400,
+        cwd=work,
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stderr == ""
+    found = json.loads(finished.stdout)
+    assert found["runs"] == [["run", "FINISHED"], ["run #2", "FAILED"]]
+    assert found["params"]["rank"] == "16"
+    assert found["params"]["evaluation.times"] == "5"
+    assert found["params"]["note"] == "is *** safe?"
+    assert found["tags"]["group"] == "run"
+    assert found["tags"]["status"] == "completed"
+    assert not [name for name in found["tags"] if name.startswith("mlflow.source") or name == "mlflow.user"]
+    assert found["steps"] == [[step, 1.0 / step] for step in range(1, 1101)]
+    assert found["evaluations"] == [[1100, 0.5]]
+    assert found["samples"][0]["continuation"] == "c"
+    assert record.test is not None
+    assert found["final"] == record.test.bits_per_byte
+    assert list(work.iterdir()) == []
+    assert b"hunter2-planted" not in (tmp_path / "out" / "mlflow" / "mlflow.db").read_bytes()
+
+
+_MLFLOW_PROGRAM = """
+import json, socket, sys
+from pathlib import Path
+from lorabench.methods.settings import AdapterSettings
+from lorabench.experiment.schema import EvaluationSettings, RunSpec, TrainingSettings
+from lorabench.records.schema import RunRecord, Sample
+from lorabench.trackers.base import TrackedRun, TrackerOptions
+from lorabench.trackers.make import make_trackers
+
+def refuse(*anything):
+    print("a connection was tried", file=sys.stderr)
+    raise OSError("no network")
+
+socket.socket.connect = socket.getaddrinfo = refuse
+output = Path(sys.argv[1])
+spec = RunSpec(model="m", model_revision="1", dataset="d", dataset_revision="1", adapter=AdapterSettings(),
+               training=TrainingSettings(precision="fp32"), evaluation=EvaluationSettings(), seed=0)
+said = []
+with make_trackers("mlflow", output, TrackerOptions(close_seconds=200), report=said.append) as group:
+    for attempt in (1, 2):
+        group.start(TrackedRun("run", attempt, "my experiment", spec, output / "runs" / "run",
+                               extra={"note": "is hunter2-planted safe?"}))
+        for step in range(1, 1101 if attempt == 1 else 2):
+            group.log_step({"step": step, "loss": 1.0 / step, "learning_rate": None})
+        if attempt == 1:
+            group.log_evaluation({"step": 1100, "validation_bits_per_byte": 0.5})
+            group.log_samples([Sample(document_hash="a" * 64, prompt="<b>", continuation="c")])
+            group.finish(RunRecord.model_validate_json(sys.stdin.read()), None)
+        else:
+            group.finish(None, "diverged")
+assert said == [], said
+
+from mlflow.tracking import MlflowClient
+client = MlflowClient(tracking_uri=f"sqlite:///{output / 'mlflow' / 'mlflow.db'}")
+experiment = client.get_experiment_by_name("my experiment")
+runs = client.search_runs([experiment.experiment_id], order_by=["attributes.start_time"])
+history = lambda name: [[point.step, point.value] for point in client.get_metric_history(runs[0].info.run_id, name)]
+samples = client.download_artifacts(runs[0].info.run_id, "samples.json")
+print(json.dumps({
+    "runs": [[run.info.run_name, run.info.status] for run in runs],
+    "params": runs[0].data.params,
+    "tags": runs[0].data.tags,
+    "steps": sorted(history("train/loss")),
+    "evaluations": history("validation/bits_per_byte"),
+    "final": runs[0].data.metrics["final/test_bits_per_byte"],
+    "samples": json.loads(Path(samples).read_text()),
 }))
 """

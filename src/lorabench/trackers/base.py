@@ -89,6 +89,8 @@ class TrackerKind:
     package: `start` does, in the tracker's own thread."""
     extra: str | None = None
     """lorabench's optional dependencies that bring the package of the same name; None: it comes with lorabench."""
+    needs: tuple[str, ...] = ()
+    """Further packages that the extra brings and the tracker cannot do without."""
 
 
 def evaluation_values(step: int, train_tokens: int, scores: Scores) -> dict[str, float | int | None]:

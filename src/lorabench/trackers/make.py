@@ -57,7 +57,8 @@ def make_trackers(
     names = parse_tracker_names(names)
     kinds = {name: TRACKERS.get(name) for name in names}
     for name, kind in kinds.items():
-        if kind.extra is not None and importlib.util.find_spec(kind.extra) is None:
+        wanted = (kind.extra, *kind.needs) if kind.extra is not None else ()
+        if any(importlib.util.find_spec(package) is None for package in wanted):
             raise MissingExtraError(f"the tracker {name}", kind.extra)
     trackers = [
         BackgroundTracker(

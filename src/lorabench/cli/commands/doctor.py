@@ -66,7 +66,7 @@ def examine() -> list[Finding]:
         ),
         *(
             Finding(name, importlib.util.find_spec(name) is not None, f"optional: pip install 'lorabench[{name}]'")
-            for name in ("trackio", "tensorboard")
+            for name in ("trackio", "tensorboard", "mlflow")
         ),
     ]
 

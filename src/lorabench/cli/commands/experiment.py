@@ -51,7 +51,7 @@ def run(
     output_dir: OutputDir = Path("outputs"),
     set_: Overrides = None,
     tracker: Annotated[
-        str, typer.Option(help="wandb, trackio, tensorboard, several separated by commas, or none.")
+        str, typer.Option(help="wandb, trackio, tensorboard, mlflow, several separated by commas, or none.")
     ] = "wandb",
     upload_adapters: Annotated[bool, typer.Option(help="Give each adapter to the tracker as an artifact.")] = False,
     retry: Annotated[str | None, typer.Option(help="failed: do the runs again that did not complete.")] = None,
