@@ -147,7 +147,7 @@ def test_mlflow_reads_every_step_back(record: RunRecord, tmp_path: Path) -> None
     found = json.loads(finished.stdout)
     assert found["runs"] == [["run", "FINISHED"], ["run #2", "FAILED"]]
     assert found["params"]["rank"] == "16"
-    assert found["params"]["evaluation.times"] == "5"
+    assert found["params"]["evaluation.times"] == "4"
     assert found["params"]["note"] == "is *** safe?"
     assert found["tags"]["group"] == "run"
     assert found["tags"]["status"] == "completed"

@@ -9,6 +9,7 @@ import typer
 
 from lorabench.cli.commands import catalog, experiment, measure, results
 from lorabench.cli.commands.doctor import doctor
+from lorabench.cli.commands.init import init
 from lorabench.core.errors import LorabenchError
 from lorabench.core.redaction import without_secrets
 from lorabench.core.version import VERSION
@@ -24,6 +25,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+app.command("init")(init)
 app.command("plan")(experiment.plan)
 app.command("run")(experiment.run)
 app.command("report")(results.report)

@@ -40,7 +40,7 @@ Precision = Literal["auto", "fp32", "bf16"]
 Schedule = Literal["cosine", "linear", "constant"]
 
 MAX_RUNS = 10_000
-_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}"
+NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}"
 
 
 class TrainingSettings(Frozen):
@@ -137,7 +137,7 @@ class RunSpec(Frozen):
 class Experiment(Frozen):
     """One question: models × datasets × adapter axes × training axes × seeds."""
 
-    name: Annotated[str, Field(pattern=rf"^{_NAME}$")]
+    name: Annotated[str, Field(pattern=rf"^{NAME}$")]
     question: Annotated[str, Field(max_length=2000), AfterValidator(check_text)] = ""
     models: tuple[Reference, ...] = Field(min_length=1, max_length=1000)
     datasets: tuple[Corpus, ...] = Field(min_length=1, max_length=1000)

@@ -57,8 +57,9 @@ def make_trackers(
     names = parse_tracker_names(names)
     kinds = {name: TRACKERS.get(name) for name in names}
     for name, kind in kinds.items():
-        wanted = (kind.extra, *kind.needs) if kind.extra is not None else ()
-        if any(importlib.util.find_spec(package) is None for package in wanted):
+        if kind.extra is None:
+            continue
+        if any(importlib.util.find_spec(package) is None for package in (kind.extra, *kind.needs)):
             raise MissingExtraError(f"the tracker {name}", kind.extra)
     trackers = [
         BackgroundTracker(
