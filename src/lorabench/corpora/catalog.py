@@ -16,7 +16,7 @@ from lorabench.corpora.sources.file import FileCorpus
 SOURCES: Registry[type[DatasetEntry]] = Registry("lorabench.corpora.sources", "SOURCE", "source of corpora")
 
 
-DATASETS = Catalogue("lorabench.corpora", "datasets", SOURCES, "dataset", "a .txt, .jsonl or .parquet file")
+DATASETS = Catalogue("lorabench.corpora", "datasets", SOURCES, "dataset", "a file, a folder or a hub id")
 
 
 def list_datasets() -> list[DatasetEntry]:
@@ -30,20 +30,45 @@ def get_dataset(name: str) -> DatasetEntry:
 
 
 def find_corpus(reference: str | os.PathLike[str] | CorpusReference, *, text_field: str = "text") -> DatasetEntry:
-    """What a reference means: a catalogue name, a file, or one of them by its parts.
+    """What a reference means: a catalogue name, files, or one of them by its parts.
 
-    `text_field` is the field of a .jsonl or .parquet file that holds the text. Raises UnknownNameError, or DataError
-    for a file that cannot be used.
+    `text_field` is the field of rows that holds the text, where the reference says none. Raises UnknownNameError, or
+    DataError for a file that cannot be used.
     """
-    parts = parts_of(reference)
-    if parts.path is None:
-        entry = get_dataset(str(parts.name))
-        return entry.keeping_near_duplicates() if parts.near_duplicates == "keep" else entry
-    if parts.name in DATASETS.entries:
-        raise DataError(f"{parts.path}: it cannot be called {parts.name}, which is a corpus of the catalogue")
-    return FileCorpus.of(
-        Path(parts.path), name=parts.name, text_field=text_field, near_duplicates=parts.near_duplicates
-    )
+    parts = _existing(parts_of(reference))
+    if parts.files:
+        if parts.name in DATASETS.entries:
+            raise DataError(f"{parts}: it cannot be called {parts.name}, which is a corpus of the catalogue")
+        return FileCorpus.of(
+            parts.files,
+            is_split=parts.path is None,
+            name=parts.name,
+            text_field=parts.text or text_field,
+            near_duplicates=parts.near_duplicates,
+        )
+    entry = get_dataset(str(parts.name))
+    return entry.keeping_near_duplicates() if parts.near_duplicates == "keep" else entry
+
+
+def _existing(parts: CorpusReference) -> CorpusReference:
+    """The parts, of a name that is no catalogue's but that of a file or folder here as its path.
+
+    Raises DataError for addresses, which are not read.
+    """
+    for path in (path for paths in parts.files.values() for path in paths):
+        if "://" in path:
+            raise DataError(f"{path}: addresses are not read; download it, or name a data set of the hub as owner/name")
+    if parts.name == "-" and not parts.files:
+        raise DataError("-: standard input is read by `lorabench evaluate --data -` alone; save it to a file")
+    bare = not parts.files and parts.name is not None and parts.name not in DATASETS.entries
+    return parts.model_copy(update={"name": None, "path": parts.name}) if bare and _exists(parts.name) else parts
+
+
+def _exists(name: str | None) -> bool:
+    try:
+        return bool(name) and Path(str(name)).exists()
+    except (OSError, ValueError):
+        return False
 
 
 def dataset_rows() -> list[dict[str, Any]]:

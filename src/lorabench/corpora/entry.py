@@ -78,6 +78,10 @@ class DatasetEntry(Entry):
             return self
         return self.model_copy(update={"near_duplicates": "keep", "name": self.name + KEPT})
 
+    def drawn_for(self, max_train_bytes: int | None) -> Self:
+        """The entry that is read for this budget, where a budget changes which documents it has; mostly itself."""
+        return self
+
     def bytes_to_read(self, max_train_bytes: int | None) -> int | None:
         """The `max_bytes` for `read` that leaves so many bytes for training; None: all, as for most sources."""
         return None

@@ -47,7 +47,7 @@ def plan_dataset(reference: str | CorpusReference, text_field: str, max_train_by
 
     Raises UnknownNameError or DataError.
     """
-    source = find_corpus(reference, text_field=text_field)
+    source = find_corpus(reference, text_field=text_field).drawn_for(max_train_bytes)
     info = read_corpus_info(source, max_train_bytes=max_train_bytes)
     if info is None and source.read_by_plans:
         info = load_prepared(source, max_train_bytes=max_train_bytes).info

@@ -40,7 +40,7 @@ def load_corpus(
     text_field: str = "text",
     progress: Progress | None = None,
 ) -> Corpus:
-    """The corpus of a catalogue name or of a .txt, .jsonl or .parquet file: `load_prepared` of what it means."""
+    """The corpus of a catalogue name or of files of one's own: `load_prepared` of what it means."""
     source = find_corpus(reference, text_field=text_field)
     return load_prepared(source, max_train_bytes=max_train_bytes, progress=progress)
 
@@ -51,6 +51,7 @@ def load_prepared(source: DatasetEntry, *, max_train_bytes: int | None, progress
     Of a hub corpus only enough for `max_train_bytes` of training text is fetched (None: all of it); other corpora
     are always whole, so that their documents do not depend on a budget. Raises DataError, DownloadError or DiskError.
     """
+    source = source.drawn_for(max_train_bytes)
     max_bytes = source.bytes_to_read(max_train_bytes)
     folder = prepared_folder(source, max_bytes)
     with exclusively(folder):

@@ -142,7 +142,7 @@ class Experiment(Frozen):
     models: tuple[Reference, ...] = Field(min_length=1, max_length=1000)
     datasets: tuple[Corpus, ...] = Field(min_length=1, max_length=1000)
     text_field: Annotated[str, Field(max_length=200)] = "text"
-    """The field of local .jsonl and .parquet files that holds the text."""
+    """The field of rows in local files that holds the text."""
     adapter: dict[str, list[Any]] = Field(default_factory=dict)
     training: dict[str, list[Any]] = Field(default_factory=dict)
     evaluation: EvaluationSettings = EvaluationSettings()

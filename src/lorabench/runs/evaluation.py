@@ -46,7 +46,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Score every byte of every document of a file, or of one split of a corpus.
 
-    `data` is what `datasets` takes: a catalogue name, the path of a .txt, .jsonl or .parquet file, or a mapping. A file
+    `data` is what `datasets` takes: a catalogue name, the path of files, or a mapping. A file
     is scored whole; with `split` it is prepared as in an experiment, and that split is scored. Of a catalogue corpus
     the default is validation. `max_bytes`: only what an experiment's budget of so many bytes would take.
 

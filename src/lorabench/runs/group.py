@@ -18,9 +18,10 @@ from lorabench.core.device import Device
 from lorabench.core.errors import DataError, InputError
 from lorabench.core.progress import Progress
 from lorabench.core.storage import read_regular, set_aside, write_atomically
+from lorabench.corpora.catalog import find_corpus
 from lorabench.corpora.documents import Corpus, Document
 from lorabench.corpora.drawing import DrawnText, take_text
-from lorabench.corpora.store import load_corpus
+from lorabench.corpora.store import load_prepared
 from lorabench.experiment.identity import BaseVariant
 from lorabench.experiment.schema import RunSpec, ScoringSettings
 from lorabench.models.base import FrozenBase, Precision, load_base
@@ -96,13 +97,9 @@ class GroupWork:
         """
         if name not in self._corpora:
             planned = self.inputs.corpus(name)
-            corpus = load_corpus(
-                planned.reference,
-                max_train_bytes=self.inputs.largest_train_bytes,
-                text_field=self.inputs.text_field,
-                progress=self.progress,
-            )
-            if corpus.info.source == "file" and corpus.revision != planned.revision:
+            source = find_corpus(planned.reference, text_field=self.inputs.text_field)
+            corpus = load_prepared(source, max_train_bytes=self.inputs.largest_train_bytes, progress=self.progress)
+            if source.read_by_plans and corpus.revision != planned.revision:
                 raise DataError(f"{name}: the corpus changed while the experiment ran; start it again")
             self._corpora[name] = corpus
         return self._corpora[name]

@@ -10,7 +10,7 @@ from pydantic import Field
 from lorabench.core.home import user_path
 from lorabench.core.settings import Frozen
 from lorabench.corpora.planning import DatasetPlan
-from lorabench.corpora.references import CorpusReference, parts_of, write_reference
+from lorabench.corpora.references import CorpusReference, absolute, parts_of, write_reference
 from lorabench.experiment.measurements import MeasurementRequest
 from lorabench.experiment.plan import Group, Plan, PlannedRun
 from lorabench.experiment.schema import RunSpec
@@ -154,11 +154,10 @@ def _make_task(
 
 
 def _corpus_input(plan: DatasetPlan) -> CorpusInput:
-    reference, path = plan.reference, parts_of(plan.reference).path
-    if path is not None:
-        absolute = str(user_path(path).absolute())
-        parts = parts_of(reference).model_copy(update={"path": absolute})
-        reference = parts if isinstance(reference, CorpusReference) else absolute
+    reference = plan.reference
+    parts = parts_of(reference).with_paths(absolute)
+    if parts.files:
+        reference = parts if isinstance(reference, CorpusReference) else str(parts)
     return CorpusInput(name=plan.name, reference=reference, revision=plan.revision)
 
 
