@@ -289,4 +289,42 @@ def smollm2() -> HubRepository:
         **_vocabulary_files(tokenizer),
         "README.md": b"---\nlicense: apache-2.0\n---\n",
     }
-    return HubRepository("model", "HuggingFaceTB/SmolLM2-135M", {"main": files})
+    return HubRepository("model", "HuggingFaceTB/SmolLM2-135M", {"main": files}, licence="apache-2.0")
+
+
+def wrapped_gemma3(layout: str) -> HubRepository:
+    """`google/gemma-3-4b-pt` in small: the text model beside an image tower, under the names of before or of today."""
+    tokenizer = _sentencepiece_bpe(512)
+    text: dict[str, Any] = {
+        "model_type": "gemma3_text",
+        "head_dim": 16,
+        "hidden_size": 16,
+        "intermediate_size": 64,
+        "max_position_embeddings": 64,
+        "num_attention_heads": 2,
+        "num_hidden_layers": 2,
+        "num_key_value_heads": 1,
+        "sliding_window": 16,
+        "vocab_size": tokenizer.get_vocab_size(),
+    }
+    tensors = _weights(text, 5)
+    config = {
+        "architectures": ["Gemma3ForConditionalGeneration"],
+        "model_type": "gemma3",
+        "bos_token_id": 2,
+        "eos_token_id": [1, 106],
+        "mm_tokens_per_image": 1,
+        "text_config": text,
+        "vision_config": {"model_type": "siglip_vision_model", "hidden_size": 16, "num_hidden_layers": 1},
+    }
+    before = {"before": "language_model.model.", "today": "model.language_model."}[layout]
+    stored = {name.replace("model.", before, 1): tensor for name, tensor in tensors.items()}
+    tower = {"before": "vision_tower.", "today": "model.vision_tower."}[layout]
+    stored[tower + "encoder.layers.0.mlp.fc1.weight"] = torch.ones(32, 16)
+    files = {
+        "config.json": _json(config),
+        "model.safetensors": save(stored, {"format": "pt"}),
+        "tokenizer.json": tokenizer.to_str().encode(),
+        "tokenizer_config.json": _json({"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>"}),
+    }
+    return HubRepository("model", f"us/gemma-3-{layout}", {"main": files})

@@ -36,6 +36,7 @@ class HubRepository:
     branches: dict[str, dict[str, bytes]]
     gated: set[str] | None = None
     private: set[str] | None = None
+    licence: str | None = None
 
     def commit(self, branch: str) -> str:
         digest = hashlib.sha1(f"{self.kind}/{self.id}@{branch}".encode())
@@ -248,7 +249,7 @@ class _Handler(BaseHTTPRequestHandler):
             "disabled": False,
             "downloads": 0,
             "likes": 0,
-            "tags": [],
+            "tags": [f"license:{repository.licence}"] if repository.licence else [],
             "siblings": None if self.hub.terse else siblings,
             "createdAt": "2023-01-01T00:00:00.000Z",
             "lastModified": "2023-01-01T00:00:00.000Z",

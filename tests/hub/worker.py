@@ -10,6 +10,7 @@ import os
 import sys
 import time
 import traceback
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,70 @@ def use(folder: str, text: str) -> dict[str, Any]:
     }
 
 
-CALLS = {"read_hub": read_hub, "fetch": fetch, "corpus": corpus, "model": model, "use": use}
+def plan(experiment: dict[str, Any]) -> dict[str, Any]:
+    """`make_plan`, from what was read of the hub now."""
+    from lorabench.experiment.plan import make_plan
+    from lorabench.experiment.schema import build_experiment
+    from lorabench.models.hub_metadata import read_metadata
+
+    read_metadata.cache_clear()
+    planned = make_plan(build_experiment(experiment))
+    models = {group.model.name: group.model for group in planned.groups}
+    return {
+        name: {
+            "revision": found.revision,
+            "pinned": found.pinned,
+            "missing_bytes": found.missing_bytes,
+            "folder": found.folder and str(found.folder),
+            "shape": asdict(found.shape) | {"experts": sorted(found.shape.experts)},
+            "family": found.source.family,
+            "licence": found.source.licence,
+            "targets": next(group.runs[0].target_modules for group in planned.groups if group.model.name == name),
+        }
+        for name, found in models.items()
+    } | {"run_ids": [run.run_id for run in planned.runs]}
+
+
+def load(name: str) -> dict[str, Any]:
+    """`load_base` on what a reference means."""
+    from lorabench.models.base import load_base
+    from lorabench.models.loaded import LoadedLinears
+    from lorabench.models.locate import locate_model
+
+    base = load_base(locate_model(name).folder, precision="fp32", device="cpu")
+    linears = LoadedLinears(base.model)
+    return {
+        "class": type(base.model).__name__,
+        "num_parameters": linears.num_parameters,
+        "linears": linears.linears,
+        "embedding_sum": float(base.model.get_input_embeddings().weight.sum()),
+    }
+
+
+def run(experiment: dict[str, Any], output_dir: str) -> dict[str, Any]:
+    """`lorabench run`; the record of its only run."""
+    import yaml
+
+    import lorabench
+
+    path = Path(output_dir).with_suffix(".yaml")
+    path.write_text(yaml.safe_dump(experiment), encoding="utf-8")
+    lorabench.run(path, output_dir, trackers=["none"])
+    (record,) = Path(output_dir).rglob("record.json")
+    values: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))
+    return values
+
+
+CALLS = {
+    "read_hub": read_hub,
+    "fetch": fetch,
+    "corpus": corpus,
+    "model": model,
+    "use": use,
+    "plan": plan,
+    "load": load,
+    "run": run,
+}
 
 
 def main() -> None:

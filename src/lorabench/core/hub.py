@@ -61,6 +61,9 @@ class ResolvedRepository:
     repository: Repository
     commit: str
     files: tuple[tuple[str, int | None], ...]
+    gated: bool = False
+    licence: str | None = None
+    """As its card says it."""
 
 
 def endpoint() -> str:
@@ -112,7 +115,14 @@ def resolve(repository: Repository) -> ResolvedRepository:
         if not info.sha:
             raise DownloadError(f"{endpoint()} does not answer like a hub for {_name(repository)}; check HF_ENDPOINT")
         files = tuple((item.rfilename, item.size) for item in info.siblings or [])
-        return ResolvedRepository(repository, str(info.sha), files or _list_files(repository, str(info.sha)))
+        licences = [str(tag).partition(":")[2] for tag in info.tags or [] if str(tag).startswith("license:")]
+        return ResolvedRepository(
+            repository,
+            str(info.sha),
+            files or _list_files(repository, str(info.sha)),
+            gated=bool(info.gated),
+            licence=licences[0] if licences else None,
+        )
 
 
 def _list_files(repository: Repository, commit: str) -> tuple[tuple[str, int | None], ...]:
@@ -315,17 +325,17 @@ def _explain_gated(error: BaseException, repository: Repository) -> LorabenchErr
 def _explain_revision(error: BaseException, repository: Repository) -> LorabenchError:
     kind: type[InputError] = ModelError if repository.kind == "model" else DataError
     return kind(
-        f"{repository.kind} {repository.id} has no revision {repository.revision or 'main'} on {endpoint()}; give its "
-        "catalogue entry a commit, tag or branch that is listed there, or null for the newest"
+        f"{repository.kind} {repository.id} has no revision {repository.revision or 'main'} on {endpoint()}; give a "
+        "commit, tag or branch that is listed there, or none for the newest"
     )
 
 
 def _explain_missing(error: BaseException, repository: Repository) -> LorabenchError:
     kind: type[InputError] = ModelError if repository.kind == "model" else DataError
     if _status(error) == 401 and _tokens():
-        remedy = "check the repository id in its catalogue entry, and that the token in HF_TOKEN is still valid"
+        remedy = "check the repository id, and that the token in HF_TOKEN is still valid"
     else:
-        remedy = "check the repository id in its catalogue entry, and set HF_TOKEN if the repository is private"
+        remedy = "check the repository id, and set HF_TOKEN if the repository is private"
     return kind(f"there is no {repository.kind} {repository.id} on {endpoint()}, or it is private; {remedy}")
 
 

@@ -24,6 +24,7 @@ from lorabench.fast.known import NotFast, can_pack, inner_model, logits_of
 from lorabench.fast.segments import attention_within
 from lorabench.models.causality import Ids, ScoreChanges, find_changes
 from lorabench.models.shape import read_config
+from lorabench.models.text_part import TEXT_PREFIXES, is_wrapper, require_no_encoder_decoder
 from lorabench.tokens.packing import IGNORED, PackedBatch
 
 Precision = Literal["fp32", "bf16"]
@@ -232,34 +233,34 @@ def import_architecture(folder: Path) -> None:
 
 
 def load_base(folder: Path, *, precision: Precision, device: str) -> FrozenBase:
-    """Load a model folder's safetensors, all of them.
+    """Load a model folder's safetensors, all of them; of a model of more than text, its text model alone.
 
     Raises ModelError where they do not make the whole model, or not a causal one.
     """
-    from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+    from transformers import CONFIG_MAPPING, AutoConfig
     from transformers.utils import logging
 
     config = read_config(folder)
     if config.get("model_type") not in CONFIG_MAPPING:
         code = ", and code of its own, which the folder brings, is never run" if "auto_map" in config else ""
         raise ModelError(f"{folder}: Transformers knows no model_type {str(config.get('model_type'))[:80]!r}{code}")
-    if config.get("is_encoder_decoder"):
-        raise ModelError(
-            f"{folder}: it is an encoder-decoder model (is_encoder_decoder in config.json), which writes a text given "
-            "another one; accepted are causal language models (GPT-2, Llama)"
-        )
+    require_no_encoder_decoder(config, str(folder))
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     try:
-        model, found = AutoModelForCausalLM.from_pretrained(
+        settings = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        if settings.model_type == "rwkv":
+            settings.rescale_every = 0  # halves deep weights in place to fit float16: an adapter there would be doubled
+        model, found = _model_class(settings, folder).from_pretrained(
             folder,
+            config=settings.get_text_config(),
             dtype=DTYPES[precision],
             use_safetensors=True,
-            trust_remote_code=False,
             local_files_only=True,
             output_loading_info=True,
+            key_mapping=TEXT_PREFIXES if is_wrapper(config) else None,
         )
-    except MemoryError:
+    except (MemoryError, ModelError):
         raise
     except Exception as error:  # Transformers raises whatever a strange folder makes it meet
         message = " ".join(str(error).split())[:300]
@@ -272,6 +273,22 @@ def load_base(folder: Path, *, precision: Precision, device: str) -> FrozenBase:
     base = freeze(model.to(device), torch.device(device), precision)
     require_causal(base, str(folder))
     return base
+
+
+def _model_class(settings: Any, folder: Path) -> Any:
+    """Transformers' causal language model for a configuration's text part. Raises ModelError where there is none."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    text = settings.get_text_config()
+    if type(text) in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return MODEL_FOR_CAUSAL_LM_MAPPING[type(text)]
+    whole = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(settings))
+    if getattr(whole, "config_class", None) is type(text):
+        return whole
+    raise ModelError(
+        f"{folder}: Transformers has no causal language model for the type {text.model_type}; accepted are decoders "
+        "(GPT-2, Llama)"
+    )
 
 
 def require_causal(base: FrozenBase, name: str) -> None:

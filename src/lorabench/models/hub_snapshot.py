@@ -27,8 +27,11 @@ SMALL_FILES = (
     "added_tokens.json",
     "vocab.json",
     "merges.txt",
+    "chat_template.jinja",
 )
 """What configuration and tokenizer can consist of. Never .bin, .pt, .py, .msgpack, .h5 or .gguf."""
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+"""One of them is there where a tokenizer is."""
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 SHARDS = "model-*-of-*.safetensors"
@@ -62,7 +65,7 @@ def fetch_snapshot(
             check_weights(folder, repository)
             return folder, folder.name
         resolved = resolve(repository)
-        wanted = _wanted(resolved)
+        wanted = wanted_files(resolved)
         _check_room(resolved, wanted)
         with _reported(repository, sum(size or 0 for _, size in wanted), progress):
             names = [path for path, _ in wanted]
@@ -73,8 +76,11 @@ def fetch_snapshot(
         return folder, folder.name
 
 
-def _wanted(resolved: ResolvedRepository) -> list[tuple[str, int | None]]:
-    """The files to fetch. Where a repository has both, the single weights file is taken rather than the shards."""
+def wanted_files(resolved: ResolvedRepository) -> list[tuple[str, int | None]]:
+    """The files to fetch, with their sizes. The single weights file is taken rather than shards, where there are both.
+
+    Raises ModelError where they would be no model that can be read.
+    """
     at_top = {path: size for path, size in resolved.files if "/" not in path}
     names = [name for name in SMALL_FILES if name in at_top]
     if WEIGHTS in at_top:
@@ -157,6 +163,18 @@ def _fetch_again(repository: Repository, commit: str, path: str) -> None:
     from huggingface_hub import hf_hub_download
 
     hf_hub_download(repository.id, path, revision=commit, force_download=True)
+
+
+def is_whole_snapshot(folder: Path) -> bool:
+    """Whether a folder of the hub's cache holds a configuration, a tokenizer and all weights."""
+    try:
+        return (
+            (folder / "config.json").is_file()
+            and any((folder / name).is_file() for name in TOKENIZER_FILES)
+            and not _damaged(folder)
+        )
+    except ModelError:
+        return False
 
 
 def check_weights(folder: Path, repository: Repository) -> None:

@@ -50,6 +50,8 @@ SPLIT_WHEN_LOADED = frozenset({"hrm_text", "lara_mini", "sarvam_moe"})
 """Model types of which Transformers makes several layers out of one that is stored."""
 _TRANSPOSED = {"gpt2", "openai-gpt"}
 """Model types whose linear layers store [inputs, outputs]."""
+_READ_DIRECTLY = "falcon_h1 falcon_mamba mamba mamba2 nemotron_h"
+"""Model types whose kernels read the weight of `out_proj` without calling the layer: no adapter there has an effect."""
 _TIED = """
     bart bert bert-generation big_bird bigbird_pegasus biogpt blenderbot blenderbot-small bloom camembert cohere cohere2
     cohere2_moe cohere_compass_text cpmant ctrl data2vec-text electra ernie ernie4_5 ernie4_5_moe falcon falcon_mamba
@@ -63,7 +65,7 @@ _TIED = """
 
 
 class HasLinears(Protocol):
-    """A model's linear layers, the output head apart.
+    """A model's linear layers that adapters can go on, so without the output head.
 
     `linears` maps the path of each to (inputs, outputs); `experts` holds the paths of the weights of experts and of
     what routes to them, which Transformers does not hold as linear layers.
@@ -75,6 +77,11 @@ class HasLinears(Protocol):
     def experts(self) -> Collection[str]: ...
     @property
     def num_parameters(self) -> int: ...
+
+
+def can_adapt(path: str, model_type: str) -> bool:
+    """Whether an adapter on a linear layer has an effect."""
+    return path.rpartition(".")[2] != "out_proj" or model_type not in _READ_DIRECTLY.split()
 
 
 @dataclass(frozen=True)
@@ -129,7 +136,7 @@ def read_stored_linears(stored: Shapes, config: Mapping[str, Any]) -> StoredLine
     linears = {
         path: (shape[0], shape[1]) if model_type in _TRANSPOSED else (shape[1], shape[0])
         for path, shape in weights.items()
-        if len(shape) == 2 and _is_linear(path, shape, config)
+        if len(shape) == 2 and _is_linear(path, shape, config) and can_adapt(path, model_type)
     }
     return StoredLinears(
         linears=dict(sorted(linears.items(), key=lambda item: _layer_index(item[0]))),

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from lorabench.models.linears import find_experts
+from lorabench.models.linears import can_adapt, find_experts
 
 
 class LoadedLinears:
@@ -19,7 +19,7 @@ class LoadedLinears:
         self.transposed = False
         self.linears: dict[str, tuple[int, int]] = {}
         for path, module in model.named_modules():
-            if module is head:
+            if module is head or not can_adapt(path, str(model.config.model_type)):
                 continue
             if isinstance(module, nn.Linear):
                 self.linears[path] = (module.in_features, module.out_features)

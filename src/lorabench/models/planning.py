@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lorabench.core.errors import ModelError
-from lorabench.core.home import user_path
 from lorabench.models.entry import ModelSource
 from lorabench.models.linears import SPLIT_WHEN_LOADED
-from lorabench.models.locate import find_model, is_model_path
+from lorabench.models.locate import beside, find_model
 from lorabench.models.shape import ModelShape
 
 LARGE_VOCABULARY = 32_000
@@ -20,7 +19,7 @@ class ModelPlan:
     """A base model before it is loaded."""
 
     reference: str
-    """As the experiment names it: a catalogue name or a path."""
+    """As the experiment names it: a catalogue name, a path or a hub id."""
     source: ModelSource
     """What that means."""
     name: str
@@ -50,9 +49,8 @@ class ModelPlan:
 
 
 def plan_model(reference: str) -> ModelPlan:
-    """Look a model up. Raises UnknownNameError, or ModelError for a folder that cannot be used."""
-    if is_model_path(reference) and not user_path(reference).is_dir():
-        raise ModelError(f"models: {reference}: there is no such folder")
+    """Look a model up. Raises UnknownNameError, ModelError for what cannot be used, or DownloadError."""
+    beside(reference, Path())
     source = find_model(reference)
     folder, shape = source.present_folder(), source.model_shape()
     if shape.family in SPLIT_WHEN_LOADED:

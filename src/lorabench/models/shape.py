@@ -13,10 +13,18 @@ from typing import Any
 
 from lorabench.core.errors import ModelError
 from lorabench.models.linears import is_embedding, read_stored_linears
+from lorabench.models.text_part import text_config, text_tensors
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 MAX_HEADER_BYTES = 100_000_000
+NO_LIMIT = 1_048_576
+"""The longest context that an experiment may ask for."""
+CONTEXT_LENGTHS = {
+    **dict.fromkeys(("bloom", "falcon_mamba", "mamba", "mamba2", "recurrent_gemma", "rwkv", "xlstm"), NO_LIMIT),
+    "falcon": 2048,
+}
+"""Of model types whose config.json need not state one: without positions, or Transformers' own default."""
 
 
 @dataclass(frozen=True)
@@ -40,24 +48,40 @@ class ModelShape:
 
 def read_model_shape(folder: Path) -> ModelShape:
     """The shape of the model in `folder`. Raises ModelError for what is missing or not as it should be."""
-    config = read_config(folder)
-    tensors = _read_tensor_shapes(folder)
+    return shape_of(read_config(folder), stored_shapes(folder), str(folder))
+
+
+def shape_of(config: Mapping[str, Any], stored: Mapping[str, tuple[int, ...]], where: str) -> ModelShape:
+    """The shape of a model by its config.json and the shapes of its stored tensors: of its text part, if it has others.
+
+    `where` names it in messages. Raises ModelError for what is missing or not as it should be.
+    """
+    tensors, config = text_tensors(stored, config), text_config(config)
     found = read_stored_linears(tensors, config)
     if not found.linears:
-        raise ModelError(f"{folder}: its weights hold no layers with linear modules; it is not a language model")
+        raise ModelError(f"{where}: its weights hold no layers with linear modules; it is not a language model")
     embeddings = [shape for name, shape in tensors.items() if is_embedding(name.removesuffix(".weight"))]
     if not embeddings and not config.get("vocab_size"):
-        raise ModelError(f"{folder}: config.json has no vocab_size, and its weights hold no embedding of a known name")
+        raise ModelError(f"{where}: config.json has no vocab_size, and its weights hold no embedding of a known name")
     return ModelShape(
         linears=found.linears,
         experts=found.experts,
         num_parameters=found.num_parameters,
-        num_layers=_number(config, folder, "num_hidden_layers", "n_layer", "num_layers", "n_layers"),
-        hidden_size=_number(config, folder, "hidden_size", "n_embd", "d_model"),
+        num_layers=_number(config, where, "num_hidden_layers", "n_layer", "num_layers", "n_layers"),
+        hidden_size=_number(config, where, "hidden_size", "n_embd", "n_embed", "d_model"),
         vocabulary_size=int(config.get("vocab_size") or embeddings[0][0]),
-        max_context_length=_number(config, folder, "max_position_embeddings", "n_positions", "n_ctx", "max_seq_len"),
+        max_context_length=_max_context_length(config, where),
         family=str(config.get("model_type", "unknown")),
     )
+
+
+def _max_context_length(config: Mapping[str, Any], where: str) -> int:
+    """Tokens that the model reads at once; NO_LIMIT for those that know no positions."""
+    otherwise = CONTEXT_LENGTHS.get(str(config.get("model_type")))
+    names = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len")
+    if otherwise is not None and not any(config.get(name) for name in names):
+        return otherwise
+    return _number(config, where, *names)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -119,7 +143,8 @@ def read_header(path: Path) -> dict[str, Any]:
     return dict(header)
 
 
-def _read_tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+def stored_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """The folder's tensors by name, from the headers of its safetensors files. Raises ModelError."""
     try:
         return {
             name: tuple(int(size) for size in tensor["shape"])
@@ -130,9 +155,9 @@ def _read_tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
         raise ModelError(f"{folder}: a safetensors header has no shapes") from None
 
 
-def _number(config: Mapping[str, Any], folder: Path, *names: str) -> int:
+def _number(config: Mapping[str, Any], where: str, *names: str) -> int:
     for name in names:
         value = config.get(name)
         if isinstance(value, int) and value > 0:
             return value
-    raise ModelError(f"{folder / 'config.json'}: {names[0]} is missing or not a positive number")
+    raise ModelError(f"{where}/config.json: {names[0]} is missing or not a positive number")

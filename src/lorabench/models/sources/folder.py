@@ -11,9 +11,9 @@ from lorabench.core.home import user_path
 from lorabench.core.progress import Progress
 from lorabench.core.revisions import content_name, folder_revision
 from lorabench.models.entry import ModelLocation, ModelSource, Published
+from lorabench.models.hub_snapshot import TOKENIZER_FILES
 from lorabench.models.shape import ModelShape, read_config, read_header, read_model_shape, weight_files
-
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+from lorabench.models.text_part import require_decoder, text_config
 
 _SNAPSHOT = re.compile(r"/models--(?P<repository>[^/]+)/snapshots/(?P<commit>[0-9a-f]{40})$")
 
@@ -32,18 +32,21 @@ class FolderModel(ModelSource):
         # Without validation, as paths may hold bytes that are no text.
         model = cls.model_construct(name=path.name, path=path, family="unknown")
         folder, revision = model.present_folder(), model.expected_revision()
+        published = _snapshot(folder.resolve())
+        name = published.repository.rpartition("/")[2] if published else folder.resolve().name
         found = {
-            "name": content_name(folder.resolve().name, revision),
-            "family": str(read_config(folder).get("model_type", "unknown")),
+            "name": content_name(name, revision),
+            "family": str(text_config(read_config(folder)).get("model_type", "unknown")),
         }
         return model.model_copy(update=found)
 
     def present_folder(self) -> Path:
-        """The folder. Raises ModelError where there is none."""
+        """The folder; of a repository in the hub's cache, its snapshot. Raises ModelError where there is none."""
         folder = user_path(self.path)
         if not folder.is_dir():
             raise ModelError(f"{folder}: there is no such folder")
-        return folder
+        is_repository = folder.resolve().name.startswith("models--") and (folder / "snapshots").is_dir()
+        return _choose_snapshot(folder) if is_repository else folder
 
     def expected_revision(self) -> str:
         """The hash of what is there now. Checks that all is there that has to be; raises ModelError."""
@@ -58,13 +61,29 @@ class FolderModel(ModelSource):
         return folder_revision([*weights, *(folder / name for name in others if (folder / name).is_file())])
 
     def model_shape(self) -> ModelShape:
-        """Read from config.json and the headers of the weights."""
-        return read_model_shape(self.present_folder())
+        """Read from config.json and the headers of the weights. Raises ModelError for what is no decoder."""
+        folder = self.present_folder()
+        require_decoder(read_config(folder), str(folder))
+        return read_model_shape(folder)
 
     def locate(self, progress: Progress | None = None) -> ModelLocation:
         """The folder as it is."""
         place = self.present_folder().resolve()
         return ModelLocation(self.name, place, self.expected_revision(), self.info(), _snapshot(place))
+
+
+def _choose_snapshot(folder: Path) -> Path:
+    """The snapshot that `main` was last, or the only one, of a repository's folder in the hub's cache."""
+    snapshots = sorted(path for path in (folder / "snapshots").iterdir() if path.is_dir())
+    newest = folder / "refs" / "main"
+    wanted = newest.read_text(encoding="utf-8", errors="replace").strip() if newest.is_file() else ""
+    chosen = [path for path in snapshots if path.name == wanted] or snapshots
+    if len(chosen) != 1:
+        raise ModelError(
+            f"{folder}: it holds {len(chosen)} snapshots of the repository"
+            + ("; give one of them: " + ", ".join(map(str, chosen[:3])) if chosen else ", so there is no model in it")
+        )
+    return chosen[0]
 
 
 def _snapshot(folder: Path) -> Published | None:
