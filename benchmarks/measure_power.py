@@ -87,7 +87,8 @@ def measure(
             num_bytes = draw_lengths(random, num_documents)
             errors = true_errors(num_bytes, num_seeds, seed_deviation, exponent)
             alone_now = detectable(errors) or math.nan
-            pooled = replace(errors, seed_freedom=max(1.0, (num_seeds - 1.0) * freedom_per_seed(NUM_CANDIDATES)))
+            freedom = (num_seeds - 1.0) * freedom_per_seed(NUM_CANDIDATES, num_seeds)
+            pooled = replace(errors, seed_freedom=max(1.0, freedom))
             lead = detectable(pooled, NUM_CANDIDATES) or math.nan
             planned_now = plan_from_earlier(random, num_bytes, num_seeds, seed_deviation, exponent)
         nll = draw(random, num_bytes, NUM_CANDIDATES, num_seeds, seed_deviation, exponent)

@@ -55,4 +55,15 @@ for experiment in "${experiments[@]}"; do
   [ "$result" -le 1 ] || exit "$result"   # wrong input, or stopped: the next experiment would fare the same
   [ "$result" -eq 0 ] || code=$result
 done
+if [ "${#experiments[@]}" -gt 1 ]; then
+  output=outputs
+  for ((place = 0; place < ${#options[@]}; place++)); do
+    case "${options[place]}" in
+      --output-dir) output="${options[place + 1]}" ;;
+      --output-dir=*) output="${options[place]#*=}" ;;
+    esac
+  done
+  printf '\nAll %s experiments together:\n\n' "${#experiments[@]}"
+  "$here/.venv/bin/lorabench" report "$output" || code=$?
+fi
 exit "$code"

@@ -87,7 +87,7 @@ def _detect(
     rates = [spec.training.learning_rate for spec in candidates]
     within, is_measured = spread_between(False, rates, measured)
     between, are_models_measured = spread_between(True, rates, measured)
-    freedom = freedom_per_seed(round(statistics.median(alike.values())))
+    freedom = freedom_per_seed(round(statistics.median(alike.values())), num_seeds)
     errors = split.errors(budget, within, num_seeds, freedom)
     of_models = split.errors(budget, between, num_seeds)
     has_pairs = max(models.values()) > 1

@@ -17,7 +17,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from lorabench.analysis.rules import LENGTH_EXPONENT, OWN_SHARE, SIGNIFICANCE, document_freedom
+from lorabench.analysis.rules import LENGTH_EXPONENT, SIGNIFICANCE, document_freedom, own_share
 from lorabench.corpora.drawing import piece_bytes
 
 POWER = 0.8
@@ -158,12 +158,13 @@ def split_of(num_bytes: float, num_documents: int | None = None, lengths: Sequen
     return Split(tuple(factor * value for value in shape), count)
 
 
-def freedom_per_seed(num_alike: int) -> float:
+def freedom_per_seed(num_alike: int, num_seeds: int) -> float:
     """Degrees of freedom of the spread over seeds, for each seed after the first, where so many are pooled.
 
-    As in `analysis.statistics`, a pair's own spread counts for half.
+    As in `analysis.statistics`, a pair's own spread counts beside the pool.
     """
-    return 1.0 / (OWN_SHARE**2 + (1.0 - OWN_SHARE**2) / max(1, num_alike - 1))
+    share = own_share(num_seeds)
+    return 1.0 / (share**2 + (1.0 - share**2) / max(1, num_alike - 1))
 
 
 def power(errors: Errors, difference: float, factor: float = 1.0) -> float:

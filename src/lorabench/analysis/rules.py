@@ -10,8 +10,14 @@ SIGNIFICANCE = 0.05
 LENGTH_EXPONENT = 1.5
 """Working model for the degrees of freedom: a document's variance grows with bytes ** 1.5, between independent bytes
 (exponent 1) and a shift of the whole document (2)."""
-OWN_SHARE = 0.5
-"""Of a pair's own spread over seeds, the rest being that of all pairs alike: chosen on recorded results."""
+
+
+def own_share(num_seeds: int) -> float:
+    """How much of a pair's spread over seeds is its own, the rest being that of all pairs alike.
+
+    The pool counts as one degree of freedom more: chosen on recorded results, whose pairs are never quite alike.
+    """
+    return (num_seeds - 1) / num_seeds
 
 
 def factor_for(num_candidates: int) -> float:

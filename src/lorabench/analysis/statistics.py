@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import stdtrit
 
-from lorabench.analysis.rules import OWN_SHARE, SIGNIFICANCE, document_freedom
+from lorabench.analysis.rules import SIGNIFICANCE, document_freedom, own_share
 
 Floats = npt.NDArray[np.float64]
 
@@ -168,18 +168,18 @@ def _over_seeds(deviations: Floats, within: Floats, groups: npt.NDArray[np.intp]
 
     deviations [K, S]: of each seed's figure from the candidate's mean. What a seed does to both of a pair is taken out
     by pairing. The rest is pooled over the pairs of two groups; as members of one group are never quite alike, a pair's
-    own spread counts for half.
+    own spread counts beside the pool (`own_share`).
     """
     num_seeds = deviations.shape[1]
-    scale, own_freedom = 1.0 / ((num_seeds - 1) * num_seeds), num_seeds - 1
+    scale, own_freedom, share = 1.0 / ((num_seeds - 1) * num_seeds), num_seeds - 1, own_share(num_seeds)
     members = np.eye(groups.max() + 1)[groups]
     places = np.ix_(groups, groups)
     own, own_explained = (_variance_of_differences(rows) * scale for rows in (deviations, within))
     pooled = _mean_of_pairs(own, members)
     pooled_freedom = _pooled_freedom(pooled, deviations, members)[places]
-    spread = OWN_SHARE * own + (1.0 - OWN_SHARE) * pooled[places]
-    explained = OWN_SHARE * own_explained + (1.0 - OWN_SHARE) * _mean_of_pairs(own_explained, members)[places]
-    freedom = 1.0 / (OWN_SHARE**2 / own_freedom + (1.0 - OWN_SHARE**2) / pooled_freedom)
+    spread = share * own + (1.0 - share) * pooled[places]
+    explained = share * own_explained + (1.0 - share) * _mean_of_pairs(own_explained, members)[places]
+    freedom = 1.0 / (share**2 / own_freedom + (1.0 - share**2) / pooled_freedom)
     # With few seeds the spread is often small by luck: at least half of it counts, whatever the documents explain.
     return np.maximum(spread - explained, spread / 2.0), freedom
 
