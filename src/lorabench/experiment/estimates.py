@@ -17,6 +17,7 @@ from lorabench.core.device import Device
 from lorabench.core.machine import memory_bytes, num_cores, processor_name
 from lorabench.core.storage import cache_root, recall, remember
 from lorabench.experiment.identity import loading_name
+from lorabench.fast.declarations import FAST_TYPES
 from lorabench.methods.registry import method_of
 from lorabench.methods.settings import AdapterSettings
 from lorabench.models.linears import HasLinears
@@ -48,14 +49,10 @@ PROCESS_BYTES = 620_000_000
 """Python and the libraries themselves."""
 REFERENCE_KEPT = 4.0
 """Activations that PEFT and Transformers keep, next to the fast path."""
-REFERENCE_SCORES = 3
-"""Squares of attention scores that they hold per head, over all tokens that are computed at once."""
-HEAD_WIDTH = 64
-"""Of most models."""
 EVALUATION_TOKENS = 2048
 """Scored at once."""
 LOGIT_TOKENS = 256
-"""Whose logits are held at once."""
+"""Whose logits are held at once, where the model's family is known."""
 
 
 class PlannedShape(HasLinears, Protocol):
@@ -67,6 +64,8 @@ class PlannedShape(HasLinears, Protocol):
     def hidden_size(self) -> int: ...
     @property
     def vocabulary_size(self) -> int: ...
+    @property
+    def family(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -83,25 +82,13 @@ class Workload:
     writes_samples: bool = False
     quantization: str = "none"
 
-    @property
-    def is_fast(self) -> bool:
+    def is_fast(self, shape: PlannedShape) -> bool:
         """Whether the fast path covers it."""
-        return self.adapter is None or method_of(self.adapter).is_fast
+        return shape.family in FAST_TYPES and (self.adapter is None or method_of(self.adapter).is_fast)
 
-    @property
-    def slowdown(self) -> float:
+    def slowdown(self, shape: PlannedShape) -> float:
         """Next to the fast path."""
-        return 1.0 if self.is_fast else REFERENCE_SLOWDOWN[self.precision]
-
-    @property
-    def training_window(self) -> int:
-        """Tokens whose causal attention costs as much: the reference path masks what is computed at once."""
-        return self.context_length * (1 if self.is_fast else self.rows_at_once)
-
-    @property
-    def evaluation_window(self) -> int:
-        """The same for evaluation."""
-        return self.context_length if self.is_fast else EVALUATION_TOKENS
+        return 1.0 if self.is_fast(shape) else REFERENCE_SLOWDOWN[self.precision]
 
     @classmethod
     def evaluation_only(cls, *, num_tokens: int, context_length: int, precision: str) -> Workload:
@@ -139,7 +126,7 @@ def training_multiply_adds(shape: PlannedShape, workload: Workload) -> float:
     """Per token, forward and backward. Raises ValueError for a workload that trains nothing."""
     if workload.adapter is None:
         raise ValueError("nothing is trained")
-    forward = forward_multiply_adds(shape, workload.training_window)
+    forward = forward_multiply_adds(shape, workload.context_length)
     return method_of(workload.adapter).training_work(shape, workload.adapter, workload.target_modules, forward)
 
 
@@ -169,7 +156,7 @@ def estimate_gpu_seconds(shape: PlannedShape, workload: Workload, device: Device
 
 
 def _seconds(shape: PlannedShape, workload: Workload, rates: Rates) -> float:
-    per_token = forward_multiply_adds(shape, workload.evaluation_window) / rates.evaluation
+    per_token = forward_multiply_adds(shape, workload.context_length) / rates.evaluation
     per_token += rates.evaluation_layer_seconds * shape.num_layers / EVALUATION_TOKENS
     seconds = workload.evaluation_tokens * per_token
     seconds += SAMPLE_SECONDS_PER_LAYER * shape.num_layers if workload.writes_samples else 0.0
@@ -188,15 +175,13 @@ def _memory(shape: PlannedShape, workload: Workload) -> int:
         return base
     tokens = workload.rows_at_once * workload.context_length
     outputs = sum(outputs for _, outputs in shape.linears.values()) + shape.num_layers * shape.hidden_size
-    training = tokens * width * outputs + min(tokens, LOGIT_TOKENS) * shape.vocabulary_size * width
-    evaluation = 0
-    if not workload.is_fast:
-        square = REFERENCE_SCORES * max(1, shape.hidden_size // HEAD_WIDTH)
-        training = round(REFERENCE_KEPT * training) + square * shape.num_layers * width * tokens**2
-        evaluation = square * 4 * EVALUATION_TOKENS**2
+    num_logits = min(tokens, LOGIT_TOKENS) if shape.family in FAST_TYPES else tokens
+    training = tokens * width * outputs + num_logits * shape.vocabulary_size * width
+    if not workload.is_fast(shape):
+        training = round(REFERENCE_KEPT * training)
     method = method_of(workload.adapter)
     trained = method.training_bytes(shape, workload.adapter, workload.target_modules, width)
-    return base + trained + max(training, evaluation)
+    return base + trained + training
 
 
 def _rates(shape: PlannedShape, workload: Workload, device: Device) -> Rates:
@@ -205,20 +190,20 @@ def _rates(shape: PlannedShape, workload: Workload, device: Device) -> Rates:
         return Rates(float(measured["training"]), float(measured["evaluation"]))
     if device.is_gpu:
         return _gpu_rates(shape, workload)
-    rate = _probed_rate(device) / workload.slowdown
+    rate = _probed_rate(device) / workload.slowdown(shape)
     if workload.precision == "bf16" and device.supports_bf16:
         rate *= ASSUMED_BF16_GAIN["cpu"]
     return Rates(
         rate * SHARE_OF_PROBE["training"],
         rate * SHARE_OF_PROBE["evaluation"],
-        LAYER_SECONDS["training"] * workload.slowdown,
-        LAYER_SECONDS["evaluation"] * workload.slowdown,
+        LAYER_SECONDS["training"] * workload.slowdown(shape),
+        LAYER_SECONDS["evaluation"] * workload.slowdown(shape),
     )
 
 
 def _gpu_rates(shape: PlannedShape, workload: Workload) -> Rates:
     rate = ASSUMED_GPU_RATE * (ASSUMED_BF16_GAIN["gpu"] if workload.precision == "bf16" else 1.0)
-    rate *= min(1.0, (shape.hidden_size / FULL_SPEED_GPU_WIDTH) ** 0.5) / workload.slowdown
+    rate *= min(1.0, (shape.hidden_size / FULL_SPEED_GPU_WIDTH) ** 0.5) / workload.slowdown(shape)
     return Rates(rate, rate)
 
 
@@ -255,13 +240,13 @@ def remember_speed(
     calibration = _read_calibration(device)
     calibration[_key(shape, workload)] = {
         "training": train_tokens_per_second * training_multiply_adds(shape, workload),
-        "evaluation": evaluation_tokens_per_second * forward_multiply_adds(shape, workload.evaluation_window),
+        "evaluation": evaluation_tokens_per_second * forward_multiply_adds(shape, workload.context_length),
     }
     remember(_calibration_path(device), calibration)
 
 
 def _key(shape: PlannedShape, workload: Workload) -> str:
-    path = "" if workload.is_fast else "-reference"
+    path = "" if workload.is_fast(shape) else "-reference"
     loading = loading_name(workload.precision, workload.quantization)
     return f"{shape.num_layers}x{shape.hidden_size}-{shape.num_parameters}-{loading}{path}"
 

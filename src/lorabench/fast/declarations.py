@@ -51,6 +51,11 @@ class LlamaLike:
     """config.use_parallel_residual: attention and MLP read the same norm."""
 
     @property
+    def model_type(self) -> str:
+        """What their config.json calls them: a model that is more than text has a package for both."""
+        return f"{self.package}_text" if self.body == "TextModel" else self.package
+
+    @property
     def parts(self) -> tuple[str, ...]:
         """Names of the classes of its modules."""
         names = [self.body, "DecoderLayer", "Attention", "MLP", "RotaryEmbedding"]
@@ -84,3 +89,5 @@ LLAMA_LIKE = {
     ),
 }  # fmt: skip
 """Class of the causal language model: how it is built."""
+FAST_TYPES = frozenset({"gpt2", "gpt_neox", *(family.model_type for family in LLAMA_LIKE.values())})
+"""The `model_type` in the configurations of models with a fast path."""
