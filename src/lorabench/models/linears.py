@@ -50,8 +50,11 @@ SPLIT_WHEN_LOADED = frozenset({"hrm_text", "lara_mini", "sarvam_moe"})
 """Model types of which Transformers makes several layers out of one that is stored."""
 _TRANSPOSED = {"gpt2", "openai-gpt"}
 """Model types whose linear layers store [inputs, outputs]."""
-_READ_DIRECTLY = "falcon_h1 falcon_mamba mamba mamba2 nemotron_h"
-"""Model types whose kernels read the weight of `out_proj` without calling the layer: no adapter there has an effect."""
+_READ_DIRECTLY = {
+    "out_proj": "falcon_h1 falcon_mamba mamba mamba2 nemotron_h",
+    "dt_proj": "falcon_mamba mamba",
+}
+"""Linear layer -> model types that read its weight without calling it: no adapter there has an effect."""
 _TIED = """
     bart bert bert-generation big_bird bigbird_pegasus biogpt blenderbot blenderbot-small bloom camembert cohere cohere2
     cohere2_moe cohere_compass_text cpmant ctrl data2vec-text electra ernie ernie4_5 ernie4_5_moe falcon falcon_mamba
@@ -81,7 +84,7 @@ class HasLinears(Protocol):
 
 def can_adapt(path: str, model_type: str) -> bool:
     """Whether an adapter on a linear layer has an effect."""
-    return path.rpartition(".")[2] != "out_proj" or model_type not in _READ_DIRECTLY.split()
+    return model_type not in _READ_DIRECTLY.get(path.rpartition(".")[2], "").split()
 
 
 @dataclass(frozen=True)
