@@ -12,7 +12,7 @@ import yaml
 from lorabench.core.catalog import read_entries
 from lorabench.core.errors import DataError
 from lorabench.corpora.catalog import SOURCES, find_corpus
-from lorabench.corpora.files import cut_into_pieces, read_local_documents, read_local_texts
+from lorabench.corpora.files import cut_into_pieces, read_local_documents, read_local_rows
 from lorabench.corpora.store import load_corpus, load_prepared, read_corpus_info
 
 TEXTS = [f"Text number {number} — with its own words: {number * 7919}." for number in range(40)]
@@ -26,7 +26,7 @@ def write_jsonl(path: Path, rows: list[object]) -> Path:
 def test_txt_is_divided_by_blank_lines(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes("\ufeff one\r\ntwo \r\n \t\r\n\r\nthree  \n\n\n\tfour".encode())
-    assert read_local_texts(path) == [" one\r\ntwo ", "three  ", "\tfour"]
+    assert read_local_rows(path) == [" one\r\ntwo ", "three  ", "\tfour"]
 
 
 def test_jsonl_and_parquet_keep_text_exactly(tmp_path: Path) -> None:
@@ -35,7 +35,7 @@ def test_jsonl_and_parquet_keep_text_exactly(tmp_path: Path) -> None:
     table = tmp_path / "a.parquet"
     pq.write_table(pa.table({"body": texts, "n": [1, 2, 3, 4]}), table)
     for file in (path, table):
-        assert read_local_texts(file, "body") == texts
+        assert read_local_rows(file, "body") == texts
         assert [d.text for d in read_local_documents(file, text_field="body")] == texts
 
 

@@ -17,7 +17,7 @@ import pytest
 
 from lorabench.core.errors import DataError
 from lorabench.corpora.fields import find_field, read_text
-from lorabench.corpora.files import read_local_texts
+from lorabench.corpora.files import read_local_rows
 from lorabench.corpora.rows.draw import draw_rows
 from lorabench.corpora.rows.gather import gather, gather_splits
 from lorabench.corpora.rows.read import read_rows
@@ -86,7 +86,7 @@ def test_every_format_gives_the_same_texts(tmp_path: Path, name: str, compressio
         codec = pa.Codec("zstd")
         content = codec.compress(content[:100], asbytes=True) + codec.compress(content[100:], asbytes=True)
     path.write_bytes(content)
-    assert read_local_texts(path) == TEXTS
+    assert read_local_rows(path) == TEXTS
 
 
 def test_text_files_are_divided_by_blank_lines_however_lines_end(tmp_path: Path) -> None:
@@ -94,10 +94,10 @@ def test_text_files_are_divided_by_blank_lines_however_lines_end(tmp_path: Path)
     for end in ("\n", "\r"):
         path = tmp_path / "a.md"
         path.write_bytes(f"{end}{end}".join(block.replace("\n", end) for block in blocks).encode())
-        assert read_local_texts(path) == blocks
+        assert read_local_rows(path) == blocks
     path = tmp_path / "a.txt.gz"
     path.write_bytes(gzip.compress("\n\n".join(blocks).encode()))
-    assert read_local_texts(path) == blocks
+    assert read_local_rows(path) == blocks
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_text_files_are_divided_by_blank_lines_however_lines_end(tmp_path: Path)
 def test_what_cannot_be_read_is_refused_with_its_place(tmp_path: Path, name: str, content: bytes, named: str) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=named) as caught:
-        read_local_texts(tmp_path / name)
+        read_local_rows(tmp_path / name)
     assert "\n" not in str(caught.value)
 
 
@@ -169,11 +169,11 @@ def test_folders_globs_and_saved_datasets(tmp_path: Path) -> None:
         (folder / ("deep" if index else "") / f"{index}.jsonl").write_bytes(lines(ROWS[index * 10 : index * 10 + 10]))
     (folder / "README.md").write_text("about")
     (folder / ".hidden.jsonl").write_text("broken")
-    assert read_local_texts(folder) == TEXTS
-    assert sorted(read_local_texts(folder / "**" / "*.jsonl")) == sorted(TEXTS)
-    assert read_local_texts(folder / "deep" / "[12].jsonl") == TEXTS[10:30]
+    assert read_local_rows(folder) == TEXTS
+    assert sorted(read_local_rows(folder / "**" / "*.jsonl")) == sorted(TEXTS)
+    assert read_local_rows(folder / "deep" / "[12].jsonl") == TEXTS[10:30]
     datasets.Dataset.from_list(ROWS).save_to_disk(str(tmp_path / "saved"), num_shards=3)
-    assert read_local_texts(tmp_path / "saved") == TEXTS
+    assert read_local_rows(tmp_path / "saved") == TEXTS
     both = datasets.DatasetDict(
         {"train": datasets.Dataset.from_list(ROWS), "dev": datasets.Dataset.from_list(ROWS[:5])}
     )

@@ -328,3 +328,8 @@ def wrapped_gemma3(layout: str) -> HubRepository:
         "tokenizer_config.json": _json({"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>"}),
     }
     return HubRepository("model", f"us/gemma-3-{layout}", {"main": files})
+
+
+def byte_level_tokenizer(vocabulary: int, specials: list[str]) -> Tokenizer:
+    """A tokenizer of GPT-2's kind with special tokens, trained on a few lines."""
+    return _byte_level(vocabulary, first=[], last=specials)

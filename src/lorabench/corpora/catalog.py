@@ -45,6 +45,7 @@ def find_corpus(reference: str | os.PathLike[str] | CorpusReference, *, text_fie
             name=parts.name,
             text_field=parts.text or text_field,
             near_duplicates=parts.near_duplicates,
+            rows=parts.format or ("text" if parts.text else None),
         )
     entry = get_dataset(str(parts.name))
     return entry.keeping_near_duplicates() if parts.near_duplicates == "keep" else entry

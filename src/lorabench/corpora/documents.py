@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -20,13 +22,43 @@ _UNUSABLE = re.compile("[\0\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
+class Turn:
+    """What one side says. `role`: system, user, assistant, tool; prompt and completion of rows that are two texts."""
+
+    role: str
+    content: str
+    learned: bool = False
+    """Whether it is an answer: what is trained on and scored."""
+
+
+@dataclass(frozen=True, slots=True)
 class Document:
-    """One text. `hash` is the SHA-256 of its UTF-8 bytes in hex, `num_words` the result of `count_words`."""
+    """One text. `hash` is the SHA-256 of its UTF-8 bytes in hex, `num_words` the result of `count_words`.
+
+    Of a conversation, `text` is what is said apart from system prompts, and `hash` that of all turns with their roles.
+    """
 
     text: str
     hash: str
     num_bytes: int
     num_words: int
+    turns: tuple[Turn, ...] | None = None
+    """Of a conversation, which is never cut; None of plain text."""
+
+    @property
+    def answers(self) -> list[str]:
+        """Of a conversation: the answers' own text, without white space around it."""
+        return [turn.content.strip() for turn in self.turns or () if turn.learned]
+
+    @property
+    def scored_bytes(self) -> int:
+        """Of the text that is scored: all of it, or a conversation's answers."""
+        return self.num_bytes if self.turns is None else sum(len(answer.encode("utf-8")) for answer in self.answers)
+
+    @property
+    def scored_words(self) -> int:
+        """Of the text that is scored."""
+        return self.num_words if self.turns is None else sum(map(count_words, self.answers))
 
 
 class CorpusInfo(BaseModel):
@@ -51,6 +83,8 @@ class CorpusInfo(BaseModel):
     """Documents removed, by reason: empty, exact_duplicates, near_duplicates."""
     near_duplicates: Literal["remove", "keep"] = "remove"
     """How near copies were treated."""
+    format: str = "text"
+    """Of its rows: `text`, or that of conversations (`lorabench.corpora.conversations.FORMATS`)."""
     num_repaired: int = 0
     """Documents in which NUL characters or lone surrogates became U+FFFD."""
     content_sha256: str
@@ -73,6 +107,14 @@ def make_document(text: str) -> Document:
     """`text` exactly as it is, with its hash and sizes. It must be encodable: see `repair`."""
     encoded = text.encode("utf-8")
     return Document(text, hashlib.sha256(encoded).hexdigest(), len(encoded), count_words(text))
+
+
+def make_conversation(turns: Sequence[Turn]) -> Document:
+    """The document of a conversation, its contents being encodable."""
+    text = "\n\n".join(turn.content for turn in turns if turn.role != "system")
+    told = json.dumps([[turn.role, turn.content, turn.learned] for turn in turns], ensure_ascii=False)
+    digest = hashlib.sha256(told.encode("utf-8")).hexdigest()
+    return Document(text, digest, len(text.encode("utf-8")), count_words(text), tuple(turns))
 
 
 def count_words(text: str) -> int:

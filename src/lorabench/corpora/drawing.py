@@ -69,7 +69,8 @@ def draw(documents: Sequence[Document], max_bytes: int) -> DrawnText:
     """A systematic sample of the documents' pieces, within the budget; where it pays for all of them, all, uncut.
 
     Documents longer than a piece are cut into pieces of nearly equal size. Only stretches of nothing but white space
-    are never drawn.
+    are never drawn. A conversation is one piece, whatever its size; where the budget pays for none, the shortest is
+    taken.
     """
     if sum(document.num_bytes for document in documents) <= max_bytes:
         return DrawnText.whole(documents)
@@ -78,6 +79,8 @@ def draw(documents: Sequence[Document], max_bytes: int) -> DrawnText:
     spans = [span for of_document in cut for span in of_document]
     sizes = np.array([end - start for start, end in spans], dtype=np.int64)
     chosen = _spread(sizes, max_bytes, _random_start(documents, max_bytes))
+    if not chosen and documents[0].turns is not None:
+        chosen = [int(sizes.argmin())]
     drawn: dict[int, list[Span]] = {}
     for index in chosen:
         drawn.setdefault(int(owners[index]), []).append(spans[index])
@@ -91,7 +94,7 @@ def draw(documents: Sequence[Document], max_bytes: int) -> DrawnText:
 
 def _cut(document: Document, size: int) -> list[Span]:
     """Spans of at most `size` bytes that cover the document, without those of nothing but white space."""
-    if document.num_bytes <= size:
+    if document.num_bytes <= size or document.turns is not None:
         return [(0, document.num_bytes)]
     text = document.text.encode("utf-8")
     spans: list[Span] = []

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Self
 
 from lorabench.core.catalog import Count, Entry, Name
 from lorabench.core.progress import Progress
+from lorabench.corpora.conversations import Row, format_of
 
 KEPT = "-near-duplicates-kept"
 """What is added to name and revision of a catalogue corpus whose near copies are kept: it has other documents."""
@@ -28,10 +29,12 @@ _DESCRIPTIVE = {"notes", "licence", "download_bytes", "approximate_bytes", "doma
 class SourceTexts:
     """Texts by the splits that the source itself has (at least train), not yet cleaned."""
 
-    texts: dict[str, list[str]]
+    texts: Mapping[str, Sequence[Row]]
     revision: str
     pinned: bool = True
     notes: list[str] = field(default_factory=list)
+    format: str = "text"
+    """Of the rows: `text`, or that of conversations."""
 
 
 class DatasetEntry(Entry):
@@ -99,11 +102,12 @@ class WholeCorpus(DatasetEntry):
     """A corpus that lies on this machine, and is always read whole."""
 
     @abstractmethod
-    def texts(self) -> Iterable[str]:
-        """Every text."""
+    def texts(self) -> Iterable[Row]:
+        """Every text, or every conversation."""
 
     def read(self, max_bytes: int | None, progress: Progress | None = None) -> SourceTexts:
         """Every text, as training text of which the other splits are made."""
         if progress is not None:
             progress(f"reading {self.name}", 0, None)
-        return SourceTexts({"train": list(self.texts())}, self.expected_revision())
+        rows = list(self.texts())
+        return SourceTexts({"train": rows}, self.expected_revision(), format=format_of(rows))

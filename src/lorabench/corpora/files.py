@@ -6,11 +6,13 @@ Text is taken exactly as it is. Whatever cannot be read is refused with its plac
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lorabench.core.errors import DataError
-from lorabench.corpora.documents import REPLACEMENT, Document, make_document
+from lorabench.corpora.conversations import Format, Row, find_format, has_text, read_turns
+from lorabench.corpora.documents import REPLACEMENT, Document, make_conversation, make_document
 from lorabench.corpora.fields import DEFAULT_FIELD, TextFields, columns_of, find_field, read_text
 from lorabench.corpora.rows.gather import gather
 from lorabench.corpora.rows.kinds import Located
@@ -23,22 +25,81 @@ _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _ENDS = (re.compile(r"\n"), re.compile(r"[.!?…][\"'”’)\]]*\s"), re.compile(r"[。！？]"), re.compile(r"\s"))
 
 
-def read_local_documents(path: Path, text_field: TextFields = DEFAULT_FIELD) -> list[Document]:
+def read_local_documents(
+    path: Path, text_field: TextFields = DEFAULT_FIELD, format: Format | None = None
+) -> list[Document]:
     """The documents of a path's files in their order, every one and exactly as it is, for scoring. Raises DataError.
 
-    Only what UTF-8 has no bytes for, a lone surrogate in a JSON escape, becomes U+FFFD.
+    Only what UTF-8 has no bytes for, a lone surrogate in a JSON escape, becomes U+FFFD; and conversations without any
+    answer are left out.
     """
-    texts = [_LONE_SURROGATE.sub(REPLACEMENT, text) for text in read_local_texts(path, text_field)]
-    if not any(text.strip() for text in texts):
+    rows = read_local_rows(path, text_field, format)
+    if not any(map(has_text, rows)):
         raise DataError(f"{path}: there is no text in it")
-    return [make_document(text) for text in texts]
+    return [
+        make_document(_encodable(row))
+        if isinstance(row, str)
+        else make_conversation([replace(turn, content=_encodable(turn.content)) for turn in row])
+        for row in rows
+        if isinstance(row, str) or has_text(row)
+    ]
 
 
-def read_local_texts(path: Path, text_field: TextFields = DEFAULT_FIELD) -> list[str]:
-    """The texts of a path's files in their order, empty ones included. Raises DataError."""
+def _encodable(text: str) -> str:
+    return _LONE_SURROGATE.sub(REPLACEMENT, text)
+
+
+def read_local_rows(path: Path, text_field: TextFields = DEFAULT_FIELD, format: Format | None = None) -> list[Row]:
+    """The texts or conversations of a path's files in their order, empty ones included. Raises DataError."""
     files = gather(path)
-    fields = find_fields(files, text_field)
-    return [text for file in files for text in texts_of(read_rows(file, columns_of(fields)), fields)]
+    reading = find_reading(files, text_field, format)
+    return [row for file in files for row in reading.rows(read_rows(file, reading.columns))]
+
+
+def format_of_path(path: Path, text_field: TextFields = DEFAULT_FIELD, format: Format | None = None) -> Format:
+    """The format of a path's rows, given or found. Raises DataError."""
+    return find_reading(gather(path), text_field, format).format
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What of each row is read: a text, or a conversation."""
+
+    format: Format
+    fields: TextFields
+    """Of a text."""
+
+    @property
+    def columns(self) -> list[str] | None:
+        """Those that hold it; None: all."""
+        return columns_of(self.fields) if self.format == "text" else None
+
+    def rows(self, rows: Iterable[Located]) -> Iterator[Row]:
+        """What is read of each. Raises DataError, naming the row."""
+        if self.format == "text":
+            return texts_of(rows, self.fields)
+        return (_turns(row, self.format, where) for where, row in rows)
+
+
+def find_reading(files: Sequence[Path], asked: TextFields, format: Format | None = None) -> Reading:
+    """The format given, else that of the first row's fields where no other text field was asked for.
+
+    Raises DataError where it is not clear what is read.
+    """
+    if format is None and asked == DEFAULT_FIELD:
+        format = next((find_format(row) for file in files for _, row in read_rows(file) if isinstance(row, dict)), None)
+    if format is None or format == "text":
+        return Reading("text", find_fields(files, asked))
+    return Reading(format, asked)
+
+
+def _turns(row: object, format: Format, where: str) -> Row:
+    if not isinstance(row, Mapping):
+        raise DataError(f"{where} has no fields, which rows of {format} have")
+    try:
+        return read_turns(row, format)
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from None
 
 
 def find_fields(files: Sequence[Path], asked: TextFields) -> TextFields:

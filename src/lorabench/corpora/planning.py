@@ -32,6 +32,8 @@ class DatasetPlan:
     """None where it is not known yet."""
     validation_lengths: tuple[int, ...] = ()
     """Bytes of validation documents, evenly chosen; none where they are not known yet."""
+    format: str | None = None
+    """Of its rows; None where it is not known yet."""
 
     def disk_bytes(self, num_models: int) -> int:
         """Of the prepared corpus and its tokens for so many models, about: a token takes the room of its text."""
@@ -66,4 +68,5 @@ def plan_dataset(reference: str | CorpusReference, text_field: str, max_train_by
         prepared=info is not None,
         num_validation_documents=None if info is None else info.num_documents["validation"],
         validation_lengths=() if info is None else info.validation_lengths,
+        format=None if info is None else info.format,
     )

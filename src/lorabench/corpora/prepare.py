@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from lorabench.core.errors import DataError
-from lorabench.corpora.documents import MIN_DOCUMENTS, SPLITS, Document, make_document, repair
+from lorabench.corpora.conversations import Row, has_text
+from lorabench.corpora.documents import MIN_DOCUMENTS, SPLITS, Document, make_conversation, make_document, repair
 from lorabench.corpora.duplicates import Copy, remove_near_duplicates
 
 SMALL_CORPUS = 200
@@ -33,7 +34,7 @@ class Prepared:
 
 
 def prepare(
-    texts: Mapping[str, Iterable[str]],
+    texts: Mapping[str, Iterable[Row]],
     name: str,
     progress: Callable[[int, int], None] | None = None,
     *,
@@ -51,12 +52,12 @@ def prepare(
     for split in reversed(SPLITS):
         sources[split] = []
         for raw in texts.get(split, ()):
-            text = repair(raw)
-            num_repaired += text != raw
-            if not text.strip():
+            row = _repair(raw)
+            num_repaired += row != raw
+            if not has_text(row):
                 num_empty += 1
                 continue
-            document = make_document(text)
+            document = make_document(row) if isinstance(row, str) else make_conversation(row)
             if document.hash in first:
                 exact.append(Copy(split, document, first[document.hash], document))
                 continue
@@ -72,6 +73,12 @@ def prepare(
             raise DataError(f"dataset {name}: {_lost_split(split, near, splits)}")
     notes = _notes(near, splits, MANY_COPIES, "removed")
     return Prepared(kept, removed | {"near_duplicates": len(near)}, num_repaired, notes)
+
+
+def _repair(row: Row) -> Row:
+    if isinstance(row, str):
+        return repair(row)
+    return tuple(replace(turn, content=repair(turn.content)) for turn in row)
 
 
 def _notes(near: Sequence[Copy], splits: Mapping[str, Sequence[Document]], least: float, what: str) -> list[str]:

@@ -17,6 +17,7 @@ from lorabench.core.home import user_path
 from lorabench.core.plain_yaml import show_value
 from lorabench.core.revisions import safe_name
 from lorabench.core.settings import Frozen, check_reference, refuse_key, tidy
+from lorabench.corpora.conversations import Format
 from lorabench.corpora.documents import Split
 from lorabench.corpora.fields import TextFields, check_fields
 from lorabench.corpora.rows.kinds import kind_of
@@ -48,6 +49,8 @@ class CorpusReference(Frozen):
     revision: str | None = None
     near_duplicates: Literal["remove", "keep"] = "remove"
     """What is done with near copies of another split's documents; kept ones are counted and noted."""
+    format: Format | None = None
+    """Of the rows of one's own files; null: found from their fields."""
 
     @field_validator("text", mode="before")
     @classmethod
@@ -115,6 +118,8 @@ def _check_parts(parts: CorpusReference, where: str) -> None:
         except ValueError as error:
             named = "path" if key == "train" and parts.path else key
             raise ConfigError(f"{where}.{named}: {show_value(text)} is not accepted; {error}") from None
+    if parts.format is not None and not parts.files:
+        raise ConfigError(f"{where}.format: it is said of one's own files; give it with path or train")
     if parts.files and parts.name is not None and parts.name != safe_name(parts.name):
         raise ConfigError(
             f"{where}.name: {show_value(parts.name)} is not accepted; should be letters, digits, dots, dashes and "

@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
+from dataclasses import astuple
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from lorabench.core.locks import exclusively
 from lorabench.core.progress import Progress
 from lorabench.core.storage import cache_root, new_folder, read_regular, set_aside, sha256_file
 from lorabench.corpora.catalog import find_corpus
-from lorabench.corpora.documents import SPLITS, Corpus, CorpusInfo, Document
+from lorabench.corpora.documents import SPLITS, Corpus, CorpusInfo, Document, Turn
 from lorabench.corpora.entry import PREPARATION_VERSION, DatasetEntry, SourceTexts
 from lorabench.corpora.references import CorpusReference
 
@@ -143,6 +144,7 @@ def _describe(source: DatasetEntry, read: SourceTexts, prepared: Prepared) -> Co
         num_bytes={split: sum(document.num_bytes for document in prepared.splits[split]) for split in SPLITS},
         removed=prepared.removed,
         near_duplicates=source.near_duplicates,
+        format=read.format,
         num_repaired=prepared.num_repaired,
         content_sha256=digest.hexdigest(),
         validation_lengths=_some_lengths(prepared.splits["validation"]),
@@ -169,6 +171,7 @@ def _write_split(path: Path, documents: list[Document]) -> None:
         "hash": pa.array([document.hash for document in documents], pa.string()),
         "num_bytes": pa.array([document.num_bytes for document in documents], pa.int64()),
         "num_words": pa.array([document.num_words for document in documents], pa.int64()),
+        "turns": pa.array([_write_turns(document) for document in documents], pa.large_string()),
     }
     pq.write_table(pa.table(columns), path, compression="zstd")
 
@@ -192,7 +195,18 @@ def _read_split(path: Path) -> list[Document]:
 
     table = pq.read_table(path, use_threads=False)
     columns = [table.column(name).to_pylist() for name in ("text", "hash", "num_bytes", "num_words")]
-    return [Document(*row) for row in zip(*columns, strict=True)]
+    if "turns" not in table.column_names:  # of earlier versions
+        return [Document(*row) for row in zip(*columns, strict=True)]
+    turns = map(_read_turns, table.column("turns").to_pylist())
+    return [Document(*row) for row in zip(*columns, turns, strict=True)]
+
+
+def _write_turns(document: Document) -> str | None:
+    return None if document.turns is None else json.dumps([astuple(turn) for turn in document.turns])
+
+
+def _read_turns(kept: str | None) -> tuple[Turn, ...] | None:
+    return None if kept is None else tuple(Turn(*values) for values in json.loads(kept))
 
 
 def _read_manifest(folder: Path) -> tuple[CorpusInfo, dict[str, str]]:

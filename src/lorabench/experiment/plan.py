@@ -18,6 +18,7 @@ from lorabench.experiment.identity import run_id
 from lorabench.experiment.measurements import MeasurementRequest
 from lorabench.experiment.schema import Experiment, RunSpec, TrainingSettings
 from lorabench.experiment.steps import micro_batch_size, num_steps
+from lorabench.experiment.templates import conversation_notes
 from lorabench.methods.registry import method_of
 from lorabench.methods.settings import AdapterSettings
 from lorabench.models.planning import ModelPlan, plan_model
@@ -227,7 +228,8 @@ def make_plan(experiment: Experiment, device: Device | None = None) -> Plan:
     _check_names("datasets", datasets)
     _check_names("evaluation.also_on", also_on, datasets)
     groups = tuple(_make_group(experiment, device, model, dataset, also_on) for model in models for dataset in datasets)
-    warnings = [*([device.note] if device.note else []), *_warnings(experiment, groups)]
+    warnings = [*filter(None, [device.note]), *_warnings(experiment, groups)]
+    warnings += conversation_notes((group.model, group.dataset) for group in groups)
     return Plan(experiment=experiment, device=device, groups=groups, warnings=tuple(warnings))
 
 
@@ -317,7 +319,6 @@ def _plan_run(
     method = method_of(adapter)
     targets = tuple(method.resolve_targets(model.shape, adapter))
     train_text, tokens_are_exact = _train_text(experiment, model, dataset, training.train_bytes)
-    rows = -(-train_text.num_tokens // training.context_length)
     workload = Workload(
         adapter=adapter,
         target_modules=targets,
@@ -339,7 +340,7 @@ def _plan_run(
         train_bytes=train_text.num_bytes,
         train_tokens=train_text.num_tokens,
         tokens_are_exact=tokens_are_exact,
-        steps=num_steps(rows, training),
+        steps=num_steps(-(-train_text.num_tokens // training.context_length), training),
         estimated_seconds=estimate.seconds,
         estimated_gpu_seconds=estimate_gpu_seconds(model.shape, workload, device),
         estimated_memory_bytes=estimate.memory_bytes,
@@ -380,9 +381,8 @@ def _evaluation_tokens(
 def _warnings(experiment: Experiment, groups: Sequence[Group]) -> list[str]:
     models = {group.model.name: group.model.pinned for group in groups}
     datasets = {plan.name: plan.pinned for group in groups for plan in (group.dataset, *group.also_on)}
-    found = []
-    num_same = experiment.num_runs - sum(len(group.runs) for group in groups)
-    if num_same:
+    found: list[str] = []
+    if num_same := experiment.num_runs - sum(len(group.runs) for group in groups):
         found.append(
             f"{num_same} of the {experiment.num_runs} combinations ask for the same run as another, because a setting "
             "means nothing there (full has no rank) or means the same in two spellings; each run is done once"

@@ -49,6 +49,9 @@ class Scores(Facts):
     """Of which all or some text was scored."""
     effective_documents: float | None = None
     """How many of one length weigh as much: (sum b)² / sum b² over their bytes scored; None in earlier records."""
+    end_of_turn_nll: float | None = Field(default=None, ge=0.0)
+    """Of conversations: nats of the tokens that end answers, which are no part of the sums above."""
+    num_end_of_turn_tokens: int | None = Field(default=None, ge=0)
 
     @property
     def loss(self) -> float:
@@ -122,6 +125,22 @@ class DatasetFacts(Facts):
     near_duplicates: str = "remove"
     """`keep` where near copies of another split's documents were asked to stay."""
     content_sha256: str
+    format: str = "text"
+    """Of the rows: `text`, or that of conversations: chat, sharegpt, prompt-completion, continuation, alpaca."""
+
+
+class ConversationFacts(Facts):
+    """How conversations were read by this model: what a template adds is read, and not scored."""
+
+    template: str
+    """`the model's chat template`, or `lorabench's plain template` where it has none."""
+    template_sha256: str
+    end_of_turn: str
+    """The text that ends an answer; empty where the template ends it with nothing."""
+    num_train_left_out: int
+    """Training conversations longer than the context: they are left out whole."""
+    num_in_windows: dict[str, int]
+    """By split: scored conversations longer than the context, whose answers were scored window by window."""
 
 
 class AdapterFacts(Facts):
@@ -274,6 +293,8 @@ class RunRecord(Facts):
     """What the experiment called `model`, `dataset` and `also_on:<name>` where that is a path, and `text_field`."""
     model: ModelFacts | None = None
     dataset: DatasetFacts | None = None
+    conversations: ConversationFacts | None = None
+    """Null where the corpus is plain text."""
     adapter: AdapterFacts | None = None
     budget: Budget | None = None
     base_validation: Scores | None = None

@@ -69,6 +69,7 @@ class Draft:
             references={key: without_secrets(reference) for key, reference in task.references.items()},
             model=None if prepared is None else prepared.model,
             dataset=None if prepared is None else prepared.dataset,
+            conversations=None if prepared is None else prepared.conversations,
             adapter=adapter,
             budget=None if prepared is None else prepared.budget,
             base_validation=None if base is None else base.validation.total(),

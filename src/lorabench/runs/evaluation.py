@@ -22,6 +22,7 @@ from lorabench.records.schema import Scores, derived_figures
 from lorabench.records.store import check_adapter_of_run
 from lorabench.scoring.documents import DocumentScores, score_documents
 from lorabench.scoring.text import read_scored_text
+from lorabench.tokens.chat import ChatTokeniser
 from lorabench.tokens.tokenizer import Tokeniser
 
 _LOG = logging.getLogger("lorabench")
@@ -64,7 +65,9 @@ def evaluate(
     location = locate_model(model, progress=progress)
     window = _choose_window(context_length, location, adapter)
     tokeniser = Tokeniser(location.folder)
-    tokens = tokeniser.encode(text.drawn.pieces)
+    chat = None if text.format == "text" else ChatTokeniser(tokeniser, location.name)
+    encoded = None if chat is None else chat.encode(text.drawn.pieces)
+    tokens = tokeniser.encode(text.drawn.pieces) if encoded is None else encoded.tokens
     base = load_base(location.folder, precision=_PRECISIONS[precision], device=str(where))
     if adapter is not None:
         attach_saved(base, Path(adapter))
@@ -72,9 +75,10 @@ def evaluate(
         base,
         text.drawn.pieces,
         tokens,
-        prefix=tokeniser.prefix_token_id,
+        prefix=tokeniser.prefix_token_id if encoded is None else encoded.prefixes,
         context_length=window,
         stride=stride,
+        marks=None if encoded is None else encoded.marks,
         progress=None if progress is None else partial(progress, f"scoring {data}"),
     )
     _check_finite(pieces, f"{_name(location, adapter)}: the loss on {data} is not finite in {precision}")
@@ -87,6 +91,8 @@ def evaluate(
         "precision": precision,
         "context_length": window,
         "stride": min(stride or window, window),
+        "format": text.format,
+        "template": None if chat is None else chat.template.name,
         **_figures(pieces.of_documents(text.drawn).total()),
     }
 

@@ -7,7 +7,8 @@ import hashlib
 import io
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,11 +29,12 @@ from lorabench.models.base import FrozenBase, Precision, load_base
 from lorabench.models.entry import ModelLocation
 from lorabench.models.locate import locate_model
 from lorabench.records.provenance import running_code_sha256
-from lorabench.records.schema import Sample
+from lorabench.records.schema import ConversationFacts, Sample
 from lorabench.runs.task import SharedInputs
 from lorabench.scoring.documents import DocumentScores, score_documents
 from lorabench.scoring.samples import NUM_PROMPT_TOKENS, choose_prompts, continue_documents
-from lorabench.tokens.packing import Tokens
+from lorabench.tokens.chat import ChatTokeniser
+from lorabench.tokens.packing import Marks, Prefix, Tokens, prefix_of
 from lorabench.tokens.text_size import TextQuestion, TextSize
 from lorabench.tokens.tokenizer import Tokeniser
 from lorabench.training.loop import TrainingText
@@ -50,6 +52,14 @@ class Text:
     drawn: DrawnText
     tokens: list[Tokens]
     """[P], token ids of its pieces."""
+    prefix: Prefix
+    """The token that starts a window, or the piece's own [P]."""
+    marks: list[Marks] | None = None
+    """[P], of conversations."""
+
+    def num_longer(self, context_length: int) -> int:
+        """Conversations that do not fit into a window."""
+        return 0 if self.marks is None else sum(len(ids) > context_length for ids in self.tokens)
 
 
 @dataclass
@@ -108,9 +118,35 @@ class GroupWork:
         """The text that the budget pays for, tokenised (and kept on disk by the tokeniser's cache)."""
         key = (name, split, max_bytes)
         if key not in self._texts:
-            drawn = take_text(self.corpus(name).splits[split], split, max_bytes)
-            self._texts[key] = Text(drawn, self.shared.tokeniser.encode(drawn.pieces))
+            corpus, tokeniser = self.corpus(name), self.shared.tokeniser
+            drawn = take_text(corpus.splits[split], split, max_bytes)
+            if corpus.info.format == "text":
+                self._texts[key] = Text(drawn, tokeniser.encode(drawn.pieces), tokeniser.prefix_token_id)
+            else:
+                chat = self.chat.encode(drawn.pieces)
+                self._texts[key] = Text(drawn, chat.tokens, chat.prefixes, chat.marks)
         return self._texts[key]
+
+    @cached_property
+    def chat(self) -> ChatTokeniser:
+        """Of conversations. Raises ModelError where the model cannot read any."""
+        return ChatTokeniser(self.shared.tokeniser, self.shared.location.name)
+
+    def conversation_facts(self, spec: RunSpec) -> ConversationFacts | None:
+        """How the run's corpus is read; None where it is plain text."""
+        if self.corpus(spec.dataset).info.format == "text":
+            return None
+        length = spec.training.context_length
+        return ConversationFacts(
+            template=self.chat.template.name,
+            template_sha256=self.chat.template.sha256,
+            end_of_turn=self.chat.template.end_of_turn,
+            num_train_left_out=self.text(spec.dataset, "train", spec.training.train_bytes).num_longer(length),
+            num_in_windows={
+                split: self.scored_text(spec.dataset, split, spec.evaluation).num_longer(length)
+                for split in ("validation", "test")
+            },
+        )
 
     def _remember_size(self, spec: RunSpec, text: TrainingText, documents: Sequence[Document]) -> None:
         TextQuestion(
@@ -124,11 +160,24 @@ class GroupWork:
         ).remember(TextSize(sum(document.num_bytes for document in documents), text.num_tokens))
 
     def training_text(self, spec: RunSpec) -> tuple[TrainingText, list[Document]]:
-        """What a run trains on, and its documents."""
-        text = self.text(spec.dataset, "train", spec.training.train_bytes)
-        training_text = TrainingText(text.tokens, self.shared.tokeniser.prefix_token_id)
-        self._remember_size(spec, training_text, text.drawn.pieces)
-        return training_text, text.drawn.pieces
+        """What a run trains on, and its documents. Raises DataError where no conversation fits into the context."""
+        text, length = self.text(spec.dataset, "train", spec.training.train_bytes), spec.training.context_length
+        if text.marks is None:
+            training_text = TrainingText(text.tokens, text.prefix)
+            self._remember_size(spec, training_text, text.drawn.pieces)
+            return training_text, text.drawn.pieces
+        fitting = [place for place, ids in enumerate(text.tokens) if len(ids) <= length]
+        if not fitting:
+            raise DataError(
+                f"{spec.dataset}: none of the {len(text.tokens)} conversations to train on fits into {length} tokens; "
+                f"the shortest has {min(map(len, text.tokens))}: give a larger training.context_length"
+            )
+        training_text = TrainingText(
+            [text.tokens[place] for place in fitting],
+            [prefix_of(text.prefix, place) for place in fitting],
+            [text.marks[place] for place in fitting],
+        )
+        return training_text, [text.drawn.pieces[place] for place in fitting]
 
     def scored_text(self, name: str, split: str, settings: ScoringSettings) -> Text:
         """What is scored on a split."""
@@ -144,9 +193,10 @@ class GroupWork:
             self.shared.base,
             text.drawn.pieces,
             text.tokens,
-            prefix=self.shared.tokeniser.prefix_token_id,
+            prefix=text.prefix,
             context_length=spec.training.context_length,
             stride=spec.evaluation.stride,
+            marks=text.marks,
             progress=progress or (lambda done, total: self.progress(phase, done, total)),
         )
         return scores.of_documents(text.drawn)
@@ -162,6 +212,7 @@ class GroupWork:
             {
                 "model": [variant.model, variant.revision, self.shared.tokeniser.sha256],
                 "documents": text.drawn.hashes,
+                **({} if text.marks is None else {"template": self.chat.template.sha256}),
                 "context_length": spec.training.context_length,
                 "stride": spec.evaluation.stride,
                 "precision": variant.loading,
@@ -182,7 +233,9 @@ class GroupWork:
         """What the model, as it is now, writes after the beginnings of the first `count` long pieces of validation."""
         text = self.scored_text(spec.dataset, "validation", spec.evaluation)
         chosen = choose_prompts(text.tokens, count)
-        continuations = continue_documents(self.shared.base, self.shared.tokeniser, text.tokens, chosen, spec.seed)
+        continuations = continue_documents(
+            self.shared.base, self.shared.tokeniser, text.tokens, chosen, spec.seed, prefix=text.prefix
+        )
         return [
             Sample(
                 document_hash=text.drawn.hashes[text.drawn.owners[index]],
@@ -236,6 +289,12 @@ def _read_scores(folder: Path, key: str, text: Text) -> DocumentScores | None:
                 num_words=table["num_words"].to_numpy(dtype=np.int64),
                 document_bytes=table["document_bytes"].to_numpy(dtype=np.int64),
             )
+            if text.marks is not None:
+                scores = replace(
+                    scores,
+                    end_nll=table["end_nll"].to_numpy(dtype=np.float64),
+                    num_end_tokens=table["num_end_tokens"].to_numpy(dtype=np.int64),
+                )
             if scores.hashes != tuple(text.drawn.hashes):
                 raise ValueError("it holds other documents")
         except (OSError, ValueError, KeyError, TypeError) as error:

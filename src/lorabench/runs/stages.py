@@ -28,7 +28,16 @@ from lorabench.methods.portable import BaseReference
 from lorabench.methods.registry import method_of
 from lorabench.models.entry import ModelLocation
 from lorabench.models.shape import read_model_shape
-from lorabench.records.schema import AdapterFacts, Budget, DatasetFacts, Evaluation, ModelFacts, Scores, Speed
+from lorabench.records.schema import (
+    AdapterFacts,
+    Budget,
+    ConversationFacts,
+    DatasetFacts,
+    Evaluation,
+    ModelFacts,
+    Scores,
+    Speed,
+)
 from lorabench.runs.context import RunContext
 from lorabench.runs.group import GroupWork, write_table
 from lorabench.runs.task import RunTask
@@ -52,6 +61,7 @@ class Prepared:
     model: ModelFacts
     dataset: DatasetFacts
     budget: Budget
+    conversations: ConversationFacts | None
 
 
 def prepare(task: RunTask, work: GroupWork, micro_batch_size: int, note: Note) -> Prepared:
@@ -80,7 +90,26 @@ def prepare(task: RunTask, work: GroupWork, micro_batch_size: int, note: Note) -
         training_text_sha256=fingerprint([document.hash for document in documents]),
     )
     dataset = DatasetFacts(**corpus.info.model_dump(include=set(DatasetFacts.model_fields)))
-    return Prepared(text, course, _describe_model(work), dataset, budget)
+    conversations = work.conversation_facts(spec)
+    for sentence in _about_conversations(spec, conversations):
+        note(sentence)
+    return Prepared(text, course, _describe_model(work), dataset, budget, conversations)
+
+
+def _about_conversations(spec: RunSpec, facts: ConversationFacts | None) -> list[str]:
+    """How a corpus of conversations is read, and what the context does not hold."""
+    if facts is None:
+        return []
+    length = spec.training.context_length
+    found = [f"conversations of {spec.dataset} are written by {facts.template}; their answers alone are scored"]
+    if facts.num_train_left_out:
+        found.append(f"{facts.num_train_left_out} conversations to train on are longer than {length} tokens: left out")
+    found += [
+        f"{count} conversations of {split} are longer than {length} tokens: their answers are scored in windows"
+        for split, count in facts.num_in_windows.items()
+        if count
+    ]
+    return found
 
 
 def check_model(work: GroupWork, spec: RunSpec) -> None:

@@ -18,12 +18,18 @@ from pathlib import Path
 from lorabench.core.errors import DataError
 
 MIN_DOCSTRING_CHARACTERS = 300
+DESCRIPTION_CHARACTERS = (60, 1_000)
+"""The shortest and the longest description of a function that is taken."""
 MIN_FILE_CHARACTERS = 100
 NOT_LIBRARY = {
     "site-packages", "dist-packages", "test", "tests", "idle_test", "idlelib", "turtledemo", "ensurepip", "lib2to3",
     "pydoc_data", "__pycache__",
 }  # fmt: skip
 
+_SECTION = re.compile(
+    r"^(?:[A-Z][A-Za-z ]+\n[-=]{3,}|(?:Args|Arguments|Returns|Example|Examples):|\.\. |>>> |:param )", re.MULTILINE
+)
+"""Where a docstring's description ends."""
 _LONG_STRING = re.compile(rf'"""(?:(?!""").){{{MIN_DOCSTRING_CHARACTERS}}}', re.DOTALL)
 """A file without such a string holds no docstring of that length, and need not be parsed."""
 
@@ -40,13 +46,33 @@ def read_standard_library() -> Iterator[str]:
 
 def read_docstrings(packages: Sequence[str]) -> Iterator[str]:
     """Docstrings of at least `MIN_DOCSTRING_CHARACTERS`, with their indentation taken away, in the files' order."""
+    for source in _documented_sources(packages):
+        for node in _definitions(source):
+            docstring = ast.get_docstring(node, clean=False)
+            if docstring and len(docstring) >= MIN_DOCSTRING_CHARACTERS:
+                yield inspect.cleandoc(docstring)
+
+
+def read_signatures(packages: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Of each documented public function its signature, and what its docstring says before its first section."""
+    for source in _documented_sources(packages):
+        for node in _definitions(source):
+            if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+                description = _SECTION.split(ast.get_docstring(node) or "", maxsplit=1)[0].strip()
+                if DESCRIPTION_CHARACTERS[0] <= len(description) <= DESCRIPTION_CHARACTERS[1]:
+                    returns = f" -> {ast.unparse(node.returns)}" if node.returns else ""
+                    yield f"def {node.name}({ast.unparse(node.args)}){returns}:", description
+
+
+def _documented_sources(packages: Sequence[str]) -> Iterator[str]:
+    """Files that hold a docstring of some length, in their order."""
     for package in packages:
         root = _package_folder(package)
         for path in sorted(root.rglob("*.py")):
             if all(_is_documented(folder) for folder in path.relative_to(root).parts[:-1]):
                 source = _read(path)
                 if source is not None and _LONG_STRING.search(source):
-                    yield from _docstrings(source)
+                    yield source
 
 
 def _is_documented(folder: str) -> bool:
@@ -54,7 +80,8 @@ def _is_documented(folder: str) -> bool:
     return (not folder.startswith("_") or folder == "_core") and folder not in {"test", "tests", "testing"}
 
 
-def _docstrings(source: str) -> Iterator[str]:
+def _definitions(source: str) -> Iterator[ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef]:
+    """The module, its classes and functions, in their order."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -65,9 +92,7 @@ def _docstrings(source: str) -> Iterator[str]:
     while waiting:
         node = waiting.pop()
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            docstring = ast.get_docstring(node, clean=False)
-            if docstring and len(docstring) >= MIN_DOCSTRING_CHARACTERS:
-                yield inspect.cleandoc(docstring)
+            yield node
         for block in ("finalbody", "orelse", "handlers", "body"):
             waiting += reversed(_statements(node, block))
 

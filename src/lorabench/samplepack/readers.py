@@ -10,12 +10,15 @@ import itertools
 import re
 import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 if TYPE_CHECKING:
     from mwparserfromhell.nodes import Template
 
+Pair = tuple[str, str]
+"""A question and its answer."""
 MIN_PAGE_CHARACTERS = 500
 MAX_FIELD_CHARACTERS = 10_000_000
 
@@ -125,6 +128,27 @@ def _template_words(template: Template) -> str:
 def read_ontology(content: bytes) -> Iterator[str]:
     """The terms of an OBO file as short texts: name, definition, other names, comment. Terms without definition or
     marked obsolete are left out."""
+    for term in _terms(content):
+        also = f"Also called: {'; '.join(dict.fromkeys(term.synonyms))}." if term.synonyms else ""
+        yield "\n".join(part for part in (f"{term.name}.", term.definition, term.comment, also) if part)
+
+
+def read_ontology_questions(content: bytes) -> Iterator[Pair]:
+    """Of each term of an OBO file a question for its meaning, and its definition."""
+    for term in _terms(content):
+        yield f"What does the clinical term “{term.name}” mean?", term.definition
+
+
+@dataclass(frozen=True)
+class _Term:
+    name: str
+    definition: str
+    comment: str
+    synonyms: list[str]
+
+
+def _terms(content: bytes) -> Iterator[_Term]:
+    """Those with a definition that are not obsolete."""
     for block in content.decode("utf-8").split("\n[")[1:]:
         if not block.startswith("Term]") or "\nis_obsolete: true" in block:
             continue
@@ -141,8 +165,7 @@ def read_ontology(content: bytes) -> Iterator[str]:
             elif key == "synonym" and _quoted(value) != name:
                 synonyms.append(_quoted(value))
         if definition:
-            also = f"Also called: {'; '.join(dict.fromkeys(synonyms))}." if synonyms else ""
-            yield "\n".join(part for part in (f"{name}.", definition, comment, also) if part)
+            yield _Term(name, definition, comment, synonyms)
 
 
 def _quoted(value: str) -> str:
@@ -154,6 +177,8 @@ def _unescape(value: str) -> str:
     return re.sub(r"\\(.)", lambda found: " " if found.group(1) == "n" else found.group(1), value)
 
 
+PAIR_READERS: dict[str, Callable[[bytes], Iterator[Pair]]] = {"ontology-questions": read_ontology_questions}
+"""Of questions and answers."""
 READERS: dict[str, Callable[[bytes], Iterator[str]]] = {
     "csv-in-zip": read_csv_in_zip,
     "wikipedia-dump": read_wikipedia_dump,

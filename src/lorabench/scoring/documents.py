@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,17 @@ import numpy.typing as npt
 from lorabench.core.device import EVALUATION_TOKENS
 from lorabench.records.documents import effective_number
 from lorabench.records.schema import Scores
-from lorabench.tokens.packing import Row, Segment, Tokens, document_segments, make_batch, packed_rows
+from lorabench.tokens.packing import (
+    END_OF_TURN,
+    Marks,
+    Prefix,
+    Row,
+    Segment,
+    Tokens,
+    document_segments,
+    make_batch,
+    packed_rows,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,7 +41,8 @@ class DocumentScores:
     """Sums over what was scored of each of D documents.
 
     nll float64 [D] (nats); num_tokens, num_bytes, num_words int64 [D]; document_bytes int64 [D]: of whole documents,
-    whatever of them was scored.
+    whatever of them was scored. Of a conversation these are sums over its answers; end_nll float64 [D] and
+    num_end_tokens int64 [D] are those of the tokens that end them, and None of plain text.
     """
 
     hashes: tuple[str, ...]
@@ -40,6 +51,8 @@ class DocumentScores:
     num_bytes: npt.NDArray[np.int64]
     num_words: npt.NDArray[np.int64]
     document_bytes: npt.NDArray[np.int64]
+    end_nll: npt.NDArray[np.float64] | None = None
+    num_end_tokens: npt.NDArray[np.int64] | None = None
 
     def of_documents(self, drawn: DrawnText) -> DocumentScores:
         """These results of the drawn pieces [P], summed by document [D]."""
@@ -51,6 +64,8 @@ class DocumentScores:
             num_bytes=np.add.reduceat(self.num_bytes, starts),
             num_words=np.add.reduceat(self.num_words, starts),
             document_bytes=np.array(drawn.document_bytes, dtype=np.int64),
+            end_nll=None if self.end_nll is None else np.add.reduceat(self.end_nll, starts),
+            num_end_tokens=None if self.num_end_tokens is None else np.add.reduceat(self.num_end_tokens, starts),
         )
 
     def total(self) -> Scores:
@@ -62,13 +77,15 @@ class DocumentScores:
             num_words=int(self.num_words.sum()),
             num_documents=len(self.hashes),
             effective_documents=effective_number(self.num_bytes),
+            end_of_turn_nll=None if self.end_nll is None else float(self.end_nll.sum()),
+            num_end_of_turn_tokens=None if self.num_end_tokens is None else int(self.num_end_tokens.sum()),
         )
 
     def table(self, base: DocumentScores | None = None) -> pd.DataFrame:
         """One row per document, the base's nll beside the adapter's."""
         import pandas as pd
 
-        columns = {
+        columns: dict[str, Any] = {
             "document_hash": self.hashes,
             "num_bytes": self.num_bytes,
             "num_tokens": self.num_tokens,
@@ -76,6 +93,8 @@ class DocumentScores:
             "document_bytes": self.document_bytes,
             "nll": self.nll,
         }
+        if self.end_nll is not None:
+            columns |= {"end_nll": self.end_nll, "num_end_tokens": self.num_end_tokens}
         if base is not None:
             if base.hashes != self.hashes:
                 raise AssertionError("the base was scored on other documents")
@@ -88,43 +107,59 @@ def score_documents(
     documents: Sequence[Document],
     tokens: Sequence[Tokens],
     *,
-    prefix: int,
+    prefix: Prefix,
     context_length: int,
     stride: int | None = None,
+    marks: Sequence[Marks] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> DocumentScores:
     """Score every byte of every document. `tokens` [D] are the documents' token ids, without special tokens.
 
-    `progress` is called with (tokens scored, tokens to score) after each batch.
+    `marks` [D], of conversations: their answers are scored, and what ends them apart. `progress` is called with
+    (tokens scored, tokens to score) after each batch.
     """
     segments = [
         segment
         for index, ids in enumerate(tokens)
-        for segment in document_segments(index, ids, prefix=prefix, context_length=context_length, stride=stride)
+        for segment in document_segments(
+            index,
+            ids,
+            prefix=prefix,
+            context_length=context_length,
+            stride=stride,
+            marks=None if marks is None else marks[index],
+        )
     ]
-    nll = np.zeros(len(documents), dtype=np.float64)
+    nll, end_nll = np.zeros((2, len(documents)), dtype=np.float64)
     num_scored = np.zeros(len(documents), dtype=np.int64)
-    num_tokens = np.array([len(ids) for ids in tokens], dtype=np.int64)
-    to_score, done = int(num_tokens.sum()), 0
+    lengths = [len(ids) for ids in tokens] if marks is None else [np.count_nonzero(of_it) for of_it in marks]
+    num_to_score = np.array(lengths, dtype=np.int64)
+    to_score, done = int(num_to_score.sum()), 0
     for rows in _batches(segments, context_length, EVALUATION_TOKENS[base.device.type]):
         batch = make_batch(rows)
         losses = base.token_nll(batch).to(device="cpu").double().numpy()
+        if batch.marks is not None:
+            ends = losses * (batch.marks == END_OF_TURN)
+            np.add.at(end_nll, batch.document_index, np.add.reduceat(ends, batch.segment_starts[:-1]))
+            losses = losses - ends
         np.add.at(nll, batch.document_index, np.add.reduceat(losses, batch.segment_starts[:-1]))
         for segment in (segment for row in rows for segment in row):
             num_scored[segment.document] += segment.num_scored
         done += batch.num_scored
         if progress is not None:
             progress(done, to_score)
-    if not np.array_equal(num_scored, num_tokens):
+    if not np.array_equal(num_scored, num_to_score):
         raise AssertionError("a token was not scored exactly once")
-    num_bytes = np.array([document.num_bytes for document in documents], dtype=np.int64)
+    num_end_tokens = None if marks is None else np.array([(of_it == END_OF_TURN).sum() for of_it in marks])
     return DocumentScores(
         hashes=tuple(document.hash for document in documents),
         nll=nll,
-        num_tokens=num_tokens,
-        num_bytes=num_bytes,
-        num_words=np.array([document.num_words for document in documents], dtype=np.int64),
-        document_bytes=num_bytes,
+        num_tokens=num_to_score if num_end_tokens is None else num_to_score - num_end_tokens,
+        num_bytes=np.array([document.scored_bytes for document in documents], dtype=np.int64),
+        num_words=np.array([document.scored_words for document in documents], dtype=np.int64),
+        document_bytes=np.array([document.num_bytes for document in documents], dtype=np.int64),
+        end_nll=None if marks is None else end_nll,
+        num_end_tokens=num_end_tokens,
     )
 
 

@@ -8,7 +8,7 @@ import torch
 
 from lorabench.core.device import own_random_state
 from lorabench.models.base import FrozenBase
-from lorabench.tokens.packing import Tokens
+from lorabench.tokens.packing import Prefix, Tokens, prefix_of
 from lorabench.tokens.tokenizer import Tokeniser
 
 NUM_PROMPT_TOKENS = 32
@@ -24,7 +24,13 @@ def choose_prompts(tokens: Sequence[Tokens], count: int) -> list[int]:
 
 
 def continue_documents(
-    base: FrozenBase, tokeniser: Tokeniser, tokens: Sequence[Tokens], chosen: Sequence[int], seed: int
+    base: FrozenBase,
+    tokeniser: Tokeniser,
+    tokens: Sequence[Tokens],
+    chosen: Sequence[int],
+    seed: int,
+    *,
+    prefix: Prefix,
 ) -> list[str]:
     """Sampled continuations, one for each chosen document; the same for the same seed, model and machine.
 
@@ -32,7 +38,7 @@ def continue_documents(
     """
     if not chosen:
         return []
-    prompts = [[tokeniser.prefix_token_id, *tokens[index][:NUM_PROMPT_TOKENS].tolist()] for index in chosen]
+    prompts = [[prefix_of(prefix, index), *tokens[index][:NUM_PROMPT_TOKENS].tolist()] for index in chosen]
     input_ids = torch.tensor(prompts, device=base.device)
     with own_random_state(base.device), torch.inference_mode():
         torch.manual_seed(seed)

@@ -12,7 +12,7 @@ from lorabench.core.home import user_path
 from lorabench.core.progress import Progress
 from lorabench.corpora.documents import check_split
 from lorabench.corpora.drawing import DrawnText, take_text
-from lorabench.corpora.files import read_local_documents
+from lorabench.corpora.files import format_of_path, read_local_documents
 from lorabench.corpora.references import CorpusReference, build_reference, parts_of
 from lorabench.corpora.store import load_corpus
 from lorabench.experiment.schema import TrainingSettings
@@ -29,6 +29,8 @@ class ScoredText:
     """`train`, `validation` or `test` of a corpus; `WHOLE_FILE` for every document of a file as it is."""
     revision: str | None
     """Of the corpus; None for a whole file."""
+    format: str = "text"
+    """Of its rows."""
 
 
 def read_scored_text(
@@ -51,11 +53,14 @@ def read_scored_text(
         raise InputError(f"max_bytes: {max_bytes} is not accepted; at least one byte of text")
     parts = parts_of(build_reference(data, "data") if isinstance(data, Mapping) else data)
     if parts.path is not None and split is None:
-        documents, split, revision = read_local_documents(user_path(parts.path), text_field), WHOLE_FILE, None
-    else:
-        split = split or "validation"
-        corpus = load_corpus(
-            parts, max_train_bytes=TrainingSettings().train_bytes, text_field=text_field, progress=progress
-        )
-        documents, revision = corpus.splits[split], corpus.revision
-    return ScoredText(take_text(documents, split, max_bytes), split, revision)
+        path = user_path(parts.path)
+        fields = parts.text or text_field
+        format = format_of_path(path, fields, parts.format)
+        documents = read_local_documents(path, fields, format)
+        return ScoredText(take_text(documents, WHOLE_FILE, max_bytes), WHOLE_FILE, None, format)
+    split = split or "validation"
+    corpus = load_corpus(
+        parts, max_train_bytes=TrainingSettings().train_bytes, text_field=text_field, progress=progress
+    )
+    drawn = take_text(corpus.splits[split], split, max_bytes)
+    return ScoredText(drawn, split, corpus.revision, corpus.info.format)

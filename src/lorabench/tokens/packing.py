@@ -16,6 +16,12 @@ import numpy.typing as npt
 
 IGNORED = -100
 Tokens = npt.NDArray[np.int32]
+Prefix = int | Sequence[int]
+"""The token that starts a window: one for all documents, or each one's own [D]."""
+Marks = npt.NDArray[np.uint8]
+"""Of tokens of conversations: 0 where a token is only read."""
+ANSWER, END_OF_TURN = 1, 2
+"""Marks of what is trained on and scored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +29,13 @@ class Segment:
     """Inputs `[prefix or context…]` of one document and the targets they predict.
 
     `tokens` are the inputs followed by one last target, so `len(tokens) - 1` inputs. The first `num_unscored` targets
-    are context only.
+    are context only. Of a conversation, `marks` say which targets are answers; the others are context too.
     """
 
     document: int
     tokens: Tokens
     num_unscored: int = 0
+    marks: Marks | None = None
 
     @property
     def num_inputs(self) -> int:
@@ -36,7 +43,9 @@ class Segment:
 
     @property
     def num_scored(self) -> int:
-        return self.num_inputs - self.num_unscored
+        if self.marks is None:
+            return self.num_inputs - self.num_unscored
+        return int(np.count_nonzero(self.marks[self.num_unscored :]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +54,7 @@ class PackedBatch:
 
     input_ids, targets, position_ids: int64 [T]; targets hold IGNORED where nothing is scored; positions restart at 0
     in each segment. segment_starts: int32 [S + 1], cumulative; a token attends causally within its own segment only.
-    document_index: int32 [S], the caller's document of each segment.
+    document_index: int32 [S], the caller's document of each segment. marks: uint8 [T], of targets of conversations.
     """
 
     input_ids: npt.NDArray[np.int64]
@@ -54,6 +63,7 @@ class PackedBatch:
     segment_starts: npt.NDArray[np.int32]
     document_index: npt.NDArray[np.int32]
     num_rows: int
+    marks: Marks | None = None
 
     @property
     def num_scored(self) -> int:
@@ -65,22 +75,43 @@ Row = list[Segment]
 
 
 def document_segments(
-    document: int, tokens: Tokens, *, prefix: int, context_length: int, stride: int | None = None
+    document: int,
+    tokens: Tokens,
+    *,
+    prefix: Prefix,
+    context_length: int,
+    stride: int | None = None,
+    marks: Marks | None = None,
 ) -> Iterator[Segment]:
     """Cut one document into segments of at most `context_length` inputs, each starting with the prefix token.
 
     Every token is scored exactly once. Without `stride` windows do not overlap. With `stride` s, each window after the
-    first scores s new tokens and is given the tokens before them as context, up to the window's length.
+    first scores s new tokens and is given the tokens before them as context, up to the window's length. Of a
+    conversation only the tokens with a mark are scored, and windows without any are left out.
     """
+
+    for start, end, num_unscored in _windows(len(tokens), context_length, stride):
+        shown = None if marks is None else marks[start:end]
+        segment = Segment(document, _with_prefix(prefix_of(prefix, document), tokens[start:end]), num_unscored, shown)
+        if segment.num_scored:
+            yield segment
+
+
+def prefix_of(prefix: Prefix, document: int) -> int:
+    """The token that a document's windows start with."""
+    return prefix if isinstance(prefix, int) else prefix[document]
+
+
+def _windows(length: int, context_length: int, stride: int | None) -> Iterator[tuple[int, int, int]]:
+    """Beginning and end of each window, and how many of its tokens were scored before."""
     if stride is None or stride >= context_length:
-        for start in range(0, len(tokens), context_length):
-            yield Segment(document, _with_prefix(prefix, tokens[start : start + context_length]))
+        yield from ((start, min(length, start + context_length), 0) for start in range(0, length, context_length))
         return
     scored_to = 0
-    while scored_to < len(tokens):
-        end = min(len(tokens), scored_to + (context_length if scored_to == 0 else stride))
+    while scored_to < length:
+        end = min(length, scored_to + (context_length if scored_to == 0 else stride))
         start = max(0, end - context_length)
-        yield Segment(document, _with_prefix(prefix, tokens[start:end]), num_unscored=scored_to - start)
+        yield start, end, scored_to - start
         scored_to = end
 
 
@@ -151,6 +182,10 @@ def make_batch(rows: Sequence[Row]) -> PackedBatch:
     lengths = np.array([segment.num_inputs for segment in segments], dtype=np.int32)
     targets = np.concatenate([segment.tokens[1:] for segment in segments]).astype(np.int64)
     starts = np.concatenate([np.zeros(1, dtype=np.int32), np.cumsum(lengths, dtype=np.int32)])
+    marks = None
+    if any(segment.marks is not None for segment in segments):
+        marks = np.concatenate([_marks_of(segment) for segment in segments])
+        targets[marks == 0] = IGNORED
     for segment, start in zip(segments, starts, strict=False):
         targets[start : start + segment.num_unscored] = IGNORED
     return PackedBatch(
@@ -160,4 +195,10 @@ def make_batch(rows: Sequence[Row]) -> PackedBatch:
         segment_starts=starts,
         document_index=np.array([segment.document for segment in segments], dtype=np.int32),
         num_rows=len(rows),
+        marks=marks,
     )
+
+
+def _marks_of(segment: Segment) -> Marks:
+    """Its marks; of plain text every token is scored."""
+    return np.full(segment.num_inputs, ANSWER, dtype=np.uint8) if segment.marks is None else segment.marks

@@ -57,13 +57,23 @@ class Tokeniser:
         Raises ModelError where the tokenizer gives nothing for a document, loses text, or does not fit the model. That
         nothing is lost is true of the tokenizer, and is checked once; that its tokens fit is true of this model alone.
         """
-        path = self._cache_path(documents)
+
+        def make() -> list[Tokens]:
+            made = list(self._encode(documents, progress))
+            self._check(documents, made)
+            return made
+
+        tokens = self.kept(documents, make)
+        self._check_fit(int(np.concatenate([*tokens, np.zeros(1, dtype=np.int32)]).max()))
+        return tokens
+
+    def kept(self, documents: Sequence[Document], make: Callable[[], list[Tokens]], kind: str = "") -> list[Tokens]:
+        """What `make` gives for these documents, kept on disk; `kind` tells it from other things made of them."""
+        path = self._cache_path(documents, kind)
         tokens = _read(path, len(documents))
         if tokens is None:
-            tokens = list(self._encode(documents, progress))
-            self._check(documents, tokens)
+            tokens = make()
             _write(path, tokens)
-        self._check_fit(int(np.concatenate([*tokens, np.zeros(1, dtype=np.int32)]).max()))
         return tokens
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -102,7 +112,7 @@ class Tokeniser:
                 )
         short = [index for index, ids in enumerate(tokens) if len(ids) <= MAX_CHECKED_TOKENS]
         checked = short[:: max(1, len(short) // NUM_CHECKED)][:NUM_CHECKED]
-        lost = [i for i in checked if _essence(self.decode(tokens[i].tolist())) != _essence(documents[i].text)]
+        lost = [i for i in checked if essence(self.decode(tokens[i].tolist())) != essence(documents[i].text)]
         if len(lost) > (1 - MIN_KEPT_SHARE) * len(checked):
             raise ModelError(
                 f"{self.folder}: its tokenizer loses text ({documents[lost[0]].text[:40]!r} comes back as "
@@ -131,9 +141,8 @@ class Tokeniser:
                     self._check_fit(number)
                     return number
         for kind in ("bos_token_id", "eos_token_id"):
-            value = self._config.get(kind)
-            value = value[0] if isinstance(value, list) and value else value
-            if isinstance(value, int) and not isinstance(value, bool):
+            value = self._configured(kind)
+            if value is not None:
                 self._check_fit(value)
                 return value
         raise ModelError(
@@ -141,12 +150,22 @@ class Tokeniser:
             "one in tokenizer_config.json"
         )
 
+    @property
+    def end_token_id(self) -> int | None:
+        """EOS as the model's configuration states it."""
+        return self._configured("eos_token_id")
+
+    def _configured(self, kind: str) -> int | None:
+        value = self._config.get(kind)
+        value = value[0] if isinstance(value, list) and value else value
+        return value if isinstance(value, int) and not isinstance(value, bool) else None
+
     def _number(self, token: str) -> int | None:
         number = self._backend.token_to_id(token) if self._is_fast else self._backend.get_vocab().get(token)
         return None if number is None else int(number)
 
-    def _cache_path(self, documents: Sequence[Document]) -> Path:
-        digest = hashlib.sha256()
+    def _cache_path(self, documents: Sequence[Document], kind: str) -> Path:
+        digest = hashlib.sha256(kind.encode())
         for document in documents:
             digest.update(bytes.fromhex(document.hash))
         return cache_root() / "tokens" / self.sha256[:16] / f"{digest.hexdigest()[:32]}.tokens"
@@ -207,7 +226,7 @@ def _batches(documents: Sequence[Document]) -> Iterator[list[Document]]:
         yield batch
 
 
-def _essence(text: str) -> str:
+def essence(text: str) -> str:
     """What a tokenizer must keep: the characters, apart from white space and their Unicode normal form."""
     return _SPACE.sub("", unicodedata.normalize("NFKC", text))
 

@@ -18,7 +18,17 @@ import torch
 from lorabench.core.errors import CancelledError, DivergedError
 from lorabench.experiment.schema import TrainingSettings
 from lorabench.experiment.steps import evaluation_steps, num_steps
-from lorabench.tokens.packing import Row, Tokens, make_batch, stream_rows
+from lorabench.tokens.packing import (
+    Marks,
+    Prefix,
+    Row,
+    Tokens,
+    document_segments,
+    make_batch,
+    packed_rows,
+    prefix_of,
+    stream_rows,
+)
 from lorabench.training.checkpoints import Checkpoints, Position, load_checkpoint, save_checkpoint
 from lorabench.training.optimization import clip_gradients, learning_rate_at, make_optimizer, set_learning_rate
 
@@ -33,24 +43,48 @@ NUM_WARMUP_STEPS = 2
 
 @dataclass(frozen=True)
 class TrainingText:
-    """Token ids of the training documents, and the token that starts a segment."""
+    """Token ids of the training documents, and the token that starts a segment.
+
+    `marks` are there for conversations: they stay whole, so each fits into a row, and what has a mark is trained on.
+    """
 
     tokens: Sequence[Tokens]
-    prefix: int
+    prefix: Prefix
+    marks: Sequence[Marks] | None = None
 
     @property
     def num_tokens(self) -> int:
-        """Targets of one epoch: every token once."""
-        return sum(len(ids) for ids in self.tokens)
+        """Targets of one epoch: every token once, or every one with a mark."""
+        return sum(map(len, self.tokens)) if self.marks is None else sum(map(np.count_nonzero, self.marks))
 
     def num_rows(self, context_length: int) -> int:
-        """Rows of one epoch; rows are filled, so the order of the documents does not matter."""
-        return math.ceil(self.num_tokens / context_length)
+        """Rows of one epoch, which do not depend on the order of the documents."""
+        if self.marks is None:
+            return math.ceil(self.num_tokens / context_length)
+        return len(self._whole_rows(context_length))
 
     def rows(self, context_length: int, seed: int, epoch: int) -> list[Row]:
-        """The epoch's rows, the documents in an order that depends on seed and epoch alone."""
-        order = np.random.default_rng([seed, epoch]).permutation(len(self.tokens))
-        return list(stream_rows(self.tokens, order.tolist(), prefix=self.prefix, context_length=context_length))
+        """The epoch's rows, in an order that depends on seed and epoch alone: of the documents, or of the rows where
+        conversations fill them."""
+        generator = np.random.default_rng([seed, epoch])
+        if self.marks is None:
+            order = generator.permutation(len(self.tokens)).tolist()
+            prefix = prefix_of(self.prefix, 0)
+            return list(stream_rows(self.tokens, order, prefix=prefix, context_length=context_length))
+        rows = self._whole_rows(context_length)
+        return [rows[place] for place in generator.permutation(len(rows))]
+
+    def _whole_rows(self, context_length: int) -> list[Row]:
+        """Raises ValueError where a conversation is longer than a row."""
+        if max(map(len, self.tokens)) > context_length:
+            raise ValueError("a conversation does not fit into a row")
+        examples = zip(self.tokens, self.marks or (), strict=True)
+        segments = [
+            segment
+            for index, (ids, marks) in enumerate(examples)
+            for segment in document_segments(index, ids, prefix=self.prefix, context_length=context_length, marks=marks)
+        ]
+        return packed_rows(segments, context_length)
 
 
 @dataclass(frozen=True)

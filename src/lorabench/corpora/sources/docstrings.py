@@ -21,19 +21,23 @@ class DocstringsCorpus(WholeCorpus):
 
     def expected_revision(self) -> str:
         """The packages with their versions. Raises DataError where one is not installed."""
-        return "+".join(f"{name}-{self._version(name)}" for name in self.packages)
+        return versions(self.name, self.packages)
 
     def texts(self) -> Iterable[str]:
         """Every docstring."""
         return read_docstrings(self.packages)
 
-    def _version(self, package: str) -> str:
-        try:
-            return metadata.version(package)
-        except metadata.PackageNotFoundError:
-            raise DataError(
-                f"dataset {self.name}: the package {package} is not installed; run scripts/setup.sh"
-            ) from None
+
+def versions(corpus: str, packages: Iterable[str]) -> str:
+    """The packages with their versions. Raises DataError, naming the corpus, where one is not installed."""
+    return "+".join(f"{name}-{_version(corpus, name)}" for name in packages)
+
+
+def _version(corpus: str, package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        raise DataError(f"dataset {corpus}: the package {package} is not installed; run scripts/setup.sh") from None
 
 
 SOURCE = DocstringsCorpus

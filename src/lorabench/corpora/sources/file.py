@@ -14,10 +14,11 @@ from lorabench.core.errors import DataError
 from lorabench.core.home import user_path
 from lorabench.core.progress import Progress
 from lorabench.core.revisions import content_name, file_revision
+from lorabench.corpora.conversations import Format, Row
 from lorabench.corpora.documents import MIN_DOCUMENTS, Split
 from lorabench.corpora.entry import DatasetEntry, SourceTexts
-from lorabench.corpora.fields import DEFAULT_FIELD, TextFields, check_fields, columns_of
-from lorabench.corpora.files import cut_into_pieces, find_fields, texts_of
+from lorabench.corpora.fields import DEFAULT_FIELD, TextFields, check_fields
+from lorabench.corpora.files import Reading, cut_into_pieces, find_reading
 from lorabench.corpora.hub_stream import HELD_OUT_BYTES, WINDOW_FACTOR, draw
 from lorabench.corpora.rows.draw import draw_rows
 from lorabench.corpora.rows.gather import gather, gather_splits
@@ -48,6 +49,8 @@ class FileCorpus(DatasetEntry):
     """Or the paths of each split, train among them; a split that is not named is made from train."""
     text_field: TextFields = DEFAULT_FIELD
     """The fields that hold the text, of files that have fields."""
+    rows: Format | None = None
+    """The format of the rows; None: found from their fields."""
     drawn_bytes: int | None = None
     """Bytes of text that are drawn from files that are too large to be read whole."""
     is_named: bool = True
@@ -79,6 +82,7 @@ class FileCorpus(DatasetEntry):
         name: str | None,
         text_field: TextFields,
         near_duplicates: Literal["remove", "keep"],
+        rows: Format | None = None,
     ) -> FileCorpus:
         """The corpus of some paths by split, or of one path of which the splits are made.
 
@@ -92,6 +96,7 @@ class FileCorpus(DatasetEntry):
             splits=dict(paths) if is_split else {},
             text_field=text_field,
             near_duplicates=near_duplicates,
+            rows=rows,
             is_named=name is not None,
         )
         return corpus._called()
@@ -161,11 +166,12 @@ class FileCorpus(DatasetEntry):
         choices = [f"read as {format}" for format in sorted(formats)]
         if any(_kind(file).format == "text" and has_bare_returns(file) for file in files):
             choices.append("lines end in carriage returns")
+        choices += [] if self.rows in (None, "text") else [f"rows of {self.rows}"]
         return choices + ([] if self.drawn_bytes is None else [f"{self.drawn_bytes} bytes drawn"])
 
     def identity(self) -> Any:
         """Not the path, as the same content is the same corpus everywhere."""
-        return self.text_field
+        return self.text_field if self.rows in (None, "text") else [self.text_field, self.rows]
 
     def read(self, max_bytes: int | None, progress: Progress | None = None) -> SourceTexts:
         """The whole text, or what is drawn of large files. Raises DataError.
@@ -174,43 +180,51 @@ class FileCorpus(DatasetEntry):
         """
         files = self.files()
         revision = self.expected_revision()
-        texts: dict[str, list[str]] = {}
+        texts: dict[str, list[Row]] = {}
+        formats: list[Format] = []
         notes: list[str] = []
         for split, found in files.items():
             if progress is not None:
                 progress(f"reading {found[0]}" + (f" and {len(found) - 1} more" if found[1:] else ""), 0, None)
-            fields = find_fields(found, self.text_field)
-            if fields != self.text_field:
-                notes.append(f"{split}: the text is the field {fields}, found as no other holds it")
+            reading = find_reading(found, self.text_field, self.rows)
+            formats.append(reading.format)
+            if reading.fields != self.text_field:
+                notes.append(f"{split}: the text is the field {reading.fields}, found as no other holds it")
             budget = max_bytes if split == "train" or max_bytes is None else min(HELD_OUT_BYTES, max_bytes)
-            texts[split], how = _read(found, fields, budget)
+            texts[split], how = _read(found, reading, budget)
             notes += [f"{split}: {how}"] if how else []
             if len(texts[split]) < MIN_DOCUMENTS and split == "train":
                 texts[split] = _cut(found, texts[split], notes)
-        return SourceTexts(texts, revision, notes=notes)
+        if ("text" in formats) and len(set(formats)) > 1:
+            raise DataError(f"{self.name}: of its splits some are plain text and some conversations; give one format")
+        return SourceTexts(texts, revision, notes=notes, format=formats[0])
 
 
-def _read(files: Sequence[Path], fields: TextFields, max_bytes: int | None) -> tuple[list[str], str | None]:
+def _read(files: Sequence[Path], reading: Reading, max_bytes: int | None) -> tuple[list[Row], str | None]:
     """The texts of a split, and how they were drawn where the files are too large to be read whole."""
     if max_bytes is None or _num_bytes({"": files}) <= WHOLE_BYTES:
-        return [text for file in files for text in texts_of(read_rows(file, columns_of(fields)), fields)], None
-    rows, places = draw_rows(files, columns_of(fields))
+        return [row for file in files for row in reading.rows(read_rows(file, reading.columns))], None
+    rows, places = draw_rows(files, reading.columns)
     texts: list[str] = []
+    by_text: dict[str, Row] = {}
     num_bytes = 0
-    for text in texts_of(rows, fields):
+    for row in reading.rows(rows):
+        text = row if isinstance(row, str) else "\n\n".join(turn.content for turn in row)
         texts.append(text)
+        by_text[text] = row
         num_bytes += len(text.encode("utf-8", "surrogatepass"))
         if num_bytes >= WINDOW_FACTOR * max_bytes:
             break
-    drawn = draw(texts, max_bytes)
+    drawn = [by_text[text] for text in draw(texts, max_bytes)]
     return drawn, f"{len(drawn)} documents drawn by hash from {len(texts)} ({num_bytes} bytes) at {places}"
 
 
-def _cut(files: Sequence[Path], texts: list[str], notes: list[str]) -> list[str]:
+def _cut(files: Sequence[Path], rows: list[Row], notes: list[str]) -> list[Row]:
     """Pieces of plain text that has few blank lines; rows as they are."""
     if any(_kind(file).format != "text" for file in files):
-        return texts
-    pieces = cut_into_pieces(texts)
+        return rows
+    texts = [row for row in rows if isinstance(row, str)]
+    pieces: list[Row] = [*cut_into_pieces(texts)]
     where = "the file has" if len(files) == 1 else f"the {len(files)} files have"
     notes.append(
         f"{where} {len(texts)} documents between blank lines; they were cut into {len(pieces)} pieces, so "
