@@ -34,6 +34,20 @@ MODELS: dict[str, dict[str, Any]] = {
     "qwen2": GROUPED | {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 0},
     "gemma2": GROUPED | {"head_dim": 8, "sliding_window": 8},
     "cohere": GROUPED | {"logit_scale": 0.3},
+    "bloom": {"hidden_size": 32, "n_layer": 2, "n_head": 4},
+    "mpt": {"d_model": 32, "n_heads": 4, "n_layers": 2, "max_seq_len": 64},
+    "rwkv": {"hidden_size": 32, "num_hidden_layers": 2, "attention_hidden_size": 32},
+    "mamba": {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 4},
+    "mamba2": {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "state_size": 8,
+        "num_heads": 8,
+        "head_dim": 8,
+        "n_groups": 2,
+    },
+    "recurrent_gemma": SIZES
+    | {"num_hidden_layers": 3, "num_key_value_heads": 1, "lru_width": 32, "attention_window_size": 16},
     "granite": GROUPED | {"logits_scaling": 4.0, "residual_multiplier": 0.5, "attention_multiplier": 0.1},
     "gpt_neo": {
         "hidden_size": 32,
