@@ -120,6 +120,13 @@ def plan(experiment: dict[str, Any]) -> dict[str, Any]:
     } | {"run_ids": [run.run_id for run in planned.runs]}
 
 
+def plan_file(path: str) -> list[str]:
+    """`lorabench.plan` of an experiment file; what its models are called."""
+    import lorabench
+
+    return [part.name for part in lorabench.plan(path).model_parts]
+
+
 def load(name: str) -> dict[str, Any]:
     """`load_base` on what a reference means."""
     from lorabench.models.base import load_base

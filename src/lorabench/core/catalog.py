@@ -22,7 +22,10 @@ RepositoryId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")]
 Revision = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w./-]{0,199}$")]
 Count = Annotated[int, Field(ge=1)]
 OWN_CATALOGUE = "LORABENCH_CATALOG"
-"""The environment variable that names the user's own catalogue."""
+"""The environment variable that names a catalogue of the user's own."""
+OWN_NAME = "lorabench.yaml"
+"""A catalogue of the user's own beside the experiment, in the working folder, or in the configuration folder."""
+_experiment_folders: list[Path] = []
 
 
 class Entry(BaseModel):
@@ -83,11 +86,26 @@ class FromHub(BaseModel):
 E = TypeVar("E", bound=Entry)
 
 
+def look_beside(experiment: Path) -> None:
+    """Let the catalogue beside an experiment file count for this process, in place of the last experiment's."""
+    _experiment_folders[:] = [experiment.parent] if experiment.name != OWN_NAME else []
+
+
+def own_catalogues() -> list[Path]:
+    """The user's catalogues that are there, each once; the one that OWN_CATALOGUE names whether it is there or not."""
+    configuration = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
+    folders = [*_experiment_folders, Path(), user_path(configuration) / "lorabench"]
+    found = [folder / OWN_NAME for folder in folders if (folder / OWN_NAME).is_file()]
+    named = os.environ.get(OWN_CATALOGUE)
+    found += [user_path(named)] if named else []
+    return list({path.resolve(): path for path in found}.values())
+
+
 class Catalogue(Generic[E]):
-    """The entries of lorabench's own file, and those of the user's catalogue where OWN_CATALOGUE names one."""
+    """The entries of lorabench's own file, and those of the user's catalogues."""
 
     def __init__(self, package: str, section: str, sources: Registry[type[E]], kind: str, otherwise: str) -> None:
-        """The file is `<section>.yaml` in `package`; `section` is also its part of the user's catalogue.
+        """The file is `<section>.yaml` in `package`; `section` is also its part of the user's catalogues.
 
         `kind` is what an entry is called in sentences, and `otherwise` what a name could be that is no entry's.
         """
@@ -96,22 +114,39 @@ class Catalogue(Generic[E]):
         self._sources = sources
         self._kind = kind
         self._otherwise = otherwise
+        self._own: tuple[list[tuple[Path, int]], dict[str, tuple[Path, E]]] = ([], {})
 
-    @cached_property
+    @property
     def entries(self) -> dict[str, E]:
         """By name, in the order of the files. Raises ConfigError."""
+        return self._shipped | {name: entry for name, (_, entry) in self._read_own().items()}
+
+    def place_of(self, name: str) -> str | None:
+        """The file of the user's that an entry stands in; None for those of lorabench."""
+        found = self._read_own().get(name)
+        return str(found[0]) if found else None
+
+    @cached_property
+    def _shipped(self) -> dict[str, E]:
         file = f"{self._section}.yaml"
         text = resources.files(self._package).joinpath(file).read_text(encoding="utf-8")
-        entries = read_entries(text, self._sources, file)
-        path = os.environ.get(OWN_CATALOGUE)
-        if not path:
-            return entries
-        where = f"{path}: {self._section}"
-        added = _check_entries(_read_own(user_path(path)).get(self._section) or {}, self._sources, where)
-        for name in added:
-            if name in entries:
-                raise ConfigError(f"{where}: {name}: lorabench has an entry of that name; choose another")
-        return entries | added
+        return read_entries(text, self._sources, file)
+
+    def _read_own(self) -> dict[str, tuple[Path, E]]:
+        """The entries of the user's catalogues with their files, read again where a file has changed."""
+        files = [(path.absolute(), path.stat().st_mtime_ns if path.is_file() else 0) for path in own_catalogues()]
+        if files != self._own[0]:
+            found: dict[str, tuple[Path, E]] = {}
+            for path, _ in files:
+                where = f"{path}: {self._section}"
+                values = _beside(_read_own(path).get(self._section) or {}, path.parent)
+                for name, entry in _check_entries(values, self._sources, where).items():
+                    other = "lorabench" if name in self._shipped else found[name][0] if name in found else None
+                    if other is not None:
+                        raise ConfigError(f"{where}: {name}: {other} has an entry of that name; choose another")
+                    found[name] = (path, entry)
+            self._own = (files, found)
+        return self._own[1]
 
     def get(self, name: str) -> E:
         """Raises UnknownNameError with near matches."""
@@ -141,12 +176,37 @@ def _check_entries(values: Any, sources: Registry[type[E]], where: str) -> dict[
     return {str(name): _read_entry(str(name), fields, sources, where) for name, fields in values.items()}
 
 
+def _beside(entries: Any, folder: Path) -> Any:
+    """The entries of a file in `folder`, with the relative paths of `path` and `splits` taken from there."""
+
+    def placed(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: placed(part) for key, part in value.items()}
+        if isinstance(value, list):
+            return [placed(part) for part in value]
+        return str(folder / user_path(value)) if isinstance(value, str) and value else value
+
+    if not isinstance(entries, Mapping):
+        return entries
+    return {
+        name: {key: placed(value) if _is_path(key, fields) else value for key, value in fields.items()}
+        if isinstance(fields, Mapping)
+        else fields
+        for name, fields in entries.items()
+    }
+
+
+def _is_path(key: Any, fields: Mapping[Any, Any]) -> bool:
+    """Whether a field holds paths on this machine: those of the hub are its own."""
+    return key in ("path", "splits") and fields.get("source") in ("file", "folder")
+
+
 def _read_own(path: Path) -> Mapping[str, Any]:
     try:
         values = parse_yaml(path.read_text(encoding="utf-8"), str(path))
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise ConfigError(f"{OWN_CATALOGUE}: {path}: it cannot be read: {reason}") from None
+        raise ConfigError(f"{path}: the catalogue cannot be read: {reason}") from None
     if not isinstance(values, Mapping):
         raise ConfigError(f"{path}: {show_value(values)} is not accepted; a catalogue holds models and datasets")
     for key in values:

@@ -87,6 +87,7 @@ def dataset_rows() -> list[dict[str, Any]]:
             "download_bytes": entry.download_bytes,
             "contaminates": ", ".join(entry.contaminates) or None,
             "notes": entry.notes,
+            "listed_in": DATASETS.place_of(entry.name) or "lorabench",
         }
         for entry in list_datasets()
     ]

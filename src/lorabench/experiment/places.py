@@ -6,13 +6,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lorabench.core.catalog import look_beside
 from lorabench.core.errors import ConfigError, ModelError
 from lorabench.core.settings import check_reference
 from lorabench.models.locate import beside
 
 
 def with_places(values: Mapping[str, Any], file: Path) -> dict[str, Any]:
-    """The experiment's values, with the paths of what lies beside `file`. Raises ConfigError for what is nowhere."""
+    """The experiment's values, with the paths of what lies beside `file`, whose catalogue counts from now on.
+
+    Raises ConfigError for what is nowhere.
+    """
+    look_beside(file)
     return {key: _models_beside(value, file) if key == "models" else value for key, value in values.items()}
 
 

@@ -38,6 +38,7 @@ def model_rows() -> list[dict[str, Any]]:
             "gated": "yes" if entry.gated else "no",
             "download_bytes": entry.download_bytes,
             "notes": entry.notes,
+            "listed_in": MODELS.place_of(entry.name) or "lorabench",
         }
         for entry in list_models()
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,6 +13,11 @@ from lorabench.core.errors import InputError
 
 models_app = typer.Typer(help="The catalogue of base models.", invoke_without_command=True)
 datasets_app = typer.Typer(help="The catalogue of corpora.", invoke_without_command=True)
+
+
+def _with_places(columns: tuple[str, ...], rows: list[dict[str, Any]]) -> tuple[str, ...]:
+    """The columns, and where entries are listed if some are the user's own."""
+    return (*columns, "listed_in") if any(row["listed_in"] != "lorabench" for row in rows) else columns
 
 
 @models_app.callback()
@@ -24,7 +29,8 @@ def models(context: typer.Context, as_json: AsJson = False) -> None:
         from lorabench.models.catalog import model_rows
 
         columns = ("name", "parameters", "family", "comes_from", "revision", "download_bytes", "gated", "licence")
-        print_rows(model_rows(), columns, as_json)
+        rows = model_rows()
+        print_rows(rows, _with_places(columns, rows), as_json)
 
 
 @models_app.command("path")
@@ -64,7 +70,8 @@ def datasets(context: typer.Context, as_json: AsJson = False) -> None:
         from lorabench.corpora.catalog import dataset_rows
 
         columns = ("name", "domain", "comes_from", "revision", "text_bytes", "synthetic", "contaminates", "licence")
-        print_rows(dataset_rows(), columns, as_json)
+        rows = dataset_rows()
+        print_rows(rows, _with_places(columns, rows), as_json)
 
 
 @datasets_app.command("export")
