@@ -153,9 +153,7 @@ def test_groups_that_spread_unequally_keep_their_own_spread() -> None:
     spread = np.array([0.001, 0.003, 0.01])[groups]
     bits = 1.0 + random.normal(0.0, 0.002, (12, 3, 50)) + spread[:, None, None] * random.normal(0.0, 1.0, (12, 3, 1))
     pairs = compare_all(nats(bits, num_bytes), num_bytes, groups.tolist())
-    assert float(pairs.seed_freedom[0, 1]) == pytest.approx(
-        1.0 / ((2 / 3) ** 2 / 2.0 + (5 / 9) / 6.0)
-    )
+    assert float(pairs.seed_freedom[0, 1]) == pytest.approx(1.0 / ((2 / 3) ** 2 / 2.0 + (5 / 9) / 6.0))
     assert 2.0 < float(pairs.seed_freedom[0, 4]) < 12.0
     variances = [
         float(pairs.seed_variance[4 * group : 4 * group + 4, 4 * group : 4 * group + 4].mean()) for group in (0, 1, 2)

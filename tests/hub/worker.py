@@ -164,6 +164,7 @@ CALLS = {
     "model": model,
     "use": use,
     "plan": plan,
+    "plan_file": plan_file,
     "load": load,
     "run": run,
 }
