@@ -345,10 +345,7 @@ def _plan_run(
         estimated_gpu_seconds=estimate_gpu_seconds(model.shape, workload, device),
         estimated_memory_bytes=estimate.memory_bytes,
         workload=workload,
-        measures=MeasurementRequest(
-            also_on={other.name: other.revision if other.pinned else None for other in others},
-            samples=experiment.evaluation.samples,
-        ),
+        measures=MeasurementRequest.of(experiment.evaluation, others),
     )
 
 
@@ -387,6 +384,8 @@ def _warnings(experiment: Experiment, groups: Sequence[Group]) -> list[str]:
             f"{num_same} of the {experiment.num_runs} combinations ask for the same run as another, because a setting "
             "means nothing there (full has no rank) or means the same in two spellings; each run is done once"
         )
+    if experiment.evaluation.tasks:
+        found.append("evaluation.tasks take time that is not estimated: the harness decides how much they compute")
     for what, pinned in (("weights", models), ("text", datasets)):
         names = [name for name, is_pinned in pinned.items() if not is_pinned]
         if names:

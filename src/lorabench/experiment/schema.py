@@ -101,6 +101,10 @@ class EvaluationSettings(ScoringSettings):
     """Corpora that each adapter is scored on too, against the base: what does it cost elsewhere?"""
     samples: Annotated[int, Field(ge=0, le=100)] = 2
     """Continuations of validation documents written per run."""
+    tasks: tuple[Reference, ...] = Field(default=(), max_length=100)
+    """Tasks of lm-evaluation-harness, or YAML files and folders of one's own, that each adapter and its base do."""
+    task_examples: PositiveInt | None = None
+    """At most so many documents of each task; null: all."""
 
     def scoring(self) -> ScoringSettings:
         """Without what only measures."""
@@ -159,7 +163,9 @@ class Experiment(Frozen):
         values["training"] = _read_axes("training", values.get("training"), TrainingSettings)
         evaluation = values.get("evaluation")
         if isinstance(evaluation, Mapping) and isinstance(evaluation.get("also_on"), str | Mapping):
-            values["evaluation"] = {**evaluation, "also_on": [evaluation["also_on"]]}
+            evaluation = values["evaluation"] = {**evaluation, "also_on": [evaluation["also_on"]]}
+        if isinstance(evaluation, Mapping) and isinstance(evaluation.get("tasks"), str):
+            values["evaluation"] = {**evaluation, "tasks": [evaluation["tasks"]]}
         for key in ("models", "datasets", "seeds"):
             if isinstance(values.get(key), str | int | Mapping):
                 values[key] = [values[key]]

@@ -242,6 +242,17 @@ METRICS = (
 )
 """What came out."""
 
+
+def _task_figures(record: RunRecord) -> Value:
+    """`name metric 0.5123 (base 0.4871)`, one after the other."""
+    figures = [
+        f"{result.task} {name} {metric.adapted:.4f} (base {metric.base:.4f})"
+        for result in record.tasks
+        for name, metric in result.metrics.items()
+    ]
+    return "; ".join(figures) or None
+
+
 MEASURED_BESIDE = (
     Column(
         "also_on",
@@ -250,6 +261,7 @@ MEASURED_BESIDE = (
         short="also on",
     ),
     Column("samples", "samples", lambda record: len(record.samples), Form.COUNT, unit="continuations written"),
+    Column("tasks", "tasks", _task_figures),
 )
 """What was measured of the finished adapter besides, which makes no figure of the run itself."""
 

@@ -15,7 +15,10 @@ def missing_in(record: RunRecord, request: MeasurementRequest) -> MeasurementReq
         if name not in there or revision not in (None, there[name])
     }
     written = 0 if record.sampling is None else record.sampling.num_asked
-    return MeasurementRequest(also_on, request.samples if request.samples > written else 0)
+    done = {result.revision for result in record.tasks}
+    tasks = {task: revision for task, revision in request.tasks.items() if revision not in done}
+    samples = request.samples if request.samples > written else 0
+    return MeasurementRequest(also_on, samples, tasks, request.task_examples)
 
 
 def is_measurable(record: RunRecord) -> bool:

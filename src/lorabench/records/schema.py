@@ -235,6 +235,33 @@ class Sample(Facts):
     base_continuation: str | None = None
 
 
+class TaskMetric(Facts):
+    """A figure of a task, of the base and of the adapter, with their standard errors where there are any."""
+
+    base: float
+    base_error: float | None = None
+    adapted: float
+    adapted_error: float | None = None
+    difference_error: float | None = None
+    """Of the difference, over pairs of answers to the same documents."""
+    higher_is_better: bool | None = None
+
+
+class TaskResult(Facts):
+    """A task of lm-evaluation-harness that the base and the adapter did."""
+
+    reference: str
+    """The task, or the path of tasks of one's own."""
+    revision: str
+    task: str
+    num_examples: int
+    num_fewshot: int | None = None
+    metrics: dict[str, TaskMetric]
+    samples: str | None = None
+    """The file of both models' answers, within the run's folder; its hash is in the record's `files`."""
+    measurement: Measurement
+
+
 class Speed(Facts):
     """Tokens per second = scored tokens trained on ÷ time in training steps after warm-up; nothing else counted."""
 
@@ -312,6 +339,7 @@ class RunRecord(Facts):
     samples: tuple[Sample, ...] = ()
     sampling: Sampling | None = None
     """Null where no samples were written."""
+    tasks: tuple[TaskResult, ...] = ()
     speed: Speed | None = None
     environment: Environment
     notes: tuple[str, ...] = ()

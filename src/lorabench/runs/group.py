@@ -33,6 +33,7 @@ from lorabench.records.schema import ConversationFacts, Sample
 from lorabench.runs.task import SharedInputs
 from lorabench.scoring.documents import DocumentScores, score_documents
 from lorabench.scoring.samples import NUM_PROMPT_TOKENS, choose_prompts, continue_documents
+from lorabench.scoring.tasks import TaskFigures, run_tasks
 from lorabench.tokens.chat import ChatTokeniser
 from lorabench.tokens.packing import Marks, Prefix, Tokens, prefix_of
 from lorabench.tokens.text_size import TextQuestion, TextSize
@@ -99,6 +100,7 @@ class GroupWork:
     _texts: dict[tuple[str, str, int], Text] = field(default_factory=dict)
     _base_scores: dict[str, DocumentScores] = field(default_factory=dict)
     _base_samples: dict[tuple[BaseVariant, str, int, int, int], list[Sample]] = field(default_factory=dict)
+    _base_tasks: dict[tuple[BaseVariant, str, str], dict[str, TaskFigures]] = field(default_factory=dict)
 
     def corpus(self, name: str) -> Corpus:
         """The group's corpus or one it is also scored on, read once.
@@ -251,6 +253,18 @@ class GroupWork:
         if key not in self._base_samples:
             self._base_samples[key] = self.samples(spec, count)
         return self._base_samples[key]
+
+    def tasks(self, reference: str, num_examples: int | None) -> dict[str, TaskFigures]:
+        """What the model, as it is now, scores on tasks of the harness."""
+        return run_tasks(self.shared.base, self.shared.location.folder, reference, num_examples)
+
+    def base_tasks(self, reference: str, revision: str, num_examples: int | None) -> dict[str, TaskFigures]:
+        """The base's own figures, once for all runs. Call only while no adapter is attached."""
+        key = (self.shared.variant, reference, revision)
+        if key not in self._base_tasks:
+            self.progress(f"the base does {Path(reference).name}", 0, None)
+            self._base_tasks[key] = self.tasks(reference, num_examples)
+        return self._base_tasks[key]
 
     def _report(self, name: str, split: str, done: int, total: int) -> None:
         self.progress(f"scoring the base on {name} ({split})", done, total)

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from lorabench.core.canonical import fingerprint
 from lorabench.core.errors import CancelledError, ModelError
@@ -28,7 +29,9 @@ from lorabench.runs.group import GroupWork, write_table
 from lorabench.runs.loaded import LoadedBase
 from lorabench.runs.stages import check_model
 from lorabench.runs.task import RunTask
+from lorabench.runs.task_results import TasksDone, with_tasks
 from lorabench.scoring.documents import DocumentScores
+from lorabench.scoring.tasks import TaskFigures
 
 _NOT_MEASURED = "not measured"
 
@@ -45,6 +48,7 @@ class Measurements:
     """By what could not be measured: the reason."""
     _base_scores: dict[str, DocumentScores] = field(default_factory=dict)
     _base_samples: list[Sample] | None = None
+    _base_tasks: dict[str, dict[str, TaskFigures]] = field(default_factory=dict)
 
     def measure_base(self) -> None:
         """The base's own figures. Call while no adapter is attached."""
@@ -58,11 +62,14 @@ class Measurements:
         if self.request.samples:
             with self._noting(_SAMPLES_TITLE):
                 self._base_samples = self.work.base_samples(spec, self.request.samples)
+        for task, revision in self.request.tasks.items():
+            with self._noting(_task_title(task)):
+                self._base_tasks[task] = self.work.base_tasks(task, revision, self.request.task_examples)
 
     @property
     def is_possible(self) -> bool:
         """Whether anything is left to measure with the adapter."""
-        return bool(self._base_scores) or self._base_samples is not None
+        return bool(self._base_scores) or self._base_samples is not None or bool(self._base_tasks)
 
     def add_to(self, record: RunRecord, store: RecordStore, environment: Environment) -> RunRecord:
         """Measure the attached adapter: the record with all that could be measured, not written yet.
@@ -84,6 +91,12 @@ class Measurements:
                     )
                     sampling = Sampling(num_asked=self.request.samples, measurement=self._how(environment))
                     measured = measured.model_copy(update={"samples": samples, "sampling": sampling})
+            for task, figures in self._base_tasks.items():
+                with self._noting(_task_title(task)):
+                    self.view.phase(f"task {Path(task).name}")
+                    adapted = self.work.tasks(task, self.request.task_examples)
+                    done = TasksDone(task, self.request.tasks[task], figures, adapted, self._how(environment))
+                    measured = with_tasks(measured, done, store.run_dir(record.run_id))
         return with_problems(measured, self.problems)
 
     def _add_drift(
@@ -162,6 +175,7 @@ def measure_finished(context: RunContext, loaded: LoadedBase, task: RunTask, rec
         return record
     except Exception as error:
         titles = [*map(_drift_title, request.also_on), *([_SAMPLES_TITLE] if request.samples else [])]
+        titles += map(_task_title, request.tasks)
         measured = with_problems(record, dict.fromkeys(titles, failure(error)[1]))
     also_on = {key: without_secrets(path) for key, path in task.references.items() if key.startswith("also_on:")}
     measured = measured.model_copy(update={"references": {**measured.references, **also_on}})
@@ -177,6 +191,7 @@ def with_problems(record: RunRecord, problems: Mapping[str, str]) -> RunRecord:
     """The record with what could not be measured among its notes, and without notes that are not true any more."""
     known = [*(_drift_title(drift.dataset) for drift in record.drift), *problems]
     known += [_SAMPLES_TITLE] if record.sampling is not None else []
+    known += [_task_title(result.reference) for result in record.tasks]
     outdated = tuple(f"{what}: {_NOT_MEASURED}" for what in known)
     notes = [note for note in record.notes if not note.startswith(outdated)]
     notes += [without_secrets(f"{what}: {_NOT_MEASURED}: {reason}") for what, reason in problems.items()]
@@ -190,6 +205,10 @@ def unmeasured_notes(record: RunRecord) -> list[str]:
 
 def _drift_title(name: str) -> str:
     return f"also on {name}"
+
+
+def _task_title(task: str) -> str:
+    return f"task {task}"
 
 
 _SAMPLES_TITLE = "samples"

@@ -47,7 +47,7 @@ class Remaining:
             "num_to_do": self.num_to_do,
             "estimated_seconds": round(self.estimated_seconds, 1),
             "to_measure": {
-                run: {"also_on": list(request.also_on), "samples": request.samples}
+                run: {"also_on": list(request.also_on), "samples": request.samples, "tasks": list(request.tasks)}
                 for run, request in self.to_measure.items()
             },
         }

@@ -35,6 +35,7 @@ from lorabench.runs.stopping import stop_in_good_order
 from lorabench.runs.strategy import STRATEGIES, Request, Standing, Strategy, StrategyKind
 from lorabench.runs.task import RunOptions, TaskOutcome, TaskState, make_tasks
 from lorabench.runs.view import RunView
+from lorabench.scoring.tasks import check_tasks
 from lorabench.trackers.make import make_trackers, parse_tracker_names
 from lorabench.training.checkpoints import remove_checkpoints
 
@@ -66,6 +67,8 @@ def run_experiment(
     prepare_process()
     store = RecordStore(Path(output_dir))
     plan = with_recorded_ids(make_plan(experiment, choose_device(device)), store)
+    if experiment.evaluation.tasks:
+        check_tasks(list(plan.runs[0].measures.tasks))
     tracker_group = make_trackers(trackers, store.output_dir, upload_adapters=upload_adapters)
     _make_folders(store)
     options = RunOptions(

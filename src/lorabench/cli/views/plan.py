@@ -82,7 +82,8 @@ def print_remaining(remaining: RemainingWork, output_dir: Path) -> None:
 def _what(to_measure: Mapping[str, MeasurementRequest]) -> str:
     names = dict.fromkeys(name for request in to_measure.values() for name in request.also_on)
     samples = ["samples"] if any(request.samples for request in to_measure.values()) else []
-    return f" ({', '.join([*(f'also on {name}' for name in names), *samples])})"
+    tasks = dict.fromkeys(name for request in to_measure.values() for name in request.tasks)
+    return f" ({', '.join([*(f'also on {name}' for name in names), *samples, *(f'task {task}' for task in tasks)])})"
 
 
 def _runs(count: int) -> str:
