@@ -37,7 +37,8 @@ PUBLISHED = (
 
 def undescribed(section: str, settings: type[Frozen]) -> str:
     """One sentence for the first setting of the section that no table would show; empty where there is none."""
-    described = {setting.path for setting in SETTINGS} | {f"evaluation.{key}" for key in ("also_on", "samples")}
+    measured = ("also_on", "samples", "tasks", "task_examples")
+    described = {setting.path for setting in SETTINGS} | {f"evaluation.{key}" for key in measured}
     for name in settings.model_fields:
         if f"{section}.{name}" not in described or name not in COLUMNS:
             return f"{section}.{name} has no description: give it one in lorabench/record/columns.py"
@@ -85,7 +86,7 @@ def test_every_column_can_be_told_apart_and_read(tmp_path: Path) -> None:
     values = {key: column.read(record) for key, column in COLUMNS.items()}
     assert values["also_on"] == "stories"
     assert {key for key, value in values.items() if value is None} == {
-        *("status_reason", "method_settings", "micro_batch_size", "stride", "notes")
+        *("status_reason", "method_settings", "micro_batch_size", "stride", "notes", "tasks", "task_examples")
     }
 
 

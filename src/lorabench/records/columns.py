@@ -262,6 +262,13 @@ MEASURED_BESIDE = (
     ),
     Column("samples", "samples", lambda record: len(record.samples), Form.COUNT, unit="continuations written"),
     Column("tasks", "tasks", _task_figures),
+    Column(
+        "task_examples",
+        "examples of tasks",
+        lambda record: max((result.num_examples for result in record.tasks), default=None),
+        Form.COUNT,
+        unit="documents of the largest task",
+    ),
 )
 """What was measured of the finished adapter besides, which makes no figure of the run itself."""
 
