@@ -64,7 +64,7 @@ def evaluate(
     text = read_scored_text(data, split=split, max_bytes=max_bytes, text_field=text_field, progress=progress)
     location = locate_model(model, progress=progress)
     window = _choose_window(context_length, location, adapter)
-    tokeniser = Tokeniser(location.folder)
+    tokeniser = Tokeniser(_tokenizer_folder(location.folder, adapter), location.folder)
     chat = None if text.format == "text" else ChatTokeniser(tokeniser, location.name)
     encoded = None if chat is None else chat.encode(text.drawn.pieces)
     tokens = tokeniser.encode(text.drawn.pieces) if encoded is None else encoded.tokens
@@ -95,6 +95,15 @@ def evaluate(
         "template": None if chat is None else chat.template.name,
         **_figures(pieces.of_documents(text.drawn).total()),
     }
+
+
+def _tokenizer_folder(model: Path, adapter: Path | str | None) -> Path:
+    """The adapter's folder where it brings a whole tokenizer other than the model's, as one with added tokens does."""
+    files = [] if adapter is None else [Path(adapter) / name for name in ("tokenizer.json", "tokenizer_config.json")]
+    if not files or not all(file.is_file() for file in files):
+        return model
+    own, same = files[0], model / "tokenizer.json"
+    return model if same.is_file() and own.read_bytes() == same.read_bytes() else own.parent
 
 
 def _prepare_device(name: str | None) -> Device:

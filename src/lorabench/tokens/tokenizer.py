@@ -41,14 +41,15 @@ class Tokeniser:
     """The tokenizer of a model folder.
 
     `sha256` is that of its files, `prefix_token_id` the token that starts every window: BOS, or EOS where there is no
-    BOS. Raises ModelError where there is no tokenizer, or neither token.
+    BOS. `model_folder` is the model's where the tokenizer lies elsewhere, as an adapter's own does. Raises ModelError
+    where there is no tokenizer, or neither token.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, model_folder: Path | None = None) -> None:
         self.folder = folder
         self.sha256 = _hash_files(folder)
         self._backend: Any = _load(folder)
-        self._config = _read_json(folder / "config.json")
+        self._config = _read_json((model_folder or folder) / "config.json")
         self.prefix_token_id = self._find_prefix()
 
     def encode(self, documents: Sequence[Document], progress: Callable[[int, int], None] | None = None) -> list[Tokens]:
