@@ -66,7 +66,8 @@ def propose(reference: str, text_field: str, device: Device, *, has_hub: bool, m
     models = [model.name for model in _usable_models(device, has_hub)]
     values, plan = _largest_that_fits(reference, text_field, dataset, models, device, max_seconds)
     facts = (*_text_facts(dataset, info), _machine_fact(device, has_hub), _plan_fact(plan, max_seconds))
-    return Proposal(_write(values, facts), plan, facts)
+    notes = tuple(f"Note: {warning}." for warning in plan.warnings)
+    return Proposal(_write(values, (*facts, *notes)), plan, facts)
 
 
 def _usable_models(device: Device, has_hub: bool) -> list[ModelSource]:

@@ -76,12 +76,12 @@ def _propose(
     from lorabench.core.device import choose_device
     from lorabench.core.home import user_path
     from lorabench.core.revisions import safe_name
-    from lorabench.corpora.references import is_path
     from lorabench.experiment.proposal import propose
 
     target = output or Path(f"{safe_name(Path(data).stem)}.yaml")
     _check_free(target, force)
-    reference = str(user_path(data).absolute()) if is_path(data) and target.parent != Path() else data
+    elsewhere = target.parent != Path() and user_path(data).exists()
+    reference = str(user_path(data).absolute()) if elsewhere else data
     device = choose_device(device_name)
     minutes = minutes or (GPU_MINUTES if device.is_gpu else PROCESSOR_MINUTES)
     proposal = propose(reference, text_field, device, has_hub=hub_is_reachable(), max_seconds=60 * minutes)
