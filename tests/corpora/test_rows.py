@@ -141,7 +141,7 @@ def test_a_text_is_made_of_fields() -> None:
         "meta.tags": "x\n\ny",
         "a.b": "dotted",
         ("title", "none", "meta.body"): "T\n\nB",
-        "# {title}\n{meta.body}{{}}": "# T\nB{}",
+        "# {title}\n{meta.body}{{}} {n}": "# T\nB{} 1",
         "none": "",
         "{none}!": "",
     }
@@ -149,7 +149,7 @@ def test_a_text_is_made_of_fields() -> None:
     with pytest.raises(DataError, match=r"row 1 has no field 'meta\.text'; it has 'title', 'meta\.body'"):
         read_text(row, "meta.text", "row 1")
     with pytest.raises(DataError, match="'n' holds int"):
-        read_text(row, "{title} {n}", "row 1")
+        read_text(row, ("title", "n"), "row 1")
 
 
 def test_the_field_is_found_where_it_is_clear() -> None:
@@ -195,7 +195,7 @@ def test_rows_of_places_are_all_rows_once(tmp_path: Path, name: str) -> None:
     if name == "file.arrow":
         content = written(ipc, {"text": texts})
     (tmp_path / name).write_bytes(content)
-    rows, places = draw_rows([tmp_path / name])
+    rows, places = draw_rows([tmp_path / name], None, 10_000_000)
     found = [read_text(row, "text", where) for where, row in rows]
     assert sorted(found) == sorted(texts)
     assert "places spread evenly" in places

@@ -9,6 +9,7 @@ from typing import Any
 from lorabench.core.catalog import Catalogue
 from lorabench.core.errors import DataError
 from lorabench.core.registry import Registry
+from lorabench.corpora.by_hub_id import HubIdCorpus
 from lorabench.corpora.entry import DatasetEntry
 from lorabench.corpora.references import CorpusReference, parts_of
 from lorabench.corpora.sources.file import FileCorpus
@@ -29,13 +30,15 @@ def get_dataset(name: str) -> DatasetEntry:
     return DATASETS.get(name)
 
 
-def find_corpus(reference: str | os.PathLike[str] | CorpusReference, *, text_field: str = "text") -> DatasetEntry:
-    """What a reference means: a catalogue name, files, or one of them by its parts.
+def find_corpus(
+    reference: str | os.PathLike[str] | CorpusReference, *, text_field: str = "text", max_train_bytes: int | None = None
+) -> DatasetEntry:
+    """What a reference means: a catalogue name, files, a hub id, or one of them by its parts; drawn for a budget.
 
     `text_field` is the field of rows that holds the text, where the reference says none. Raises UnknownNameError, or
     DataError for a file that cannot be used.
     """
-    parts = _existing(parts_of(reference))
+    parts = existing(parts_of(reference))
     if parts.files:
         if parts.name in DATASETS.entries:
             raise DataError(f"{parts}: it cannot be called {parts.name}, which is a corpus of the catalogue")
@@ -46,12 +49,15 @@ def find_corpus(reference: str | os.PathLike[str] | CorpusReference, *, text_fie
             text_field=parts.text or text_field,
             near_duplicates=parts.near_duplicates,
             rows=parts.format or ("text" if parts.text else None),
+            max_train_bytes=max_train_bytes,
         )
+    if parts.is_hub_id:
+        return HubIdCorpus.of(parts, parts.text or text_field)
     entry = get_dataset(str(parts.name))
     return entry.keeping_near_duplicates() if parts.near_duplicates == "keep" else entry
 
 
-def _existing(parts: CorpusReference) -> CorpusReference:
+def existing(parts: CorpusReference) -> CorpusReference:
     """The parts, of a name that is no catalogue's but that of a file or folder here as its path.
 
     Raises DataError for addresses, which are not read.

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal, Self
 from lorabench.core.catalog import Count, Entry, Name
 from lorabench.core.progress import Progress
 from lorabench.corpora.conversations import Row, format_of
+from lorabench.corpora.references import CorpusReference
 
 KEPT = "-near-duplicates-kept"
 """What is added to name and revision of a catalogue corpus whose near copies are kept: it has other documents."""
@@ -80,6 +81,10 @@ class DatasetEntry(Entry):
         if self.near_duplicates == "keep":
             return self
         return self.model_copy(update={"near_duplicates": "keep", "name": self.name + KEPT})
+
+    def pinned_reference(self, reference: str | CorpusReference) -> str | CorpusReference:
+        """The reference to what this entry is; mostly as it was given."""
+        return reference
 
     def drawn_for(self, max_train_bytes: int | None) -> Self:
         """The entry that is read for this budget, where a budget changes which documents it has; mostly itself."""

@@ -103,7 +103,8 @@ def _fill(template: str, row: Mapping[str, Any], where: str) -> str:
     for literal, name, _, _ in string.Formatter().parse(template):
         parts.append(literal)
         if name is not None:
-            text = _one(row, name, where)
+            value = _look_up(row, name, where)
+            text = str(value) if _is_number(value) else _one(row, name, where)
             is_empty = is_empty and not text.strip()
             parts.append(text)
     return "" if is_empty else "".join(parts)
@@ -161,6 +162,11 @@ def _as_text(value: object, field: str, where: str) -> str:
         return value
     kind = "NaN" if isinstance(value, float) and math.isnan(value) else type(value).__name__
     raise DataError(f"{where}: the field {field!r} holds {kind}, not text")
+
+
+def _is_number(value: object) -> bool:
+    """Whether a template may write it."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _is_text(value: object) -> bool:

@@ -16,7 +16,7 @@ from lorabench.corpora.documents import REPLACEMENT, Document, make_conversation
 from lorabench.corpora.fields import DEFAULT_FIELD, TextFields, columns_of, find_field, read_text
 from lorabench.corpora.rows.gather import gather
 from lorabench.corpora.rows.kinds import Located
-from lorabench.corpora.rows.read import read_rows
+from lorabench.corpora.rows.read import check_file, read_rows
 
 PIECE_CHARACTERS = 2_000
 """About the length of the pieces of a .txt file that is not divided into documents by blank lines."""
@@ -87,7 +87,8 @@ def find_reading(files: Sequence[Path], asked: TextFields, format: Format | None
     Raises DataError where it is not clear what is read.
     """
     if format is None and asked == DEFAULT_FIELD:
-        format = next((find_format(row) for file in files for _, row in read_rows(file) if isinstance(row, dict)), None)
+        first = _first_row(files)
+        format = find_format(first[1]) if first is not None and isinstance(first[1], dict) else None
     if format is None or format == "text":
         return Reading("text", find_fields(files, asked))
     return Reading(format, asked)
@@ -109,10 +110,14 @@ def find_fields(files: Sequence[Path], asked: TextFields) -> TextFields:
     """
     if asked != DEFAULT_FIELD:
         return asked
-    for file in files:
-        for where, row in read_rows(file):
-            return find_field(row, where) or asked
-    return asked
+    first = _first_row(files)
+    return asked if first is None else find_field(first[1], first[0]) or asked
+
+
+def _first_row(files: Sequence[Path]) -> Located | None:
+    """Of the files that have rows."""
+    tables = (file for file in files if check_file(file).format != "text")
+    return next((located for file in tables for located in read_rows(file)), None)
 
 
 def texts_of(rows: Iterable[Located], fields: TextFields) -> Iterator[str]:

@@ -33,7 +33,7 @@ from lorabench.core.hub import (
     resolve,
 )
 from lorabench.core.progress import Progress
-from lorabench.corpora.documents import Split
+from lorabench.corpora.documents import SPLITS, Split
 from lorabench.corpora.entry import DatasetEntry
 
 WINDOW_FACTOR = 4
@@ -62,6 +62,19 @@ class HubRows(FromHub, DatasetEntry):
     separator: str = "\n\n"
     documents: Literal["rows", "wikitext-pages"] = "rows"
     """What a document is: a row, or the rows between two page headings."""
+
+    def splits_among(self, names: Sequence[str]) -> Mapping[Split, str]:
+        """Our split -> the repository's, of those that it has. Raises DataError."""
+        missing = next((name for name in self.splits.values() if name not in names), None)
+        if missing is not None:
+            raise DataError(
+                f"dataset {self.name}: {self.repository} has no split {missing!r}; it has {', '.join(map(repr, names))}"
+            )
+        return self.splits
+
+    def texts_of(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+        """Each row's text: its text fields joined. Rows without any are left out."""
+        return _field_texts(rows, self)
 
     @model_validator(mode="after")
     def _has_a_training_split(self) -> Self:
@@ -114,7 +127,7 @@ def bytes_drawn(entry: HubRows, max_bytes: int | None) -> int:
     `WINDOW_FACTOR` times that, less compression."""
     if max_bytes is None:
         return entry.approximate_bytes
-    return sum(_budget(split, max_bytes) or 0 for split in entry.splits)
+    return sum(_budget(split, max_bytes) or 0 for split in entry.splits or SPLITS)
 
 
 def _budget(split: str, max_bytes: int | None) -> int | None:
@@ -144,7 +157,7 @@ class _Source:
         kind = str(builder.info.builder_name or builder.name)
         wanted = list(dict.fromkeys(name.split(".")[0] for name in self.entry.text_fields))
         streams: Mapping[str, Any] = datasets.load_dataset(
-            kind, data_files=files, streaming=True, **({"columns": wanted} if kind == "parquet" else {})
+            kind, data_files=files, streaming=True, **({"columns": wanted} if kind == "parquet" and wanted else {})
         )
         return streams
 
@@ -158,7 +171,7 @@ def _cast_errors() -> tuple[type[Exception], ...]:
 
 def _find(entry: HubRows, repository: Repository) -> _Source:
     if is_offline():
-        folder = _cached_folder(repository)
+        folder = cached_folder(repository)
         return _Source(entry, str(folder), folder.name, _load(str(folder), entry))
     resolved = resolve(repository)
     if not _is_script(resolved):
@@ -186,21 +199,20 @@ def _load(path: str, entry: HubRows, **where: Any) -> Mapping[str, Any]:
         streams = datasets.load_dataset(path, **_selection(entry), streaming=True, **where)
         return streams
     except ValueError as error:
-        found = re.search(r"Available: (\[.*\])", str(error))
+        found = re.search(r"(?:Available|available configs): (\[.*?\])", str(error), re.DOTALL)
         if found is None:
             raise
         if found[1] == "['default']":
             return _load(path, entry.model_copy(update={"config": None}), **where)
-        raise DataError(
-            f"dataset {entry.name}: {entry.repository} has no configuration {entry.config!r}; it has {found[1][1:-1]}"
-        ) from None
+        lacks = f"has no configuration {entry.config!r}" if entry.config else "wants a configuration (config)"
+        raise DataError(f"dataset {entry.name}: {entry.repository} {lacks}; it has {found[1][1:-1]}") from None
 
 
 def _selection(entry: HubRows) -> dict[str, Any]:
     return {"data_files": dict(entry.files)} if entry.files else {"name": entry.config}
 
 
-def _cached_folder(repository: Repository) -> Path:
+def cached_folder(repository: Repository) -> Path:
     """The repository's snapshot in the hub's cache, without any request."""
     from huggingface_hub import snapshot_download
 
@@ -239,12 +251,7 @@ def _read_splits(
     """Our splits' documents, and how each was drawn."""
     texts: dict[str, list[str]] = {}
     sampling: dict[str, str] = {}
-    for split, source in entry.splits.items():
-        if source not in streams:
-            raise DataError(
-                f"dataset {entry.name}: {entry.repository} has no split {source!r}; it has "
-                f"{', '.join(map(repr, streams))}"
-            )
+    for split, source in entry.splits_among(list(streams)).items():
         report = None if progress is None else partial(progress, f"Reading {entry.name} ({split}, bytes)")
         texts[split], sampling[split] = _read_split(entry, streams[source], _budget(split, max_bytes), report)
     return texts, sampling
@@ -258,7 +265,7 @@ def _read_split(
     pages = entry.documents == "wikitext-pages"
     parts = 1 if pages else _num_parts(stream, window)
     rows = _interleaved(stream, parts)
-    fields = _field_texts(rows, entry)
+    fields = entry.texts_of(rows)
     documents = join_pages(fields) if pages else fields
     read: list[str] = []
     num_bytes, complete = 0, True

@@ -35,6 +35,9 @@ class DatasetPlan:
     format: str | None = None
     """Of its rows; None where it is not known yet."""
 
+    notes: str | None = None
+    """Of files of one's own that were read: what was found in them, and how they were read."""
+
     def disk_bytes(self, num_models: int) -> int:
         """Of the prepared corpus and its tokens for so many models, about: a token takes the room of its text."""
         return (1 + num_models) * self.kept_bytes
@@ -49,7 +52,7 @@ def plan_dataset(reference: str | CorpusReference, text_field: str, max_train_by
 
     Raises UnknownNameError or DataError.
     """
-    source = find_corpus(reference, text_field=text_field).drawn_for(max_train_bytes)
+    source = find_corpus(reference, text_field=text_field, max_train_bytes=max_train_bytes)
     info = read_corpus_info(source, max_train_bytes=max_train_bytes)
     if info is None and source.read_by_plans:
         info = load_prepared(source, max_train_bytes=max_train_bytes).info
@@ -57,7 +60,7 @@ def plan_dataset(reference: str | CorpusReference, text_field: str, max_train_by
     held_out = round(HELD_OUT_SHARE * source.approximate_bytes)
     expected = {"train": source.approximate_bytes - 2 * held_out, "validation": held_out, "test": held_out}
     return DatasetPlan(
-        reference=reference,
+        reference=source.pinned_reference(reference),
         name=source.name,
         revision=corpus_revision(source),
         pinned=source.pinned if info is None else info.pinned,
@@ -69,4 +72,5 @@ def plan_dataset(reference: str | CorpusReference, text_field: str, max_train_by
         num_validation_documents=None if info is None else info.num_documents["validation"],
         validation_lengths=() if info is None else info.validation_lengths,
         format=None if info is None else info.format,
+        notes=info.notes if info is not None and source.read_by_plans else None,
     )

@@ -42,7 +42,7 @@ def load_corpus(
     progress: Progress | None = None,
 ) -> Corpus:
     """The corpus of a catalogue name or of files of one's own: `load_prepared` of what it means."""
-    source = find_corpus(reference, text_field=text_field)
+    source = find_corpus(reference, text_field=text_field, max_train_bytes=max_train_bytes)
     return load_prepared(source, max_train_bytes=max_train_bytes, progress=progress)
 
 

@@ -32,6 +32,7 @@ from lorabench.core.errors import ConfigError, near_matches
 from lorabench.core.plain_yaml import MAX_FILE_BYTES, parse_yaml, show_key, show_value
 from lorabench.core.settings import Frozen, PositiveInt, Reference, check_reference, check_text, refuse_key, tidy
 from lorabench.corpora.references import CorpusReference, build_reference
+from lorabench.experiment.beside import corpora_beside
 from lorabench.experiment.places import with_places
 from lorabench.methods.method import Method
 from lorabench.methods.registry import METHODS
@@ -294,7 +295,7 @@ def _points(axes: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
 
 
 def load_experiment(path: Path | str, overrides: Sequence[str] = ()) -> Experiment:
-    """Read and check an experiment file.
+    """Read and check an experiment file. Paths of corpora are looked up beside it, then in the working folder.
 
     `overrides` are `key=value` with dotted keys (`training.learning_rate=1e-3`, `seeds=[0,1]`), the value read as YAML.
     Raises ConfigError.
@@ -316,6 +317,7 @@ def load_experiment(path: Path | str, overrides: Sequence[str] = ()) -> Experime
     values = parse_yaml(text, str(path))
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: an experiment is a mapping with at least name, models and datasets")
+    values = corpora_beside(values, path)
     for override in [overrides] if isinstance(overrides, str) else overrides:
         _apply_override(values, override)
     return build_experiment(with_places(values, path), where=str(path))

@@ -109,7 +109,11 @@ class GroupWork:
         """
         if name not in self._corpora:
             planned = self.inputs.corpus(name)
-            source = find_corpus(planned.reference, text_field=self.inputs.text_field)
+            source = find_corpus(
+                planned.reference,
+                text_field=self.inputs.text_field,
+                max_train_bytes=self.inputs.largest_train_bytes,
+            )
             corpus = load_prepared(source, max_train_bytes=self.inputs.largest_train_bytes, progress=self.progress)
             if source.read_by_plans and corpus.revision != planned.revision:
                 raise DataError(f"{name}: the corpus changed while the experiment ran; start it again")

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import codecs
 import os
+import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from lorabench.core.errors import InputError
 from lorabench.core.home import user_path
 from lorabench.core.progress import Progress
+from lorabench.corpora.catalog import existing
 from lorabench.corpora.documents import check_split
 from lorabench.corpora.drawing import DrawnText, take_text
 from lorabench.corpora.files import format_of_path, read_local_documents
@@ -17,6 +22,7 @@ from lorabench.corpora.references import CorpusReference, build_reference, parts
 from lorabench.corpora.store import load_corpus
 from lorabench.experiment.schema import TrainingSettings
 
+STANDARD_INPUT = "-"
 WHOLE_FILE = "all of the file"
 
 
@@ -41,7 +47,8 @@ def read_scored_text(
     text_field: str = "text",
     progress: Progress | None = None,
 ) -> ScoredText:
-    """Read what an entry of `datasets` names: a catalogue name, a path, or a mapping of its parts.
+    """Read what an entry of `datasets` names: a catalogue name, a path, or a mapping of its parts, or `-` for standard
+    input, which is rows of JSON or plain text.
 
     A file is taken whole, as it is, unless a split is asked for; of a catalogue corpus the default is validation.
     `max_bytes`: only what an experiment's budget of so many bytes would take. Raises InputError, DownloadError or
@@ -51,7 +58,9 @@ def read_scored_text(
         check_split(split)
     if max_bytes is not None and max_bytes < 1:
         raise InputError(f"max_bytes: {max_bytes} is not accepted; at least one byte of text")
-    parts = parts_of(build_reference(data, "data") if isinstance(data, Mapping) else data)
+    if data == STANDARD_INPUT:
+        return _read_standard_input(split, max_bytes, text_field)
+    parts = existing(parts_of(build_reference(data, "data") if isinstance(data, Mapping) else data))
     if parts.path is not None and split is None:
         path = user_path(parts.path)
         fields = parts.text or text_field
@@ -64,3 +73,19 @@ def read_scored_text(
     )
     drawn = take_text(corpus.splits[split], split, max_bytes)
     return ScoredText(drawn, split, corpus.revision, corpus.info.format)
+
+
+def _read_standard_input(split: str | None, max_bytes: int | None, text_field: str) -> ScoredText:
+    """All of standard input: rows of JSON where it begins as such, else plain text. Raises InputError."""
+    if split is not None:
+        raise InputError("split: standard input is scored whole; save it to a file to have it split")
+    content = sys.stdin.buffer.read()
+    if not content.strip():
+        raise InputError("data: standard input is empty")
+    begins_as_json = content.removeprefix(codecs.BOM_UTF8).lstrip().startswith((b"{", b"[{", b'["'))
+    with tempfile.TemporaryDirectory(prefix="lorabench-") as folder:
+        path = Path(folder) / f"standard-input{'.jsonl' if begins_as_json else '.txt'}"
+        path.write_bytes(content)
+        format = format_of_path(path, text_field)
+        documents = read_local_documents(path, text_field, format)
+    return ScoredText(take_text(documents, WHOLE_FILE, max_bytes), WHOLE_FILE, None, format)

@@ -13,7 +13,9 @@ from lorabench.cli.options import AsJson, DeviceName, TextField
 
 def evaluate(
     model: Annotated[str, typer.Option(help="A catalogue name or a model folder.")],
-    data: Annotated[str, typer.Option(help="A catalogue name, a file, a folder or a glob.")],
+    data: Annotated[
+        str, typer.Option(help="A catalogue name, a hub id, a file, a folder, a glob, or - for standard input.")
+    ],
     split: Annotated[
         str | None,
         typer.Option(help="train, validation or test; default: a file whole, validation of a catalogue corpus."),

@@ -37,8 +37,10 @@ def print_plan(plan: Plan) -> None:
         + (f" on {escape(plan.device.name)} ({plan.device})" if plan.device.is_gpu else _here_and_there(plan))
         + (f"; {rough_size(plan.download_bytes)} to fetch" if plan.download_bytes else "")
     )
-    for warning in plan.warnings:
-        console.print(f"note: {escape(warning)}")
+    datasets = {dataset.name: dataset for group in plan.groups for dataset in (group.dataset, *group.also_on)}
+    about = [f"{dataset.name}: {dataset.notes}" for dataset in datasets.values() if dataset.notes]
+    for note in [*plan.warnings, *about]:
+        console.print(f"note: {escape(note)}")
 
 
 def _here_and_there(plan: Plan) -> str:

@@ -20,7 +20,7 @@ from lorabench.corpora.entry import DatasetEntry, SourceTexts
 from lorabench.corpora.fields import DEFAULT_FIELD, TextFields, check_fields
 from lorabench.corpora.files import Reading, cut_into_pieces, find_reading
 from lorabench.corpora.hub_stream import HELD_OUT_BYTES, WINDOW_FACTOR, draw
-from lorabench.corpora.rows.draw import draw_rows
+from lorabench.corpora.rows.draw import can_be_entered, draw_rows, hash_of_places
 from lorabench.corpora.rows.gather import gather, gather_splits
 from lorabench.corpora.rows.kinds import Kind, kind_of, plain_stem
 from lorabench.corpora.rows.read import check_file, read_rows
@@ -83,8 +83,9 @@ class FileCorpus(DatasetEntry):
         text_field: TextFields,
         near_duplicates: Literal["remove", "keep"],
         rows: Format | None = None,
+        max_train_bytes: int | None = None,
     ) -> FileCorpus:
-        """The corpus of some paths by split, or of one path of which the splits are made.
+        """The corpus of some paths by split, or of one path of which the splits are made, drawn for a budget.
 
         It is called as the user says, else by the name of the first and their content. Raises DataError.
         """
@@ -99,7 +100,8 @@ class FileCorpus(DatasetEntry):
             rows=rows,
             is_named=name is not None,
         )
-        return corpus._called()
+        drawn = corpus.drawn_for(max_train_bytes)
+        return drawn._called() if drawn is corpus else drawn
 
     def _called(self) -> Self:
         """With the name that its content gives, unless the user said one."""
@@ -120,7 +122,7 @@ class FileCorpus(DatasetEntry):
 
     def drawn_for(self, max_train_bytes: int | None) -> Self:
         """Of large files as much as this budget needs, which gives other documents and so another name."""
-        if max_train_bytes is None or _num_bytes(self.files()) <= WHOLE_BYTES:
+        if self.drawn_bytes or max_train_bytes is None or _num_bytes(self.files()) <= WHOLE_BYTES:
             return self
         drawn = STEP_BYTES
         while drawn < HEADROOM * max_train_bytes:
@@ -137,12 +139,18 @@ class FileCorpus(DatasetEntry):
         for file in (file for found in files.values() for file in found):
             check_file(file)
         if list(files) == ["train"] and len(files["train"]) == 1:
-            return file_revision(files["train"][0])
+            return self._revision_of(files["train"][0], 1)
         digest = hashlib.sha256()
         for split, found in files.items():
             for file in found:
-                digest.update(f"{split}\0{_format_of(file)}\0{file_revision(file)}\n".encode())
+                digest.update(f"{split}\0{_format_of(file)}\0{self._revision_of(file, len(found))}\n".encode())
         return digest.hexdigest()
+
+    def _revision_of(self, file: Path, num_files: int) -> str:
+        """The hash of a file's content, or of all that is drawn from."""
+        if self.drawn_bytes is None or file.stat().st_size <= WHOLE_BYTES or not can_be_entered(file):
+            return file_revision(file)
+        return hash_of_places(file, num_files, WINDOW_FACTOR * self.drawn_bytes)
 
     def revision_of_documents(self, revision: str) -> str:
         """The content's hash; another one where a field was chosen, or splits are made in another way."""
@@ -204,7 +212,7 @@ def _read(files: Sequence[Path], reading: Reading, max_bytes: int | None) -> tup
     """The texts of a split, and how they were drawn where the files are too large to be read whole."""
     if max_bytes is None or _num_bytes({"": files}) <= WHOLE_BYTES:
         return [row for file in files for row in reading.rows(read_rows(file, reading.columns))], None
-    rows, places = draw_rows(files, reading.columns)
+    rows, places = draw_rows(files, reading.columns, WINDOW_FACTOR * max_bytes)
     texts: list[str] = []
     by_text: dict[str, Row] = {}
     num_bytes = 0

@@ -1,0 +1,82 @@
+"""Where the corpora of an experiment file lie: beside the file first, then in the working folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from glob import glob, has_magic
+from pathlib import Path
+from typing import Any
+
+from lorabench.core.errors import ConfigError, near_matches
+from lorabench.core.home import user_path
+from lorabench.corpora.catalog import DATASETS
+from lorabench.corpora.references import is_path
+from lorabench.corpora.rows.kinds import kind_of
+
+_KEYS = ("path", "train", "validation", "test")
+
+
+def corpora_beside(values: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    """The experiment's values, with the paths of corpora that lie beside `file`.
+
+    What is of a wrong type is left for the schema to refuse. Raises ConfigError for paths that are in neither place.
+    """
+    found = {key: _each(value, file, key) if key == "datasets" else value for key, value in values.items()}
+    evaluation = found.get("evaluation")
+    if isinstance(evaluation, Mapping) and "also_on" in evaluation:
+        found["evaluation"] = {**evaluation, "also_on": _each(evaluation["also_on"], file, "evaluation.also_on")}
+    return found
+
+
+def _each(value: Any, file: Path, key: str) -> Any:
+    return [_one(item, file, key) for item in value] if isinstance(value, list) else _one(value, file, key)
+
+
+def _one(corpus: Any, file: Path, key: str) -> Any:
+    if isinstance(corpus, str):
+        return _locate(corpus, file, key)
+    if not isinstance(corpus, Mapping):
+        return corpus
+    return {name: _paths(value, file, f"{key}.{name}") if name in _KEYS else value for name, value in corpus.items()}
+
+
+def _paths(value: Any, file: Path, key: str) -> Any:
+    every = value if isinstance(value, list) else [value]
+    located = [_locate(path, file, key, must_be_path=True) if isinstance(path, str) else path for path in every]
+    return located if isinstance(value, list) else located[0]
+
+
+def _locate(reference: str, file: Path, key: str, *, must_be_path: bool = False) -> str:
+    """The reference, or the path beside the file that it means. What exists goes before the hub."""
+    try:
+        path = user_path(reference)
+        if path.is_absolute() or "://" in reference or not reference or (not must_be_path and _is_known(reference)):
+            return reference
+        if _exists(file.parent / path):
+            return os.path.join(file.parent or ".", path)
+        if _exists(path):
+            return reference if must_be_path or is_path(reference) else os.path.join(".", reference)
+        if not must_be_path and not is_path(reference):
+            return reference
+    except (OSError, ValueError):
+        return reference
+    here, there = file.parent.absolute(), Path.cwd()
+    places = f"in {here}" if here == there else f"neither in {here}, beside the experiment, nor in {there}"
+    raise ConfigError(f"{file}: {key}: {reference}: there is no such file {places}{_near(reference, file)}")
+
+
+def _is_known(reference: str) -> bool:
+    return reference == "-" or reference in DATASETS.entries
+
+
+def _exists(path: Path) -> bool:
+    return path.exists() or (has_magic(str(path)) and bool(glob(str(path), recursive=True)))
+
+
+def _near(reference: str, file: Path) -> str:
+    """What the message adds where a folder has files of nearly that name."""
+    folders = {(file.parent / reference).parent, Path(reference).parent}
+    names = [found.name for folder in folders if folder.is_dir() for found in folder.iterdir() if kind_of(found)]
+    near = near_matches(Path(reference).name, names)
+    return f".{near}" if near else ""
