@@ -8,6 +8,7 @@ from glob import glob, has_magic
 from pathlib import Path
 from typing import Any
 
+from lorabench.core.catalog import look_beside
 from lorabench.core.errors import ConfigError, near_matches
 from lorabench.core.home import user_path
 from lorabench.corpora.catalog import DATASETS
@@ -18,10 +19,11 @@ _KEYS = ("path", "train", "validation", "test")
 
 
 def corpora_beside(values: Mapping[str, Any], file: Path) -> dict[str, Any]:
-    """The experiment's values, with the paths of corpora that lie beside `file`.
+    """The experiment's values, with the paths of corpora that lie beside `file`, whose catalogue counts from now on.
 
     What is of a wrong type is left for the schema to refuse. Raises ConfigError for paths that are in neither place.
     """
+    look_beside(file)
     found = {key: _each(value, file, key) if key == "datasets" else value for key, value in values.items()}
     evaluation = found.get("evaluation")
     if isinstance(evaluation, Mapping) and "also_on" in evaluation:
