@@ -101,7 +101,7 @@ def test_mistakes_name_file_and_key(folder: Path, old: str, new: str, said: str)
 def test_two_catalogues_with_one_name(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "config" / "lorabench").mkdir(parents=True)
     shutil.copy(folder / "lorabench.yaml", tmp_path / "config" / "lorabench")
-    with pytest.raises(ConfigError, match=r"datasets: letters: .*experiments/lorabench\.yaml has an entry of that name"):
+    with pytest.raises(ConfigError, match=r"datasets: letters: .*experiments/lorabench\.yaml has an entry of that"):
         make_plan(load_experiment(folder / "experiment.yaml"))
 
 
