@@ -89,6 +89,7 @@ def test_a_task_is_done_after_training_or_later_and_the_same(
     assert "<h2>Tasks</h2>" in (tmp_path / "at_once/results/report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_figures_are_the_harness_s_own(tiny_model: Callable[[str], Path], task: Path, tmp_path: Path) -> None:
     from lm_eval import simple_evaluate
     from lm_eval.tasks import TaskManager
@@ -128,6 +129,7 @@ def test_an_edited_task_is_done_again(experiment: ExperimentWriter, task: Path) 
     assert revisions() != before
 
 
+@pytest.mark.slow
 def test_mistakes_are_said_before_anything_runs(
     experiment: ExperimentWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
