@@ -18,7 +18,7 @@ from lorabench.bench.measure import Rate
 from lorabench.bench.request import Request
 from lorabench.cli.views.view import make_view
 from lorabench.core.device import choose_device
-from lorabench.core.errors import InputError
+from lorabench.core.errors import InputError, ModelError
 from lorabench.methods.attach import attach
 from lorabench.methods.settings import AdapterSettings
 from lorabench.models.base import load_base
@@ -104,7 +104,18 @@ def test_bfloat16_without_units_works_and_says_that_it_is_slow(
     assert "no bfloat16 units" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("entry", list_models(), ids=lambda entry: entry.name)
+RANDOM_FAMILIES = ("gpt2", "gpt-neox", "llama", "gemma")
+
+
+@pytest.mark.parametrize("entry", [entry for entry in list_models() if entry.family not in RANDOM_FAMILIES])
+def test_a_family_without_random_weights_is_one_sentence(entry: object) -> None:
+    with pytest.raises(ModelError, match=f"no random weights can be made for the family {entry.family}"):  # type: ignore[attr-defined]
+        config_of_entry(entry)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "entry", [entry for entry in list_models() if entry.family in RANDOM_FAMILIES], ids=lambda entry: entry.name
+)
 def test_random_weights_have_the_catalogues_size(entry: object) -> None:
     with torch.device("meta"):
         model = build(config_of_entry(entry), torch.bfloat16)  # type: ignore[arg-type]

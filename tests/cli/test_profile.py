@@ -22,7 +22,7 @@ def plans(*settings: str) -> list[Plan]:
 def test_what_both_ask_for_is_done_once() -> None:
     one, two = ({run.run_id: run.spec for run in plan.runs} for plan in plans())
     shared = set(one) & set(two)
-    assert len(shared) == 4 * 2 * 2  # corpora, rates, seeds
+    assert len(shared) == 4 * 2  # corpora, seeds
     assert {one[run].adapter.rank for run in shared} == {16}
     assert {one[run].model for run in shared} == {"smollm2-135m-instruct"}
 

@@ -88,7 +88,7 @@ def test_parts_that_do_not_go_together_are_refused(parts: dict[str, Any], named:
 def test_the_field_that_was_found_is_named_and_templates_are_filled(tmp_path: Path, cache: Path) -> None:
     path = write(tmp_path / "a.jsonl", TEXTS, "body")
     found = load_corpus(CorpusReference(path=path, near_duplicates="keep"), max_train_bytes=None)
-    assert "the text is the field body" in str(found.info.notes)
+    assert "the text is the field 'body'" in str(found.info.notes)
     framed = load_corpus(CorpusReference(path=path, text="{id}: {body}", near_duplicates="keep"), max_train_bytes=None)
     assert framed.revision != found.revision
 

@@ -53,7 +53,7 @@ def test_what_is_written_is_the_plan_that_is_shown(data: Path) -> None:
     assert "2 exact duplicates" in output
     experiment = load_experiment(written)
     assert experiment.models == ("smollm2-135m-instruct",)
-    assert experiment.datasets == (data.name,)
+    assert experiment.datasets == (str(data),)
     plan = make_plan(experiment, choose_device("cpu"))
     assert all(run.run_id[:60] in output for run in plan.runs)
     comments = [line for line in written.read_text(encoding="utf-8").splitlines() if line.startswith("# ")]

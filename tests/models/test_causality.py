@@ -103,17 +103,17 @@ def test_no_causal_model_is_refused(name: str, precision: Any, tmp_path: Path) -
 
 
 def test_a_model_that_takes_no_text_alone_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = save(AutoModelForCausalLM, "qwen2", GROUPED, tmp_path / "model")
+    folder = save(AutoModelForCausalLM, "olmo", GROUPED, tmp_path / "model")
 
     def forward(*_: Any, **__: Any) -> None:
         raise ValueError("pixel values\nare missing")
 
-    monkeypatch.setattr("transformers.Qwen2ForCausalLM.forward", forward)
+    monkeypatch.setattr("transformers.OlmoForCausalLM.forward", forward)
     with pytest.raises(ModelError, match="cannot score a text: pixel values are missing"):
         load_base(folder, precision="fp32", device="cpu")
 
 
-@pytest.mark.parametrize(("kind", "shapes"), [("llama", []), ("qwen2", [(3, 6)])])
+@pytest.mark.parametrize(("kind", "shapes"), [("llama", []), ("olmo", [(3, 6)])])
 def test_the_check_is_cheap(
     kind: str, shapes: list[tuple[int, int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,7 +136,7 @@ def test_the_check_is_cheap(
 def test_random_scores_are_called_random(
     for_all_rows: bool, precision: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = save(AutoModelForCausalLM, "qwen2", GROUPED, tmp_path / "model")
+    folder = save(AutoModelForCausalLM, "olmo", GROUPED, tmp_path / "model")
 
     def noisy(self: Any, hidden: Tensor) -> Tensor:
         noise = torch.randn(() if for_all_rows else hidden.shape)

@@ -12,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from lorabench.core.errors import DataError
 from lorabench.core.home import user_path
+from lorabench.core.plain_yaml import show_value
 from lorabench.core.progress import Progress
 from lorabench.core.revisions import content_name, file_revision
 from lorabench.corpora.conversations import Format, Row
@@ -197,7 +198,7 @@ class FileCorpus(DatasetEntry):
             reading = find_reading(found, self.text_field, self.rows)
             formats.append(reading.format)
             if reading.fields != self.text_field:
-                notes.append(f"{split}: the text is the field {reading.fields}, found as no other holds it")
+                notes.append(f"{split}: the text is the field {show_value(reading.fields)}, found as no other holds it")
             budget = max_bytes if split == "train" or max_bytes is None else min(HELD_OUT_BYTES, max_bytes)
             texts[split], how = _read(found, reading, budget)
             notes += [f"{split}: {how}"] if how else []
