@@ -30,6 +30,7 @@ def test_the_front_is_complete() -> None:
     assert (Path(lorabench.__file__).parent / "py.typed").is_file()
 
 
+@pytest.mark.slow
 def test_plan_and_run_and_load_records_agree_with_the_commands(
     experiment: ExperimentWriter,  # noqa: F811
     tmp_path: Path,
@@ -63,6 +64,7 @@ def test_plan_and_run_and_load_records_agree_with_the_commands(
         assert row["status"] == by_id.loc[row["run_id"], "status"] == "completed"
 
 
+@pytest.mark.slow
 def test_evaluate_agrees_with_the_command(tiny_model: Callable[[str], Path], tmp_path: Path) -> None:
     data = tmp_path / "text.jsonl"
     data.write_text('{"body": "One text, naïve."}\n{"body": " another\\n"}\n', encoding="utf-8")

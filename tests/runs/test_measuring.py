@@ -306,6 +306,7 @@ def as_version_1(store: RecordStore, record: RunRecord, **changes: Any) -> str:
     return old
 
 
+@pytest.mark.slow
 def test_runs_recorded_under_earlier_ids_are_finished_runs(
     finished: RunRecord,
     corpus: Path,

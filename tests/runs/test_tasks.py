@@ -73,6 +73,7 @@ def halves() -> Iterator[type[Halves]]:
     Halves.told.clear()
 
 
+@pytest.mark.slow
 def test_runs_that_paused_are_the_runs_that_never_did(
     experiment: ExperimentWriter, tmp_path: Path, halves: type[Halves]
 ) -> None:

@@ -58,6 +58,7 @@ def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return write_task(tmp_path / "own tasks")
 
 
+@pytest.mark.slow
 def test_a_task_is_done_after_training_or_later_and_the_same(
     experiment: ExperimentWriter, task: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -102,6 +102,7 @@ def tiny_results(
     return path, dict(zip(FAMILIES, figures, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_each_family_agrees_with_the_harness(
     tiny_model: Callable[[str], Path],

@@ -127,6 +127,7 @@ print(json.dumps({
 """
 
 
+@pytest.mark.slow
 def test_mlflow_reads_every_step_back(record: RunRecord, tmp_path: Path) -> None:
     """In a process of its own, which does not look like a test and in which every connection fails."""
     work = tmp_path / "work"
