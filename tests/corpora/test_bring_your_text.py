@@ -31,6 +31,15 @@ def write_files(folder: Path) -> None:
     table = pa.table({"text": EVERY[80:]})
     csv = ("text\n" + "\n".join(EVERY[60:80])).encode()
     posts = [{"title": text[:20], "body": text, "meta": {"summary": text[20:]}} for text in TEXTS]
+    pairs = [(text[:40], text[40:]) for text in TEXTS]
+    conversations = {
+        "chat": [{"messages": [{"role": "user", "content": q}, {"role": "assistant", "content": a}]} for q, a in pairs],
+        "sharegpt": [{"conversations": [{"from": "human", "value": q}, {"from": "gpt", "value": a}]} for q, a in pairs],
+        "pairs": [{"prompt": q, "completion": a} for q, a in pairs],
+        "alpaca": [{"instruction": q, "input": "", "output": a} for q, a in pairs],
+    }
+    for name, found in conversations.items():
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in found), encoding="utf-8")
     contents = {
         "notes.txt": plain,
         "notes.md": plain,
@@ -60,7 +69,7 @@ def test_every_example_is_planned(tmp_path: Path, cache: Path, monkeypatch: pyte
     folder.mkdir()
     write_files(folder)
     monkeypatch.chdir(tmp_path)
-    assert len(BLOCKS) == 8
+    assert len(BLOCKS) == 9
     for block in BLOCKS:
         values = {"name": "x", "models": ["gpt2"], **yaml.safe_load(block)}
         (folder / "x.yaml").write_text(yaml.safe_dump(values))
