@@ -147,7 +147,7 @@ def _experiment(
     fields = {} if text_field == "text" else {"text_field": text_field}
     return {
         "name": name if re.fullmatch(NAME, name) else "experiment",
-        "question": f"Which {'base, rank' if len(models) > 1 else 'rank'} and learning rate suit this text?",
+        "question": _question(models, design),
         "models": models,
         "datasets": [reference],
         **fields,
@@ -161,6 +161,16 @@ def _experiment(
         "evaluation": {"validation_bytes": _rounded(held_out), "test_bytes": _rounded(held_out // 2), "times": 2},
         "seeds": design["seeds"],
     }
+
+
+def _question(models: list[str], design: dict[str, Any]) -> str:
+    """What the axes ask."""
+    axes = [("base", models), ("rank", design["rank"]), ("learning rate", design["learning_rate"])]
+    varied = [name for name, values in axes if isinstance(values, list) and len(values) > 1]
+    if not varied:
+        return "What does an adapter gain on this text?"
+    which = " and ".join([", ".join(varied[:-1]), varied[-1]] if varied[1:] else varied)
+    return f"Which {which} {'suit' if varied[1:] else 'suits'} this text?"
 
 
 def _context(dataset: DatasetPlan, device: Device) -> int:

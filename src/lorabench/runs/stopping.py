@@ -13,8 +13,12 @@ from lorabench.core.locks import waits_end_when
 
 @contextmanager
 def stop_in_good_order(on_first: Callable[[], None]) -> Iterator[Callable[[], bool]]:
-    """Inside, the first Ctrl-C or SIGTERM calls `on_first` and makes the yielded function return True."""
+    """Inside, the first Ctrl-C or SIGTERM calls `on_first` and makes the yielded function return True.
+
+    `on_first` runs in a thread of its own: what it writes would fail in a handler that broke into another write.
+    """
     asked = threading.Event()
+    saying = threading.Thread(target=on_first, name="lorabench-stopping", daemon=True)
     if threading.current_thread() is not threading.main_thread():
         yield asked.is_set
         return
@@ -23,7 +27,7 @@ def stop_in_good_order(on_first: Callable[[], None]) -> Iterator[Callable[[], bo
         if asked.is_set():
             raise KeyboardInterrupt
         asked.set()
-        on_first()
+        saying.start()
 
     previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -32,3 +36,5 @@ def stop_in_good_order(on_first: Callable[[], None]) -> Iterator[Callable[[], bo
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+        if asked.is_set():
+            saying.join()
