@@ -36,7 +36,7 @@ def test_marks_are_those_of_another_implementation(name: str, tmp_path: Path) ->
     chat = ChatTokeniser(Tokeniser(tmp_path), name)
     for _ in ("made", "kept"):
         encoded = chat.encode([conversation(messages) for messages in CONVERSATIONS])
-        read = zip(CONVERSATIONS, encoded.prefixes, encoded.tokens, encoded.marks, strict=True)
+        read = zip(CONVERSATIONS, encoded.prefix, encoded.tokens, encoded.marks, strict=True)
         for messages, prefix, tokens, marks in read:
             ids, wanted = expected(style, tokenizer, messages)
             assert [prefix, *tokens.tolist()] == ids
@@ -97,7 +97,7 @@ def test_without_a_template_two_texts_are_one_and_messages_get_the_plain_one(tmp
     pair = make_conversation([Turn("prompt", "Once upon"), Turn("completion", " a time 12", learned=True)])
     turns = conversation([("user", "Hm?"), ("assistant", "Yes.")])
     text = chat.encode([pair, turns])
-    assert text.prefixes == [tokeniser.prefix_token_id] * 2
+    assert text.prefix == [tokeniser.prefix_token_id] * 2
     assert [tokeniser.decode(ids.tolist()) for ids in text.tokens] == [
         "Once upon a time 12</s>",
         "User: Hm?\n\nAssistant: Yes.</s>",

@@ -19,11 +19,12 @@ from lorabench.methods.attach import attach
 from lorabench.methods.settings import AdapterSettings
 from lorabench.models.base import FrozenBase, load_base
 from lorabench.scoring.documents import score_documents
-from lorabench.tokens.chat import ChatText, ChatTokeniser
+from lorabench.tokens.chat import ChatTokeniser, Encoded
 from lorabench.tokens.packing import ANSWER, END_OF_TURN
 from lorabench.tokens.tokenizer import Tokeniser
 from lorabench.training.checkpoints import Checkpoints
-from lorabench.training.loop import Course, Hooks, TrainingText, train
+from lorabench.training.loop import Course, TrainingText, train
+from tests.training.recording import recording_losses
 
 pytestmark = pytest.mark.usefixtures("one_thread", "cache")
 TEMPLATE = "{% for m in messages %}{{ '[' + m.role + '] ' + m.content + '\n' }}{% endfor %}"
@@ -52,13 +53,13 @@ def folder(tiny_model: Callable[[str], Path], tmp_path: Path) -> Path:
     return folder
 
 
-def encode(folder: Path) -> ChatText:
+def encode(folder: Path) -> Encoded:
     return ChatTokeniser(Tokeniser(folder), "tiny").encode(DOCUMENTS)
 
 
-def single_nll(base: FrozenBase, text: ChatText, index: int) -> torch.Tensor:
+def single_nll(base: FrozenBase, text: Encoded, index: int) -> torch.Tensor:
     """Nats of each marked token of one conversation, by the model's own forward pass on nothing but it."""
-    ids = torch.tensor([[text.prefixes[index], *text.tokens[index].tolist()]])
+    ids = torch.tensor([[text.prefix[index], *text.tokens[index].tolist()]])
     labels = ids.clone()
     labels[0, 1:][torch.from_numpy(text.marks[index] == 0)] = -100
     labels[0, 0] = -100
@@ -68,7 +69,7 @@ def single_nll(base: FrozenBase, text: ChatText, index: int) -> torch.Tensor:
 
 def test_scores_are_those_of_single_conversations(folder: Path) -> None:
     base, text = load_base(folder, precision="fp32", device="cpu"), encode(folder)
-    scores = score_documents(base, DOCUMENTS, text.tokens, prefix=text.prefixes, context_length=128, marks=text.marks)
+    scores = score_documents(base, DOCUMENTS, text.tokens, prefix=text.prefix, context_length=128, marks=text.marks)
     with torch.no_grad():
         alone = [single_nll(base, text, index).double().numpy() for index in range(len(DOCUMENTS))]
     for value, nll in ((ANSWER, scores.nll), (END_OF_TURN, scores.end_nll)):
@@ -87,26 +88,19 @@ def test_scores_are_those_of_single_conversations(folder: Path) -> None:
 
 def test_answers_of_long_conversations_are_scored_in_windows(folder: Path) -> None:
     base, text = load_base(folder, precision="fp32", device="cpu"), encode(folder)
-    scores = score_documents(base, DOCUMENTS, text.tokens, prefix=text.prefixes, context_length=8, marks=text.marks)
+    scores = score_documents(base, DOCUMENTS, text.tokens, prefix=text.prefix, context_length=8, marks=text.marks)
     assert scores.num_tokens.tolist() == [int((marks == ANSWER).sum()) for marks in text.marks]
 
 
 def test_training_is_that_of_a_plain_loop(folder: Path, tmp_path: Path) -> None:
     text = encode(folder)
-    training = TrainingText(text.tokens, text.prefixes, text.marks)
+    training = TrainingText(text.tokens, text.prefix, text.marks)
     packed = load_base(folder, precision="fp32", device="cpu")
     assert packed.execution.kind == "fast"
     seen: list[float] = []
     course = Course.of(training, SETTINGS, seed=0, micro_batch_size=1, num_evaluations=1)
     adapter = attach(packed, AdapterSettings(rank=4, alpha="2r"), seed=0)
-    hooks = Hooks(
-        on_step=lambda values: seen.append(values["loss"]),
-        evaluate=lambda: ({}, 0),
-        on_evaluation=lambda values: None,
-        on_start=lambda position, problems: None,
-        on_checkpoint=lambda: None,
-        should_stop=lambda: False,
-    )
+    hooks = recording_losses(seen)
     train(packed, adapter, training, course, Checkpoints(tmp_path / "c", "k", seconds=1e9, num_recorded_steps=0), hooks)
 
     plain = load_base(folder, precision="fp32", device="cpu")

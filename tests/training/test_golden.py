@@ -16,7 +16,8 @@ from lorabench.methods.attach import attach
 from lorabench.methods.settings import AdapterSettings
 from lorabench.models.base import load_base
 from lorabench.training.checkpoints import Checkpoints
-from lorabench.training.loop import Course, Hooks, TrainingText, train
+from lorabench.training.loop import Course, TrainingText, train
+from tests.training.recording import recording_losses
 
 # fmt: off
 GOLDEN = {
@@ -61,14 +62,7 @@ def losses(folder: Path, checkpoints: Path) -> list[float]:
         text,
         Course.of(text, settings, seed=0, micro_batch_size=2, num_evaluations=1),
         Checkpoints(checkpoints, "golden", seconds=1e9, num_recorded_steps=0),
-        Hooks(
-            on_step=lambda values: seen.append(values["loss"]),
-            evaluate=lambda: ({}, 0),
-            on_evaluation=lambda values: None,
-            on_start=lambda position, problems: None,
-            on_checkpoint=lambda: None,
-            should_stop=lambda: False,
-        ),
+        recording_losses(seen),
     )
     return seen
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from functools import cached_property
 from importlib import resources
@@ -20,6 +21,10 @@ from lorabench.core.registry import Registry
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,79}$")]
 RepositoryId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")]
 Revision = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w./-]{0,199}$")]
+HUB_ID = re.compile(
+    r"(?P<repository>[A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*)(?:@(?P<revision>[A-Za-z0-9][\w./-]{0,199}))?", re.ASCII
+)
+"""`owner/name` or `owner/name@revision`, as users name a repository of the hub."""
 Count = Annotated[int, Field(ge=1)]
 OWN_CATALOGUE = "LORABENCH_CATALOG"
 """The environment variable that names a catalogue of the user's own."""

@@ -117,7 +117,7 @@ def _facts(repository: Repository) -> tuple[str, Sizes, str | None]:
     except DataError as error:
         raise DataError(f"{error}; nor is there a file or folder {repository.id} here") from None
     sizes = tuple((path, size) for path, size in resolved.files if size and _is_data(path))
-    return resolved.commit, sizes, None
+    return resolved.commit, sizes, resolved.licence
 
 
 def _is_data(path: str) -> bool:

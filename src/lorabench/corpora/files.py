@@ -33,16 +33,26 @@ def read_local_documents(
     Only what UTF-8 has no bytes for, a lone surrogate in a JSON escape, becomes U+FFFD; and conversations without any
     answer are left out.
     """
-    rows = read_local_rows(path, text_field, format)
+    return read_with_format(path, text_field, format)[0]
+
+
+def read_with_format(
+    path: Path, text_field: TextFields = DEFAULT_FIELD, format: Format | None = None
+) -> tuple[list[Document], Format]:
+    """As `read_local_documents`, with the format that was given or found."""
+    files = gather(path)
+    reading = find_reading(files, text_field, format)
+    rows = _read(files, reading)
     if not any(map(has_text, rows)):
         raise DataError(f"{path}: there is no text in it")
-    return [
+    documents = [
         make_document(_encodable(row))
         if isinstance(row, str)
         else make_conversation([replace(turn, content=_encodable(turn.content)) for turn in row])
         for row in rows
         if isinstance(row, str) or has_text(row)
     ]
+    return documents, reading.format
 
 
 def _encodable(text: str) -> str:
@@ -52,13 +62,11 @@ def _encodable(text: str) -> str:
 def read_local_rows(path: Path, text_field: TextFields = DEFAULT_FIELD, format: Format | None = None) -> list[Row]:
     """The texts or conversations of a path's files in their order, empty ones included. Raises DataError."""
     files = gather(path)
-    reading = find_reading(files, text_field, format)
+    return _read(files, find_reading(files, text_field, format))
+
+
+def _read(files: Sequence[Path], reading: Reading) -> list[Row]:
     return [row for file in files for row in reading.rows(read_rows(file, reading.columns))]
-
-
-def format_of_path(path: Path, text_field: TextFields = DEFAULT_FIELD, format: Format | None = None) -> Format:
-    """The format of a path's rows, given or found. Raises DataError."""
-    return find_reading(gather(path), text_field, format).format
 
 
 @dataclass(frozen=True)

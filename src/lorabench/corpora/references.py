@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Callable, Mapping
 from glob import has_magic
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, Literal, Self
 
 from pydantic import ValidationError, field_validator
 
+from lorabench.core.catalog import HUB_ID
 from lorabench.core.errors import ConfigError
 from lorabench.core.home import user_path
 from lorabench.core.plain_yaml import show_value
@@ -22,10 +22,6 @@ from lorabench.corpora.documents import Split
 from lorabench.corpora.fields import TextFields, check_fields
 from lorabench.corpora.rows.kinds import kind_of
 
-HUB_ID = re.compile(
-    r"(?P<repository>[A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*)(?:@(?P<revision>[A-Za-z0-9][\w./-]{0,199}))?", re.ASCII
-)
-"""`owner/name` or `owner/name@revision`, as the hub names a data set."""
 Paths = str | tuple[str, ...]
 
 

@@ -1,4 +1,4 @@
-"""Where the corpora of an experiment file lie: beside the file first, then in the working folder."""
+"""Where the corpora and models of an experiment file lie: beside the file first, then in the working folder."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from lorabench.core.catalog import look_beside
-from lorabench.core.errors import ConfigError, near_matches
+from lorabench.core.errors import ConfigError, ModelError, near_matches
 from lorabench.core.home import user_path
+from lorabench.core.settings import check_reference
 from lorabench.corpora.catalog import DATASETS
 from lorabench.corpora.references import is_path
 from lorabench.corpora.rows.kinds import kind_of
+from lorabench.models.locate import beside
 
 _KEYS = ("path", "train", "validation", "test")
 
@@ -29,6 +31,26 @@ def corpora_beside(values: Mapping[str, Any], file: Path) -> dict[str, Any]:
     if isinstance(evaluation, Mapping) and "also_on" in evaluation:
         found["evaluation"] = {**evaluation, "also_on": _each(evaluation["also_on"], file, "evaluation.also_on")}
     return found
+
+
+def models_beside(values: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    """The experiment's values, with the folders of models that lie beside `file`.
+
+    What is of a wrong type is left for the schema to refuse. Raises ConfigError for folders that are in neither place.
+    """
+    return {key: _models(value, file) if key == "models" else value for key, value in values.items()}
+
+
+def _models(models: Any, file: Path) -> Any:
+    named = [models] if isinstance(models, str) else models
+    if not isinstance(named, list) or not all(isinstance(model, str) and model for model in named):
+        return models
+    try:
+        return [beside(check_reference(model), file.parent) for model in named]
+    except ValueError:
+        return models
+    except ModelError as error:
+        raise ConfigError(f"{file}: {error}") from None
 
 
 def _each(value: Any, file: Path, key: str) -> Any:

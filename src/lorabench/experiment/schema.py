@@ -32,8 +32,7 @@ from lorabench.core.errors import ConfigError, near_matches
 from lorabench.core.plain_yaml import MAX_FILE_BYTES, parse_yaml, show_key, show_value
 from lorabench.core.settings import Frozen, PositiveInt, Reference, check_reference, check_text, refuse_key, tidy
 from lorabench.corpora.references import CorpusReference, build_reference
-from lorabench.experiment.beside import corpora_beside
-from lorabench.experiment.places import with_places
+from lorabench.experiment.beside import corpora_beside, models_beside
 from lorabench.methods.method import Method
 from lorabench.methods.registry import METHODS
 from lorabench.methods.settings import DEFAULT_METHOD, AdapterSettings
@@ -320,7 +319,7 @@ def load_experiment(path: Path | str, overrides: Sequence[str] = ()) -> Experime
     values = corpora_beside(values, path)
     for override in [overrides] if isinstance(overrides, str) else overrides:
         _apply_override(values, override)
-    return build_experiment(with_places(values, path), where=str(path))
+    return build_experiment(models_beside(values, path), where=str(path))
 
 
 def build_experiment(values: Mapping[str, Any], where: str = "experiment") -> Experiment:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Literal
 
-from lorabench.core.catalog import FromHub
+from lorabench.core.catalog import HUB_ID, FromHub
 from lorabench.core.errors import ModelError
 from lorabench.core.hub import Repository
 from lorabench.core.progress import Progress
@@ -15,14 +14,10 @@ from lorabench.models.hub_metadata import HubMetadata, cached_snapshot, read_met
 from lorabench.models.shape import ModelShape
 from lorabench.models.text_part import require_decoder, text_config
 
-_HUB_ID = re.compile(
-    r"(?P<repository>[A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*)(?:@(?P<revision>[A-Za-z0-9][\w./-]{0,199}))?", re.ASCII
-)
-
 
 def is_hub_id(reference: str) -> bool:
     """Whether a reference has the form of a hub id. Whether there is a folder of that name is not looked at."""
-    return _HUB_ID.fullmatch(reference) is not None
+    return HUB_ID.fullmatch(reference) is not None
 
 
 class HubIdModel(FromHub, ModelSource):
@@ -33,7 +28,7 @@ class HubIdModel(FromHub, ModelSource):
     @classmethod
     def of(cls, reference: str) -> HubIdModel:
         """The model of a hub id. Raises ModelError for what is no model that is read, DownloadError."""
-        found = _HUB_ID.fullmatch(reference)
+        found = HUB_ID.fullmatch(reference)
         if found is None:
             raise ModelError(f"{reference}: should be owner/name or owner/name@revision")
         metadata = read_metadata(Repository("model", found["repository"], found["revision"]))

@@ -14,7 +14,7 @@ from lorabench.core.errors import InputError, ModelError
 from lorabench.core.machine import prepare_process
 from lorabench.core.progress import Progress
 from lorabench.methods.saved import attach_saved, num_virtual_tokens
-from lorabench.models.base import Precision, load_base
+from lorabench.models.base import FrozenBase, Precision, load_base
 from lorabench.models.entry import ModelLocation
 from lorabench.models.locate import locate_model
 from lorabench.models.shape import read_model_shape
@@ -22,7 +22,7 @@ from lorabench.records.schema import Scores, derived_figures
 from lorabench.records.store import check_adapter_of_run
 from lorabench.scoring.documents import DocumentScores, score_documents
 from lorabench.scoring.text import read_scored_text
-from lorabench.tokens.chat import ChatTokeniser
+from lorabench.tokens.chat import ChatTokeniser, encode_documents
 from lorabench.tokens.tokenizer import Tokeniser
 
 _LOG = logging.getLogger("lorabench")
@@ -47,9 +47,9 @@ def evaluate(
 ) -> dict[str, Any]:
     """Score every byte of every document of a file, or of one split of a corpus.
 
-    `data` is what `datasets` takes: a catalogue name, the path of files, or a mapping. A file
-    is scored whole; with `split` it is prepared as in an experiment, and that split is scored. Of a catalogue corpus
-    the default is validation. `max_bytes`: only what an experiment's budget of so many bytes would take.
+    `data` is what `datasets` takes: a catalogue name, the path of files, or a mapping. A file is scored whole; with
+    `split` it is prepared as in an experiment, and that split is scored. Of a catalogue corpus the default is
+    validation. `max_bytes`: only what an experiment's budget of so many bytes would take.
 
     Returns `negative_log_likelihood` (nats, summed), `num_tokens` (scored), `num_bytes`, `num_words`, `num_documents`,
     `effective_documents` (of one length that weigh as much), and the figures that follow from the sums; one that is too
@@ -66,19 +66,15 @@ def evaluate(
     window = _choose_window(context_length, location, adapter)
     tokeniser = Tokeniser(_tokenizer_folder(location.folder, adapter), location.folder)
     chat = None if text.format == "text" else ChatTokeniser(tokeniser, location.name)
-    encoded = None if chat is None else chat.encode(text.drawn.pieces)
-    tokens = tokeniser.encode(text.drawn.pieces) if encoded is None else encoded.tokens
-    base = load_base(location.folder, precision=_PRECISIONS[precision], device=str(where))
-    if adapter is not None:
-        attach_saved(base, Path(adapter))
+    encoded = encode_documents(tokeniser, chat, text.drawn.pieces)
     pieces = score_documents(
-        base,
+        _load(location, adapter, precision, where),
         text.drawn.pieces,
-        tokens,
-        prefix=tokeniser.prefix_token_id if encoded is None else encoded.prefixes,
+        encoded.tokens,
+        prefix=encoded.prefix,
         context_length=window,
         stride=stride,
-        marks=None if encoded is None else encoded.marks,
+        marks=encoded.marks,
         progress=None if progress is None else partial(progress, f"scoring {data}"),
     )
     _check_finite(pieces, f"{_name(location, adapter)}: the loss on {data} is not finite in {precision}")
@@ -95,6 +91,14 @@ def evaluate(
         "template": None if chat is None else chat.template.name,
         **_figures(pieces.of_documents(text.drawn).total()),
     }
+
+
+def _load(location: ModelLocation, adapter: Path | str | None, precision: str, device: Device) -> FrozenBase:
+    """The model, with the adapter where there is one."""
+    base = load_base(location.folder, precision=_PRECISIONS[precision], device=str(device))
+    if adapter is not None:
+        attach_saved(base, Path(adapter))
+    return base
 
 
 def _tokenizer_folder(model: Path, adapter: Path | str | None) -> Path:

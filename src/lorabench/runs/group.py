@@ -34,7 +34,7 @@ from lorabench.runs.task import SharedInputs
 from lorabench.scoring.documents import DocumentScores, score_documents
 from lorabench.scoring.samples import NUM_PROMPT_TOKENS, choose_prompts, continue_documents
 from lorabench.scoring.tasks import TaskFigures, run_tasks
-from lorabench.tokens.chat import ChatTokeniser
+from lorabench.tokens.chat import ChatTokeniser, encode_documents
 from lorabench.tokens.packing import Marks, Prefix, Tokens, prefix_of
 from lorabench.tokens.text_size import TextQuestion, TextSize
 from lorabench.tokens.tokenizer import Tokeniser
@@ -124,13 +124,11 @@ class GroupWork:
         """The text that the budget pays for, tokenised (and kept on disk by the tokeniser's cache)."""
         key = (name, split, max_bytes)
         if key not in self._texts:
-            corpus, tokeniser = self.corpus(name), self.shared.tokeniser
+            corpus = self.corpus(name)
             drawn = take_text(corpus.splits[split], split, max_bytes)
-            if corpus.info.format == "text":
-                self._texts[key] = Text(drawn, tokeniser.encode(drawn.pieces), tokeniser.prefix_token_id)
-            else:
-                chat = self.chat.encode(drawn.pieces)
-                self._texts[key] = Text(drawn, chat.tokens, chat.prefixes, chat.marks)
+            chat = None if corpus.info.format == "text" else self.chat
+            encoded = encode_documents(self.shared.tokeniser, chat, drawn.pieces)
+            self._texts[key] = Text(drawn, encoded.tokens, encoded.prefix, encoded.marks)
         return self._texts[key]
 
     @cached_property

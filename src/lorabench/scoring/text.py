@@ -17,7 +17,7 @@ from lorabench.core.progress import Progress
 from lorabench.corpora.catalog import existing
 from lorabench.corpora.documents import check_split
 from lorabench.corpora.drawing import DrawnText, take_text
-from lorabench.corpora.files import format_of_path, read_local_documents
+from lorabench.corpora.files import read_with_format
 from lorabench.corpora.references import CorpusReference, build_reference, parts_of
 from lorabench.corpora.store import load_corpus
 from lorabench.experiment.schema import TrainingSettings
@@ -62,10 +62,7 @@ def read_scored_text(
         return _read_standard_input(split, max_bytes, text_field)
     parts = existing(parts_of(build_reference(data, "data") if isinstance(data, Mapping) else data))
     if parts.path is not None and split is None:
-        path = user_path(parts.path)
-        fields = parts.text or text_field
-        format = format_of_path(path, fields, parts.format)
-        documents = read_local_documents(path, fields, format)
+        documents, format = read_with_format(user_path(parts.path), parts.text or text_field, parts.format)
         return ScoredText(take_text(documents, WHOLE_FILE, max_bytes), WHOLE_FILE, None, format)
     split = split or "validation"
     corpus = load_corpus(
@@ -86,6 +83,5 @@ def _read_standard_input(split: str | None, max_bytes: int | None, text_field: s
     with tempfile.TemporaryDirectory(prefix="lorabench-") as folder:
         path = Path(folder) / f"standard-input{'.jsonl' if begins_as_json else '.txt'}"
         path.write_bytes(content)
-        format = format_of_path(path, text_field)
-        documents = read_local_documents(path, text_field, format)
+        documents, format = read_with_format(path, text_field)
     return ScoredText(take_text(documents, WHOLE_FILE, max_bytes), WHOLE_FILE, None, format)

@@ -11,7 +11,7 @@ import numpy as np
 
 from lorabench.core.errors import ModelError
 from lorabench.corpora.documents import Document
-from lorabench.tokens.packing import ANSWER, END_OF_TURN, Marks, Tokens
+from lorabench.tokens.packing import ANSWER, END_OF_TURN, Marks, Prefix, Tokens
 from lorabench.tokens.templates import ChatTemplate, Rendered, read_template
 from lorabench.tokens.tokenizer import TOKENIZER_JSON, Tokeniser, essence
 
@@ -20,12 +20,13 @@ _MARK_BITS = 28
 
 
 @dataclass(frozen=True)
-class ChatText:
-    """D conversations. Each begins with a token of `prefixes`, after which come its tokens [N] and their marks [N]."""
+class Encoded:
+    """D documents. Each begins with a token of `prefix`, after which come its tokens [N] and, of a conversation, their
+    marks [N]."""
 
-    prefixes: list[int]
     tokens: list[Tokens]
-    marks: list[Marks]
+    prefix: Prefix
+    marks: list[Marks] | None = None
 
 
 class ChatTokeniser:
@@ -42,13 +43,13 @@ class ChatTokeniser:
         eos_token = None if end is None else self._backend.id_to_token(end)
         self.template: ChatTemplate = read_template(tokeniser.folder, owner, eos_token)
 
-    def encode(self, documents: Sequence[Document]) -> ChatText:
+    def encode(self, documents: Sequence[Document]) -> Encoded:
         """Ids and marks, kept on disk. Raises ModelError where the answers' tokens are not the answers."""
         key = f"chat-{self.template.sha256[:16]}"
         packed = self.tokeniser.kept(documents, lambda: [self._encode(document) for document in documents], key)
         tokens = [ids & (1 << _MARK_BITS) - 1 for ids in packed]
         marks = [(ids >> _MARK_BITS).astype(np.uint8) for ids in packed]
-        return ChatText([int(ids[0]) for ids in tokens], [ids[1:] for ids in tokens], [of_it[1:] for of_it in marks])
+        return Encoded([ids[1:] for ids in tokens], [int(ids[0]) for ids in tokens], [of_it[1:] for of_it in marks])
 
     def _encode(self, document: Document) -> Tokens:
         """Ids with their marks above them, int32."""
@@ -88,6 +89,13 @@ class ChatTokeniser:
         encoding = self._backend.encode(text, add_special_tokens=False)
         offsets = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2) + start
         return np.array(encoding.ids, dtype=np.int64), offsets
+
+
+def encode_documents(tokeniser: Tokeniser, chat: ChatTokeniser | None, documents: Sequence[Document]) -> Encoded:
+    """Plain text, or conversations where there is what reads them. Raises ModelError."""
+    if chat is not None:
+        return chat.encode(documents)
+    return Encoded(tokeniser.encode(documents), tokeniser.prefix_token_id)
 
 
 def _is_straddled(text: str, offsets: Any, place: int) -> bool:

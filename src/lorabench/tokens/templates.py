@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from lorabench.core.errors import ModelError
 from lorabench.corpora.documents import Turn
+from lorabench.tokens.tokenizer import read_json
 
 if TYPE_CHECKING:
     from jinja2 import Environment, Template
@@ -204,7 +205,7 @@ def read_template(folder: Path, owner: str, eos_token: str | None = None) -> Cha
 
     `eos_token` is the model's, where its tokenizer's files name none.
     """
-    settings = _read_settings(folder / "tokenizer_config.json")
+    settings = read_json(folder / "tokenizer_config.json")
     tokens = ({} if eos_token is None else {"eos_token": eos_token}) | _special_tokens(folder, settings)
     source: Any = settings.get("chat_template")
     try:
@@ -226,21 +227,13 @@ def read_template(folder: Path, owner: str, eos_token: str | None = None) -> Cha
 
 def _special_tokens(folder: Path, settings: Mapping[str, Any]) -> dict[str, str]:
     found = {}
-    for values in (_read_settings(folder / "special_tokens_map.json"), settings):
+    for values in (read_json(folder / "special_tokens_map.json"), settings):
         for name in ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token"):
             token = values.get(name)
             token = token.get("content") if isinstance(token, dict) else token
             if isinstance(token, str):
                 found[name] = token
     return found
-
-
-def _read_settings(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return values if isinstance(values, dict) else {}
 
 
 def _mark(place: int) -> str:

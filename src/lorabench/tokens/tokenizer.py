@@ -49,7 +49,7 @@ class Tokeniser:
         self.folder = folder
         self.sha256 = _hash_files(folder)
         self._backend: Any = _load(folder)
-        self._config = _read_json((model_folder or folder) / "config.json")
+        self._config = read_json((model_folder or folder) / "config.json")
         self.prefix_token_id = self._find_prefix()
 
     def encode(self, documents: Sequence[Document], progress: Callable[[int, int], None] | None = None) -> list[Tokens]:
@@ -132,7 +132,7 @@ class Tokeniser:
 
     def _find_prefix(self) -> int:
         """BOS, else EOS, as the tokenizer's files state; else as the model's configuration does."""
-        settings = [_read_json(self.folder / name) for name in ("tokenizer_config.json", "special_tokens_map.json")]
+        settings = [read_json(self.folder / name) for name in ("tokenizer_config.json", "special_tokens_map.json")]
         for kind in ("bos_token", "eos_token"):
             for values in settings:
                 token = values.get(kind)
@@ -206,7 +206,8 @@ def _hash_files(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """The mapping in one of the tokenizer's files; empty where there is none."""
     try:
         values = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
