@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from lorabench.core.device import Device
 from lorabench.core.errors import CancelledError
@@ -27,10 +27,18 @@ class RunContext:
     _started: list[str] = field(default_factory=list)
 
     def show_start(self, task: RunTask, num_steps: int = 0) -> None:
-        """Show that a run begins or goes on."""
-        if task.run_id not in self._started:
-            self._started.append(task.run_id)
-        self.view.start_run(task.run_id, 1 + self._started.index(task.run_id), num_steps)
+        """Show that a task's run begins or goes on."""
+        self.start_run(task.run_id, num_steps)
+
+    def start_run(self, run_id: str, num_steps: int = 0) -> None:
+        """Show that a run begins or goes on, and which of the runs begun it is."""
+        if run_id not in self._started:
+            self._started.append(run_id)
+        self.view.start_run(run_id, 1 + self._started.index(run_id), num_steps)
+
+    def of_worker(self, name: str) -> RunContext:
+        """The same, for what a worker of that name does: the runs of all are counted together."""
+        return replace(self, view=self.view.worker(name))
 
     def progress(self, description: str, done: float, total: float | None) -> None:
         """Show how far long work is, and end it where the user wants to stop: nothing is lost before training."""

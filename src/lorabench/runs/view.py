@@ -23,6 +23,10 @@ class RunView:
     ) -> None:
         return None
 
+    def worker(self, name: str) -> RunView:
+        """The view of what one of several workers does at the same time, shown beside the others."""
+        return self
+
     def message(self, text: str, /) -> None:
         """One sentence that stays."""
 
