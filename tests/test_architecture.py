@@ -31,6 +31,7 @@ ROOMS = (
     "analysis",
     "report",
     "runs",
+    "deploy",
     "bench",
     "cli",
 )

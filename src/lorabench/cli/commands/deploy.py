@@ -1,0 +1,34 @@
+"""Commands that take a finished run to where it is used: `export`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lorabench.cli.options import OutputDir, RunId
+
+
+def export(
+    run_id: RunId,
+    to: Annotated[Path, typer.Option(help="The new folder to write.", metavar="DIR")],
+    form: Annotated[
+        str, typer.Option(help="adapter, merged (bf16), merged:fp32, gguf:TYPE such as gguf:Q8_0 or gguf:Q4_K_M.")
+    ] = "adapter",
+    output_dir: OutputDir = Path("outputs"),
+) -> None:
+    """Write a run's adapter or merged model as other programs load it, with its model card."""
+    from lorabench.cli.views.view import make_view
+    from lorabench.core.formatting import size
+    from lorabench.core.machine import prepare_process
+    from lorabench.deploy.export import export_run
+
+    prepare_process()
+    with make_view(sys.stderr) as view:
+        exported = export_run(run_id, output_dir, form=form, to=to, view=view)
+    for note in exported.notes:
+        print(f"{note}.")
+    for name, num_bytes in exported.files.items():
+        print(f"{exported.folder / name}  {size(num_bytes)}")

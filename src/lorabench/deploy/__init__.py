@@ -1,0 +1,1 @@
+"""What becomes of a finished run: merged, converted and written where other programs load it."""

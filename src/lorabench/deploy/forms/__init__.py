@@ -1,0 +1,1 @@
+"""Forms in which a run is taken away, one file a kind."""

@@ -1,0 +1,94 @@
+"""A GGUF file for llama.cpp and what is built on it, with a Modelfile for Ollama."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from lorabench.core.errors import InputError
+from lorabench.deploy.code_blocks import shell_block
+from lorabench.deploy.gguf.file import type_counts, write_gguf
+from lorabench.deploy.gguf.llama import QUANTISED, quantise
+from lorabench.deploy.merge import save_merged
+from lorabench.deploy.subject import Subject
+from lorabench.models.shape import read_config
+
+_EXACT = {"F32": "f32", "F16": "f16", "BF16": "bf16", "Q8_0": "q8_0"}
+"""Types that are written here, without llama.cpp."""
+
+
+@dataclass(frozen=True)
+class GgufForm:
+    """The merged model in one of llama.cpp's types."""
+
+    type_name: str
+    relation: str = "quantized"
+    library: str = "gguf"
+    tags: tuple[str, ...] = ("gguf", "llama.cpp")
+
+    @property
+    def name(self) -> str:
+        """With its type."""
+        return f"gguf:{self.type_name}"
+
+    @property
+    def description(self) -> str:
+        """The type as llama.cpp calls it."""
+        return f"A GGUF file ({self.type_name})"
+
+    def write(self, subject: Subject, folder: Path) -> list[str]:
+        """Merge, convert, quantise where it is asked for, and count the types that came of it."""
+        output = folder / self._file_name(subject)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".merged-") as temporary:
+            merged = Path(temporary)
+            difference = save_merged(subject.location, subject.adapter, merged, precision="fp32")
+            if self.type_name in _EXACT:
+                write_gguf(merged, output, type_name=_EXACT[self.type_name], name=subject.record.run_id)
+            else:
+                wide = merged / "wide.gguf"
+                write_gguf(merged, wide, type_name="f32", name=subject.record.run_id)
+                quantise(wide, output, self.type_name)
+            (folder / "Modelfile").write_text(_modelfile(output.name, merged), encoding="utf-8")
+        counted = ", ".join(f"{kind} {count}" for kind, count in type_counts(output).items())
+        return [
+            f"Merged in float32: the logits differ from the adapter's by at most {difference:.2g} on a check of 64 "
+            "tokens",
+            f"Tensors by the type that they really have: {counted}",
+        ]
+
+    def usage(self, subject: Subject) -> list[str]:
+        """With llama.cpp and Ollama."""
+        file = self._file_name(subject)
+        return [
+            shell_block(f"llama-server -m {file}"),
+            shell_block("ollama create adapted -f Modelfile", "ollama run adapted"),
+        ]
+
+    def _file_name(self, subject: Subject) -> str:
+        return f"{subject.record.run_id}-{self.type_name}.gguf"
+
+
+def _modelfile(file_name: str, merged: Path) -> str:
+    """For Ollama, which takes the chat template from the file; without one, the prompt goes to the model as it is."""
+    config = read_config(merged)
+    length = config.get("max_position_embeddings") or config.get("n_positions")
+    lines = [f"FROM ./{file_name}"]
+    if length:
+        lines.append(f"PARAMETER num_ctx {min(int(length), 8192)}")
+    settings = json.loads((merged / "tokenizer_config.json").read_bytes())
+    if not settings.get("chat_template") and not (merged / "chat_template.jinja").is_file():
+        lines.append('TEMPLATE "{{ .Prompt }}"')
+    return "\n".join(lines) + "\n"
+
+
+def _make(argument: str) -> GgufForm:
+    accepted = [*_EXACT, *QUANTISED]
+    if argument.upper() not in accepted:
+        given = f"gguf:{argument[:40]}" if argument else "gguf alone"
+        raise InputError(f"form: {given} is not accepted; accepted: {', '.join(f'gguf:{kind}' for kind in accepted)}")
+    return GgufForm(argument.upper())
+
+
+FORM = _make

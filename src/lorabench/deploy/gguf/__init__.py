@@ -1,0 +1,1 @@
+"""Model folders as llama.cpp reads them: settings and tensors by architecture, tokenizers, and the file itself."""

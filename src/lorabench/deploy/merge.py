@@ -1,0 +1,90 @@
+"""Merges an adapter into its base in float32, and checks that the merged model says what the adapted one did."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lorabench.core.errors import InputError, RunError
+from lorabench.methods.portable import TOKENIZER_FILES
+from lorabench.methods.saved import attach_saved
+from lorabench.models.base import DTYPES, Precision, load_base
+from lorabench.models.entry import ModelLocation
+from lorabench.tokens.tokenizer import Tokeniser
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+TOLERANCE = 1e-4
+"""By what share of the largest logit those of the merged model may differ from the adapted one's, in float32."""
+_PROBE_TOKENS = 64
+
+
+def save_merged(location: ModelLocation, adapter: Path, folder: Path, *, precision: Precision) -> float:
+    """Write base and adapter as one Transformers folder; returns the largest difference of the logits before rounding.
+
+    Merged in float32 on the processor, rounded to `precision` only when it is written. Raises InputError for an adapter
+    that cannot be merged, RunError where the merged model's logits are not the adapted model's.
+    """
+    base = load_base(location.folder, precision="fp32", device="cpu")
+    attach_saved(base, adapter)
+    ids = _probe(base.vocabulary_size)
+    before = _logits(base.model, ids)
+    allowed = TOLERANCE * max(1.0, float(before.abs().max()))
+    merged = _merge(base.model, adapter)
+    difference = float((_logits(merged, ids) - before).abs().max())
+    if not difference <= allowed:
+        raise RunError(
+            f"{adapter}: merged into its base, logits differ by {difference:.2g} from the adapter's; at most "
+            f"{allowed:.2g} is accepted, so the merged model was not written"
+        )
+    merged.to(DTYPES[precision])
+    merged.config.dtype = DTYPES[precision]
+    merged.save_pretrained(folder, safe_serialization=True)
+    copy_tokenizer(adapter, location, folder)
+    return difference
+
+
+def copy_tokenizer(adapter: Path, location: ModelLocation, folder: Path) -> None:
+    """The run's own tokenizer, kept beside its adapter, and the base's settings of generation where it has any."""
+    for name in TOKENIZER_FILES:
+        if (adapter / name).is_file():
+            shutil.copyfile(adapter / name, folder / name)
+    if (location.folder / "generation_config.json").is_file():
+        shutil.copyfile(location.folder / "generation_config.json", folder / "generation_config.json")
+    Tokeniser(folder)
+
+
+def _merge(model: Any, adapter: Path) -> Any:
+    """The base's own model with the adapter in its weights; what was trained as a whole is that already."""
+    if not hasattr(model, "peft_type"):
+        return model
+    if model.active_peft_config.is_prompt_learning:
+        raise InputError(
+            f"{adapter}: an adapter of the kind {model.active_peft_config.peft_type.value} stands before the text and "
+            "is in no weight, so it cannot be merged; accepted: --form adapter"
+        )
+    try:
+        return model.merge_and_unload(safe_merge=True)
+    except (NotImplementedError, ValueError, AttributeError, TypeError) as error:
+        message = " ".join(str(error).split())[:300]
+        raise InputError(f"{adapter}: the adapter cannot be merged: {message or type(error).__name__}") from None
+
+
+def _probe(vocabulary_size: int) -> Tensor:
+    """Token ids [1, T] that touch the whole vocabulary, the same in every run."""
+    import torch
+
+    ids = np.random.default_rng(0).integers(0, vocabulary_size, _PROBE_TOKENS)
+    return torch.from_numpy(ids)[None]
+
+
+def _logits(model: Any, ids: Tensor) -> Tensor:
+    import torch
+
+    with torch.inference_mode():
+        logits: Tensor = model(input_ids=ids).logits
+    return logits.float().clone()
