@@ -8,6 +8,7 @@ status, silence.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
@@ -24,6 +25,7 @@ _API = re.compile(
     r"/api/(?P<kind>models|datasets)/(?P<id>[^/]+/[^/]+)"
     r"(?:/(?P<action>revision|tree|paths-info)/(?P<revision>[^/]+)(?P<path>/.*)?)?"
 )
+_WRITE = re.compile(r"/api/models/(?P<id>[^/]+/[^/]+)/(?P<action>preupload|commit)/main")
 _RESOLVE = re.compile(r"/(?:(?P<kind>datasets)/)?(?P<id>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)")
 
 
@@ -82,6 +84,8 @@ class LocalHub:
     faults: list[Fault] = field(default_factory=list)
     requests: list[Request] = field(default_factory=list)
     tokens: set[str] = field(default_factory=set)
+    writers: set[str] = field(default_factory=set)
+    """Of `tokens`, those that may make and change repositories."""
     page_size: int = 3
     """Entries per page of a file tree; small, so that pages are followed."""
     left_out: set[str] = field(default_factory=set)
@@ -190,6 +194,12 @@ class _Handler(BaseHTTPRequestHandler):
             self._send_stored(url.path.rpartition("/")[2])
         elif match := _API.fullmatch(url.path):
             self._answer_api(match, query, body)
+        elif self.command == "POST" and url.path == "/api/repos/create":
+            self._create(json.loads(body))
+        elif self.command == "POST" and url.path == "/api/validate-yaml":
+            self._send_json({"errors": [], "warnings": []})
+        elif self.command == "POST" and (match := _WRITE.fullmatch(url.path)):
+            self._write(match, body)
         elif match := _RESOLVE.fullmatch(url.path):
             self._resolve(match)
         else:
@@ -214,6 +224,36 @@ class _Handler(BaseHTTPRequestHandler):
         if found is None:
             raise _Refused(404, "RevisionNotFound", f"Invalid rev id: {urllib.parse.unquote(quoted)}")
         return found
+
+    def _writer(self) -> str:
+        token = self._token()
+        if token is None or token not in self.hub.writers:
+            raise _Refused(401 if token is None else 403, "", "You don't have the rights to write here")
+        return token
+
+    def _create(self, form: dict[str, object]) -> None:
+        token, name = self._writer(), f"{form.get('organization') or 'us'}/{form['name']}"
+        if ("model", name) in self.hub.repositories:
+            raise _Refused(409, "", "You already created this model repo")
+        private = {token} if form.get("private") or form.get("visibility") == "private" else None
+        self.hub.add(HubRepository("model", name, {"main": {}}, private=private))
+        self._send_json({"url": f"{self.hub.url}/{name}", "name": name})
+
+    def _write(self, match: re.Match[str], body: bytes) -> None:
+        """Takes every file in the commit itself, as the hub takes small ones."""
+        self._writer()
+        repository = self._repository("model", match["id"])
+        if match["action"] == "preupload":
+            files = [file["path"] for file in json.loads(body)["files"]]
+            answer = [{"path": path, "uploadMode": "regular", "shouldIgnore": False, "oid": None} for path in files]
+            self._send_json({"files": answer})
+            return
+        for line in map(json.loads, body.splitlines()):
+            if line["key"] == "file":
+                repository.branches["main"][line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+        page = f"{self.hub.url}/{repository.id}"
+        commit = repository.commit("main")
+        self._send_json({"success": True, "commitOid": commit, "commitUrl": f"{page}/commit/{commit}"})
 
     def _answer_api(self, match: re.Match[str], query: dict[str, list[str]], body: bytes) -> None:
         kind = match["kind"].removesuffix("s")

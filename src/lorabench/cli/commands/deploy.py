@@ -17,6 +17,12 @@ def export(
     form: Annotated[
         str, typer.Option(help="adapter, merged (bf16), merged:fp32, gguf:TYPE such as gguf:Q8_0 or gguf:Q4_K_M.")
     ] = "adapter",
+    push: Annotated[
+        str | None, typer.Option(help="Also put it on the hub, in this repository.", metavar="OWNER/NAME")
+    ] = None,
+    public: Annotated[
+        bool, typer.Option("--public", help="A repository that --push makes is for everybody; default: private.")
+    ] = False,
     output_dir: OutputDir = Path("outputs"),
 ) -> None:
     """Write a run's adapter or merged model as other programs load it, with its model card."""
@@ -24,11 +30,19 @@ def export(
     from lorabench.core.formatting import size
     from lorabench.core.machine import prepare_process
     from lorabench.deploy.export import export_run
+    from lorabench.deploy.push import check_push, push_folder
 
+    if push is not None:
+        check_push(push)
     prepare_process()
     with make_view(sys.stderr) as view:
         exported = export_run(run_id, output_dir, form=form, to=to, view=view)
+        if push is not None:
+            view.phase(f"pushing to {push}")
+            page = push_folder(exported.folder, push, public=public)
     for note in exported.notes:
         print(f"{note}.")
     for name, num_bytes in exported.files.items():
         print(f"{exported.folder / name}  {size(num_bytes)}")
+    if push is not None:
+        print(page)
