@@ -7,10 +7,12 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from lorabench.bench.command import answer
 from lorabench.bench.limit import Products
@@ -18,13 +20,17 @@ from lorabench.bench.measure import Rate
 from lorabench.bench.request import Request
 from lorabench.cli.views.view import make_view
 from lorabench.core.device import choose_device
-from lorabench.core.errors import InputError, ModelError
+from lorabench.core.errors import InputError
+from lorabench.fast.declarations import FAST_TYPES
 from lorabench.methods.attach import attach
 from lorabench.methods.settings import AdapterSettings
-from lorabench.models.base import load_base
+from lorabench.models.base import freeze, load_base
+from lorabench.models.by_hub_id import HubIdModel
 from lorabench.models.catalog import list_models
+from lorabench.models.entry import ModelEntry
+from lorabench.models.loaded import LoadedLinears
 from lorabench.models.planning import plan_model
-from lorabench.models.random_weights import build, config_of_entry, load_random
+from lorabench.models.random_weights import build, config_of_entry, fill, load_random
 from lorabench.tokens.packing import Segment, make_batch
 
 
@@ -104,26 +110,58 @@ def test_bfloat16_without_units_works_and_says_that_it_is_slow(
     assert "no bfloat16 units" in capsys.readouterr().err
 
 
-RANDOM_FAMILIES = ("gpt2", "gpt-neox", "llama", "gemma")
-
-
-@pytest.mark.parametrize("entry", [entry for entry in list_models() if entry.family not in RANDOM_FAMILIES])
-def test_a_family_without_random_weights_is_one_sentence(entry: object) -> None:
-    with pytest.raises(ModelError, match=f"no random weights can be made for the family {entry.family}"):  # type: ignore[attr-defined]
-        config_of_entry(entry)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    "entry", [entry for entry in list_models() if entry.family in RANDOM_FAMILIES], ids=lambda entry: entry.name
-)
+@pytest.mark.parametrize("entry", list_models(), ids=lambda entry: entry.name)
 def test_random_weights_have_the_catalogues_size(entry: object) -> None:
     with torch.device("meta"):
         model = build(config_of_entry(entry), torch.bfloat16)  # type: ignore[arg-type]
     assert sum(parameter.numel() for parameter in model.parameters()) == entry.num_parameters  # type: ignore[attr-defined]
     linears = plan_model(entry.name).shape.linears  # type: ignore[attr-defined]
+    assert model.config.model_type in FAST_TYPES
     modules = dict(model.named_modules())
     for path, (inputs, outputs) in linears.items():
         assert sorted(modules[path].weight.shape) == sorted((inputs, outputs)), path
+
+
+def sizes_of(model: Any) -> dict[str, Any]:
+    """What an entry states of a model."""
+    config, linears = model.config, LoadedLinears(model).linears
+    first = {path: size for path, size in linears.items() if ".0." in path}
+    layer_path = next(iter(first)).split(".0.")[0]
+    return {
+        "family": config.model_type,
+        "num_parameters": model.num_parameters(),
+        "num_layers": config.num_hidden_layers,
+        "hidden_size": config.hidden_size,
+        "vocabulary_size": config.vocab_size,
+        "max_context_length": config.max_position_embeddings,
+        "layer_path": layer_path,
+        "linear_modules": {path.split(".0.", 1)[1]: size for path, size in first.items()},
+    }
+
+
+@pytest.mark.parametrize("is_tied", [True, False])
+@pytest.mark.parametrize("model_type", sorted(FAST_TYPES))
+def test_every_fast_family_has_random_weights(model_type: str, is_tied: bool) -> None:
+    """An entry of a user's own catalogue says enough to make the model that Transformers makes of its config.json."""
+    sizes = {
+        "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 500,
+        "max_position_embeddings": 64, "pad_token_id": 0, "tie_word_embeddings": is_tied,
+        **({"n_inner": 96} if model_type == "gpt2" else {"intermediate_size": 96}),
+        **({} if model_type in ("gpt2", "gpt_neox") else {"num_key_value_heads": 2, "head_dim": 8}),
+    }  # fmt: skip
+    with torch.device("meta"):
+        wanted = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **sizes))
+    entry = list_models()[0].model_copy(update={**sizes_of(wanted), "config": {"head_dim": 8}})
+    assert isinstance(entry, ModelEntry)
+    model = build(config_of_entry(entry), torch.float32)
+    assert {name: weight.shape for name, weight in model.named_parameters()} == {
+        name: weight.shape for name, weight in wanted.named_parameters()
+    }
+    fill(model, seed=0)
+    base = freeze(model, torch.device("cpu"), "fp32")
+    assert base.execution.kind == "fast"
+    nats = base.token_nll(make_batch([[Segment(0, np.arange(20, dtype=np.int32))]]))
+    assert float(nats.mean()) == pytest.approx(np.log(500), rel=0.1)
 
 
 def test_random_weights_depend_on_the_seed_alone() -> None:
@@ -137,6 +175,14 @@ def test_random_weights_depend_on_the_seed_alone() -> None:
     assert torch.equal(scores[0], scores[1])
     assert not torch.equal(scores[0], scores[2])
     assert float(scores[0].mean()) == pytest.approx(np.log(plan.shape.vocabulary_size), rel=0.1)
+
+
+def test_the_hubs_configuration_is_enough(tiny_model: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = plan_model(str(tiny_model("pythia")))
+    config = json.loads((tiny_model("pythia") / "config.json").read_bytes())
+    monkeypatch.setattr(HubIdModel, "config_json", lambda self: config)
+    on_the_hub = replace(plan, folder=None, source=HubIdModel.model_construct(name="owner/name"))
+    assert load_random(on_the_hub, precision="fp32", device="cpu").num_parameters == plan.shape.num_parameters
 
 
 def test_the_limit_adds_up_what_a_step_needs() -> None:
@@ -153,7 +199,10 @@ def test_a_rate_is_a_median_with_quartiles() -> None:
 
 def test_a_model_of_an_unknown_family_has_no_random_weights() -> None:
     entry = list_models()[0].model_copy(update={"family": "mamba"})
-    with pytest.raises(InputError, match="mamba"):
+    with pytest.raises(InputError, match="no random weights can be made for the family mamba; accepted are gemma, "):
+        config_of_entry(entry)
+    entry = entry.model_copy(update={"family": "llama", "linear_modules": {"self_attn.o_proj": (64, 64)}})
+    with pytest.raises(InputError, match=r"its entry lacks the linear module self_attn\.k_proj"):
         config_of_entry(entry)
 
 

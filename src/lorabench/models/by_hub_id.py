@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from lorabench.core.catalog import HUB_ID, FromHub
 from lorabench.core.errors import ModelError
@@ -46,6 +46,10 @@ class HubIdModel(FromHub, ModelSource):
     def metadata(self) -> HubMetadata:
         """What the hub says, or said when it was last asked. Raises ModelError or DownloadError."""
         return read_metadata(Repository("model", self.repository, self.revision))
+
+    def config_json(self) -> dict[str, Any]:
+        """As the hub has it."""
+        return self.metadata().config
 
     def present_folder(self) -> Path | None:
         """Its snapshot in the hub's cache, where that is whole."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 from abc import abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from lorabench.core.catalog import Count, Entry
 from lorabench.core.progress import Progress
@@ -46,7 +49,7 @@ class ModelSource(Entry):
     """A base model before it is here. A kind of source adds its own fields, and defines how the model is located."""
 
     family: str
-    """The architecture's family: gpt2, gpt-neox, gemma, llama."""
+    """The architecture's family: gpt2, gpt-neox, gemma, llama, qwen3, …"""
     gated: bool = False
     """Whether it is given only to accounts that accepted its licence."""
     weights_note: str | None = None
@@ -63,6 +66,10 @@ class ModelSource(Entry):
     @abstractmethod
     def model_shape(self) -> ModelShape:
         """Its sizes, known without fetching it, so that a plan can be made."""
+
+    def config_json(self) -> dict[str, Any] | None:
+        """Its config.json where that is known without fetching the model."""
+        return None
 
     @abstractmethod
     def locate(self, progress: Progress | None = None) -> ModelLocation:
@@ -85,11 +92,13 @@ class ModelEntry(ModelSource):
     """Module path of the list of layers: layer i is `<layer_path>.<i>`."""
     linear_modules: dict[str, tuple[Count, Count]]
     """Path within a layer -> (inputs, outputs)."""
+    config: Annotated[dict[str, Any], Field(default_factory=dict)]
+    """Of its config.json: what neither the sizes nor the family tell. Random weights alone need it."""
 
     @property
     def head_width(self) -> int | None:
-        """Width of an attention head; None: that of the published models of the family."""
-        return None
+        """Width of an attention head; None: that of most published models of the family."""
+        return self.config.get("head_dim")
 
     def model_shape(self) -> ModelShape:
         """As the entry states it."""

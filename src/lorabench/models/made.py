@@ -18,7 +18,7 @@ from lorabench.core.storage import cache_root, new_folder, set_aside, sha256_fil
 from lorabench.models.entry import ModelEntry, ModelLocation
 
 MANIFEST = "lorabench-model.json"
-_DESCRIPTIVE = {"notes", "licence", "download_bytes", "weights_note"}
+_DESCRIPTIVE = {"notes", "licence", "download_bytes", "weights_note", "config"}
 _LOG = logging.getLogger(__name__)
 
 
