@@ -16,7 +16,7 @@ CODE = """
 import resource, sys
 import numpy as np
 import torch
-from lorabench.runs.memory import is_out_of_memory
+from lorabench.core.out_of_memory import is_out_of_memory
 from lorabench.fast.attention import Heads, Segments
 from lorabench.fast.kernels import Product
 from lorabench.fast.cpu.native import _AttentionCall, kernels_for

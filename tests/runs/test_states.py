@@ -12,11 +12,11 @@ import torch
 
 import lorabench
 from lorabench.core.errors import InputError
+from lorabench.core.out_of_memory import is_out_of_memory
 from lorabench.models.base import FrozenBase
 from lorabench.records.schema import RunRecord, Status
 from lorabench.records.store import RecordStore, load_records
 from lorabench.runs import group as pipeline_group
-from lorabench.runs.memory import is_out_of_memory
 from lorabench.tokens.packing import PackedBatch
 from lorabench.training import loop
 from tests.marks import slow

@@ -291,9 +291,10 @@ def test_two_checkpoints_are_kept_and_none_after_the_end(tmp_path: Path) -> None
     assert not tmp_path.exists()
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
 @pytest.mark.parametrize("micro_batch_size", [1, 2, 3])
-def test_accumulation_is_the_same_mathematics(tmp_path: Path, micro_batch_size: int) -> None:
-    whole, parts = Run(tmp_path / "whole"), Run(tmp_path / "parts")
+def test_accumulation_is_the_same_mathematics(tmp_path: Path, micro_batch_size: int, dropout: float) -> None:
+    whole, parts = Run(tmp_path / "whole", dropout), Run(tmp_path / "parts", dropout)
     whole.go()
     parts.go(micro_batch_size=micro_batch_size)
     for step, loss in whole.losses.items():

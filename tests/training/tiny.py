@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lorabench.fast.dropout import Draws
 from lorabench.methods.adapter import ParameterGroup
 from lorabench.tokens.packing import IGNORED, PackedBatch
 from lorabench.training.loop import TrainingText
@@ -51,14 +52,17 @@ class TinyBase:
         self.adapter = adapter
         self.dropout = dropout
 
-    def _nll(self, batch: PackedBatch) -> Tensor:
+    def _nll(self, batch: PackedBatch, seeds: Sequence[int] | None = None) -> Tensor:
         ids, targets = torch.from_numpy(batch.input_ids), torch.from_numpy(batch.targets)
-        hidden = functional.dropout(self.adapter.down[ids], self.dropout, training=torch.is_grad_enabled())
+        hidden = self.adapter.down[ids]
+        if seeds is not None and self.dropout:
+            kept = Draws.of_rows(batch, seeds, self.device).kept(hidden, self.dropout)
+            hidden = hidden * kept / (1.0 - self.dropout)
         logits = self.table[ids] + hidden @ self.adapter.up
         return functional.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="none")
 
-    def loss(self, batch: PackedBatch) -> Tensor:
-        return self._nll(batch).sum()
+    def loss(self, batch: PackedBatch, row_seeds: Sequence[int] | None = None) -> Tensor:
+        return self._nll(batch, row_seeds).sum()
 
     def token_nll(self, batch: PackedBatch) -> Tensor:
         with torch.no_grad():

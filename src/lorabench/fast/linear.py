@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from lorabench.fast.differentiable import apply
+from lorabench.fast.dropout import draw_kept
 from lorabench.fast.kernels import Kernels, Product
 
 
@@ -184,18 +185,13 @@ def _lower(inputs: Tensor, adapted: Sequence[Projection], kernels: Kernels, trai
     seconds = tuple((layer.b * layer.scaling).to(inputs.dtype) for layer in adapted if layer.b is not None)
     if not (training and any(layer.dropout for layer in adapted)):
         return Lowered(kernels.multiply([Product(((inputs, firsts.t()),))])[0], firsts, seconds, ())
-    kept = tuple(_draw_kept(inputs, layer.dropout) for layer in adapted)
+    kept = tuple(draw_kept(inputs, layer.dropout) for layer in adapted)
     product = inputs.new_empty(len(inputs), len(firsts))
     splits = zip(adapted, kept, _split(firsts, adapted, 0), _split(product, adapted), strict=True)
     for layer, kept_here, a, u in splits:
         kernels.multiply([Product(((inputs * kept_here, a.t()),), out=u)])
         u.div_(1.0 - layer.dropout)
     return Lowered(product, firsts, seconds, kept)
-
-
-def _draw_kept(inputs: Tensor, probability: float) -> Tensor:
-    """False with the given probability; the draws are those of torch's own dropout."""
-    return torch.empty_like(inputs).bernoulli_(1.0 - probability).bool()
 
 
 def _split(tensor: Tensor, adapted: Sequence[Projection], dim: int = 1) -> tuple[Tensor, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from lorabench.core.device import release_memory, synchronize
 from lorabench.core.errors import ModelError
 from lorabench.fast.cpu.native import kernels_for
+from lorabench.fast.dropout import Draws, drawn_by, dropping
 from lorabench.fast.families import read_decoder
 from lorabench.fast.forward import Decoder
 from lorabench.fast.known import NotFast, can_pack, inner_model, logits_of
@@ -120,19 +121,24 @@ class FrozenBase:
             chunks = zip(hidden.split(HEAD_CHUNK), targets.split(HEAD_CHUNK), strict=True)
             return torch.cat([self._chunk_nll(states, wanted) for states, wanted in chunks])
 
-    def loss(self, batch: PackedBatch) -> Tensor:
+    def loss(self, batch: PackedBatch, row_seeds: Sequence[int] | None = None) -> Tensor:
         """Nats summed over the scored targets, float32 scalar; differentiable in the adapter's parameters.
 
-        Logits are held for a chunk of tokens at a time; of a model that we do not know, for the whole batch.
+        Each row's dropout is drawn by its seed [R]; without seeds by torch's random state. Logits are held for a chunk
+        of tokens at a time; of a model that we do not know, for the whole batch.
         Raises ModelError for a token that the model does not know.
         """
         self._check_tokens(batch)
-        if self._decoder is not None:
-            return self._decoder.loss(batch)
-        with self._dropout():
-            if not self._packs:
-                return torch.stack([losses.sum() for losses in self._segment_nll(batch)]).sum()
-            hidden, targets = self._hidden(batch), torch.from_numpy(batch.targets).to(self.device)
+        seeds = row_seeds if self.dropout_modules else None
+        if self._decoder is None and not self._packs:
+            draws = None if seeds is None else Draws.of_segments(batch, seeds, self.device)
+            with dropping(self.dropout_modules):
+                return torch.stack([losses.sum() for losses in self._segment_nll(batch, draws)]).sum()
+        with drawn_by(None if seeds is None else Draws.of_rows(batch, seeds, self.device)):
+            if self._decoder is not None:
+                return self._decoder.loss(batch)
+            with dropping(self.dropout_modules):
+                hidden, targets = self._hidden(batch), torch.from_numpy(batch.targets).to(self.device)
         chunks = zip(hidden.split(HEAD_CHUNK), targets.split(HEAD_CHUNK), strict=True)
         sums = [checkpoint(self._chunk_sum, states, wanted, use_reentrant=False) for states, wanted in chunks]
         return torch.stack(sums).sum()
@@ -185,22 +191,12 @@ class FrozenBase:
         hidden: Tensor = output.last_hidden_state[0]
         return hidden
 
-    @contextmanager
-    def _dropout(self) -> Iterator[None]:
-        """The adapter's dropout is on."""
-        for module in self.dropout_modules:
-            module.train()
-        try:
-            yield
-        finally:
-            for module in self.dropout_modules:
-                module.eval()
-
-    def _segment_nll(self, batch: PackedBatch) -> Iterator[Tensor]:
-        """Nats of each segment's targets, one segment at a time."""
+    def _segment_nll(self, batch: PackedBatch, draws: Sequence[Draws] | None = None) -> Iterator[Tensor]:
+        """Nats of each segment's targets, one segment at a time; `draws` [S] are those of its dropout."""
         ids, targets = (torch.from_numpy(array).to(self.device) for array in (batch.input_ids, batch.targets))
-        for start, end in itertools.pairwise(batch.segment_starts.tolist()):
-            logits = self._logits(ids[None, start:end])[0].float()
+        for index, (start, end) in enumerate(itertools.pairwise(batch.segment_starts.tolist())):
+            with drawn_by(None if draws is None else draws[index]):
+                logits = self._logits(ids[None, start:end])[0].float()
             yield functional.cross_entropy(logits, targets[start:end], ignore_index=IGNORED, reduction="none")
 
     def _logits(self, ids: Tensor) -> Tensor:

@@ -6,9 +6,9 @@ import traceback
 from pathlib import Path
 
 from lorabench.core.errors import DivergedError, LorabenchError, OutOfMemoryRunError, system_error
+from lorabench.core.out_of_memory import is_out_of_memory
 from lorabench.core.storage import remedy
 from lorabench.records.schema import Status
-from lorabench.runs.memory import is_out_of_memory
 
 
 def failure(error: Exception, stage: str = "") -> tuple[Status, str]:

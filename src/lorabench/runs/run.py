@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 
 from lorabench.core.errors import CancelledError, OutOfMemoryRunError, is_environment_problem
+from lorabench.core.out_of_memory import is_out_of_memory
 from lorabench.core.redaction import without_secrets
 from lorabench.experiment.steps import micro_batch_size
 from lorabench.records.schema import RunRecord, Status
@@ -15,7 +16,6 @@ from lorabench.runs.failures import failure
 from lorabench.runs.group import GroupWork
 from lorabench.runs.loaded import LoadedBase
 from lorabench.runs.measuring import Measurements
-from lorabench.runs.memory import is_out_of_memory
 from lorabench.runs.stages import (
     Trained,
     attached,

@@ -54,7 +54,8 @@ class PackedBatch:
 
     input_ids, targets, position_ids: int64 [T]; targets hold IGNORED where nothing is scored; positions restart at 0
     in each segment. segment_starts: int32 [S + 1], cumulative; a token attends causally within its own segment only.
-    document_index: int32 [S], the caller's document of each segment. marks: uint8 [T], of targets of conversations.
+    document_index: int32 [S], the caller's document of each segment. row_starts: int32 [R + 1], cumulative.
+    marks: uint8 [T], of targets of conversations.
     """
 
     input_ids: npt.NDArray[np.int64]
@@ -62,8 +63,12 @@ class PackedBatch:
     position_ids: npt.NDArray[np.int64]
     segment_starts: npt.NDArray[np.int32]
     document_index: npt.NDArray[np.int32]
-    num_rows: int
+    row_starts: npt.NDArray[np.int32]
     marks: Marks | None = None
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.row_starts) - 1
 
     @property
     def num_scored(self) -> int:
@@ -194,7 +199,7 @@ def make_batch(rows: Sequence[Row]) -> PackedBatch:
         position_ids=np.concatenate([np.arange(length, dtype=np.int64) for length in lengths]),
         segment_starts=starts,
         document_index=np.array([segment.document for segment in segments], dtype=np.int32),
-        num_rows=len(rows),
+        row_starts=starts[np.cumsum([0, *map(len, rows)])],
         marks=marks,
     )
 

@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lorabench.core.device import random_state, set_random_state
+from lorabench.core.errors import DiskError
 from lorabench.core.storage import new_folder, read_regular, set_aside, sha256_file
 
 NUM_KEPT = 2
@@ -54,6 +55,10 @@ class Position:
     num_resumed: int = 0
 
 
+def _folder_of(folder: Path, steps_done: int) -> Path:
+    return folder / f"step-{steps_done:08d}"
+
+
 def save_checkpoint(
     folder: Path,
     position: Position,
@@ -62,7 +67,7 @@ def save_checkpoint(
     key: str,
 ) -> Path:
     """Write `folder/step-<n>` whole or not at all. `key` names the run and settings it belongs to. Raises DiskError."""
-    target = folder / f"step-{position.steps_done:08d}"
+    target = _folder_of(folder, position.steps_done)
     tensors = {f"adapter.{name}": parameter.detach().cpu().contiguous() for name, parameter in parameters.items()}
     for name, parameter in parameters.items():
         for entry, value in optimizer.state.get(parameter, {}).items():
@@ -104,6 +109,23 @@ def load_checkpoint(
             _take_up(tensors, parameters, optimizer)
             return position, problems
     return None, problems
+
+
+def load_step(
+    folder: Path,
+    steps_done: int,
+    parameters: Mapping[str, torch.nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    key: str,
+) -> Position:
+    """Take up the checkpoint that another rank has chosen and found whole. Raises DiskError where it cannot be read."""
+    path = _folder_of(folder, steps_done)
+    try:
+        position, tensors = _read(path, parameters, key)
+    except (OSError, ValueError, KeyError) as error:
+        raise DiskError(f"{path}: the checkpoint cannot be read on every device ({error})") from None
+    _take_up(tensors, parameters, optimizer)
+    return position
 
 
 def remove_checkpoints(folder: Path) -> None:

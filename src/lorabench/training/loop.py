@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from lorabench.core.errors import CancelledError, DivergedError
 from lorabench.experiment.schema import TrainingSettings
 from lorabench.experiment.steps import evaluation_steps, num_steps
+from lorabench.fast.dropout import row_seeds
 from lorabench.tokens.packing import (
     Marks,
     Prefix,
@@ -29,8 +31,9 @@ from lorabench.tokens.packing import (
     prefix_of,
     stream_rows,
 )
-from lorabench.training.checkpoints import Checkpoints, Position, load_checkpoint, save_checkpoint
+from lorabench.training.checkpoints import Checkpoints, Position, load_checkpoint, load_step, save_checkpoint
 from lorabench.training.optimization import clip_gradients, learning_rate_at, make_optimizer, set_learning_rate
+from lorabench.training.ranks import Ranks
 
 if TYPE_CHECKING:
     from lorabench.methods.adapter import Adapter
@@ -130,26 +133,39 @@ def train(
     checkpoints: Checkpoints,
     hooks: Hooks,
     until_step: int | None = None,
+    ranks: Ranks | None = None,
 ) -> Position:
     """Train the attached adapter and return where it stands: at the end of the course, or after `until_step` steps.
 
     Takes up the latest checkpoint that can be used and leaves one where it ends, from which a later call goes on as if
     there had been one call. A step's loss is the mean over the scored tokens of its whole batch, whatever the
-    micro-batch. Raises DivergedError at the first step whose loss or gradient is not finite, and CancelledError after a
-    checkpoint when `hooks.should_stop` says so.
+    micro-batch and however many ranks share its rows; rank 0 alone calls the hooks, `should_stop` apart, and writes.
+    Raises DivergedError at the first step whose loss or gradient is not finite, and CancelledError after a checkpoint
+    when `hooks.should_stop` says so.
     """
+    ranks = ranks or Ranks()
+    with ranks.leaving_together():
+        return _train(base, adapter, text, course, checkpoints, hooks, until_step, ranks)
+
+
+def _train(
+    base: FrozenBase,
+    adapter: Adapter,
+    text: TrainingText,
+    course: Course,
+    checkpoints: Checkpoints,
+    hooks: Hooks,
+    until_step: int | None,
+    ranks: Ranks,
+) -> Position:
+    """See `train`."""
     settings, steps = course.settings, course.num_steps
     parameters = dict(adapter.named_parameters())
     optimizer = make_optimizer(adapter, settings)
     torch.manual_seed(course.seed)
-    position, problems = load_checkpoint(
-        checkpoints.folder, parameters, optimizer, checkpoints.key, checkpoints.num_recorded_steps
-    )
-    if position is None:
-        position = Position()
-    else:
-        position.num_resumed += 1
-    hooks.on_start(position, problems)
+    position, problems = _take_up(checkpoints, parameters, optimizer, ranks)
+    if ranks.is_first:
+        hooks.on_start(position, problems)
 
     first, last = position.steps_done, steps if until_step is None else min(until_step, steps)
     steps_per_epoch = steps // settings.epochs
@@ -163,17 +179,16 @@ def train(
         step_rows = rows[start : start + settings.batch_size]
 
         started = time.perf_counter()
-        batches = [
-            make_batch(step_rows[index : index + course.micro_batch_size])
-            for index in range(0, len(step_rows), course.micro_batch_size)
-        ]
-        num_scored = sum(batch.num_scored for batch in batches)
+        num_scored = sum(segment.num_scored for row in step_rows for segment in row)
+        own_rows = ranks.share(step_rows)
+        own_seeds = ranks.share(row_seeds(course.seed, step, len(step_rows)))
         loss_sum = 0.0
-        for batch in batches:
-            loss = base.loss(batch)
+        for index in range(0, len(own_rows), course.micro_batch_size):
+            part = slice(index, index + course.micro_batch_size)
+            loss = base.loss(make_batch(own_rows[part]), own_seeds[part])
             torch.autograd.backward(loss / num_scored)
             loss_sum += float(loss.detach())
-        loss_mean = loss_sum / num_scored
+        loss_mean = ranks.sum_gradients(list(parameters.values()), loss_sum) / num_scored
         gradient_norm = clip_gradients(list(parameters.values()), settings.max_grad_norm)
         if not math.isfinite(loss_mean) or not math.isfinite(gradient_norm):
             raise DivergedError(step + 1, "the loss" if not math.isfinite(loss_mean) else "the gradient")
@@ -192,19 +207,20 @@ def train(
         position.step_tokens.append(num_scored)
         previous = position.smoothed_loss
         position.smoothed_loss = loss_mean if previous is None else SMOOTHING * previous + (1.0 - SMOOTHING) * loss_mean
-        hooks.on_step(
-            {
-                "step": step + 1,
-                "loss": loss_mean,
-                "smoothed_loss": position.smoothed_loss,
-                "learning_rate": learning_rate,
-                "gradient_norm": gradient_norm,
-                "tokens_per_second": num_scored / seconds,
-                "train_tokens": position.train_tokens,
-                "seconds": seconds,
-            }
-        )
-        if step + 1 in course.evaluate_after:
+        if ranks.is_first:
+            hooks.on_step(
+                {
+                    "step": step + 1,
+                    "loss": loss_mean,
+                    "smoothed_loss": position.smoothed_loss,
+                    "learning_rate": learning_rate,
+                    "gradient_norm": gradient_norm,
+                    "tokens_per_second": num_scored / seconds,
+                    "train_tokens": position.train_tokens,
+                    "seconds": seconds,
+                }
+            )
+        if ranks.is_first and step + 1 in course.evaluate_after:
             evaluation_started = time.perf_counter()
             scores, num_evaluated = hooks.evaluate()
             position.evaluation_seconds += time.perf_counter() - evaluation_started
@@ -213,17 +229,36 @@ def train(
                 {"step": step + 1, "train_tokens_seen": position.train_tokens, "validation": scores}
             )
             hooks.on_evaluation(position.evaluations[-1])
-        stopping = hooks.should_stop()
-        if step + 1 < last and (stopping or time.monotonic() - saved_at >= checkpoints.seconds):
+        stopping = ranks.any(hooks.should_stop())
+        is_due = stopping or time.monotonic() - saved_at >= checkpoints.seconds
+        if ranks.is_first and step + 1 < last and is_due:
             hooks.on_checkpoint()
             save_checkpoint(checkpoints.folder, position, parameters, optimizer, checkpoints.key)
             saved_at = time.monotonic()
         if step + 1 < last and stopping:
             raise CancelledError(f"stopped after step {step + 1} of {steps}")
-    hooks.on_checkpoint()
-    if position.steps_done > first:
-        save_checkpoint(checkpoints.folder, position, parameters, optimizer, checkpoints.key)
+    if ranks.is_first:
+        hooks.on_checkpoint()
+        if position.steps_done > first:
+            save_checkpoint(checkpoints.folder, position, parameters, optimizer, checkpoints.key)
     return position
+
+
+def _take_up(
+    checkpoints: Checkpoints, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, ranks: Ranks
+) -> tuple[Position, list[str]]:
+    """Take up the checkpoint that rank 0 can use, on every rank; returns what could not be taken up too."""
+    position, problems = None, list[str]()
+    if ranks.is_first:
+        limit = checkpoints.num_recorded_steps
+        position, problems = load_checkpoint(checkpoints.folder, parameters, optimizer, checkpoints.key, limit)
+    chosen = ranks.of_first(0 if position is None else position.steps_done)
+    if chosen and not ranks.is_first:
+        position = load_step(checkpoints.folder, chosen, parameters, optimizer, checkpoints.key)
+    if position is None:
+        return Position(), problems
+    position.num_resumed += 1
+    return position, problems
 
 
 def tokens_per_second(position: Position) -> tuple[float | None, str]:
