@@ -4,19 +4,23 @@ set -euo pipefail
 
 usage() {
   cat <<'TEXT'
-usage: bash scripts/setup.sh [--dev] [--help]
+usage: bash scripts/setup.sh [--dev | --all] [--help]
 
 Makes .venv with lorabench and everything it needs, at the versions in constraints.txt.
 Run again, it returns at once unless pyproject.toml, constraints.txt or Python have changed.
 
   --dev    also what the tests and checks need
+  --all    and what only the slow tests need: Ray, 77 MB
 TEXT
 }
 
+dev="[test,check,harness,trackio,tensorboard,mlflow]"
+all="${dev%]},ray]"
 extras=""
 for argument in "$@"; do
   case "$argument" in
-    --dev) extras="[test,check,harness,trackio,tensorboard,mlflow]" ;;
+    --dev) extras="$dev" ;;
+    --all) extras="$all" ;;
     -h|--help) usage; exit 0 ;;
     *) echo "setup.sh: unknown argument $argument (see --help)" >&2; exit 2 ;;
   esac
@@ -35,7 +39,9 @@ fi
 
 wanted="$( { cat pyproject.toml constraints.txt; "$python" --version; } | sha256sum | cut -d' ' -f1)"
 stamp=.venv/.lorabench-set-up
-for done_extras in "$extras" "[test,check,harness,trackio,tensorboard,mlflow]"; do
+accepted=("$extras" "$all")
+[ "$extras" = "$all" ] || accepted+=("$dev")
+for done_extras in "${accepted[@]}"; do
   if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted $done_extras" ]; then exit 0; fi
 done
 

@@ -13,17 +13,18 @@ TEXT
 }
 
 all=""
+setup=--dev
 arguments=()
 for argument in "$@"; do
   case "$argument" in
-    --all) all=yes ;;
+    --all) all=yes; setup=--all ;;
     -h|--help) usage; exit 0 ;;
     *) arguments+=("$argument") ;;
   esac
 done
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-bash scripts/setup.sh --dev
+bash scripts/setup.sh "$setup"
 .venv/bin/python -m pytest -m "not slow" -n 2 --dist loadfile "${arguments[@]}"
 if [ -n "$all" ]; then
   bash scripts/install_browser.sh

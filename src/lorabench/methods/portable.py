@@ -31,11 +31,11 @@ class BaseReference:
     """Where it lies here."""
 
     @classmethod
-    def of(cls, location: ModelLocation) -> BaseReference:
-        """Of a model on this machine."""
+    def of(cls, location: ModelLocation, named: str = "") -> BaseReference:
+        """Of a model on this machine; `named`: the folder that it is to be called by, where another's was copied."""
         if location.published is not None:
             return cls(location.published.repository, location.published.commit, location.folder)
-        return cls(str(location.folder), None, location.folder)
+        return cls(named or str(location.folder), None, location.folder)
 
     def copy_tokenizer(self, folder: Path) -> None:
         """Put the base's tokenizer beside the adapter, so that it is read alike without config.json."""

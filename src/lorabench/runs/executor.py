@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+from lorabench.core.device import Device
+from lorabench.core.errors import ConfigError
 from lorabench.core.registry import Registry
 from lorabench.runs.context import RunContext
 from lorabench.runs.task import RunTask, TaskOutcome
@@ -34,4 +36,29 @@ class Executor(Protocol):
 ExecutorKind = Callable[[RunContext], Executor]
 """How one kind of executor is made, from what runs in this process are given; `EXECUTOR` in its file."""
 
+
+@runtime_checkable
+class RemoteKind(Protocol):
+    """An ExecutorKind whose runs are done on other machines."""
+
+    def at(self, address: str) -> RemoteKind:
+        """The same for the cluster at `address`."""
+
+    def find_device(self, name: str | None) -> Device:
+        """What runs compute on there; `name` as for `choose_device`. Raises InputError, EnvironmentProblem."""
+
+    def __call__(self, context: RunContext) -> Executor:
+        """Make the executor."""
+
+
 EXECUTORS: Registry[ExecutorKind] = Registry("lorabench.runs.executors", "EXECUTOR", "executor")
+
+
+def executor_kind(name: str, address: str | None = None) -> ExecutorKind:
+    """The kind of that name, for the cluster at `address` where one is given. Raises ConfigError."""
+    kind = EXECUTORS.get(name)
+    if address is None:
+        return kind
+    if not isinstance(kind, RemoteKind):
+        raise ConfigError(f"--address: the executor {name} does its runs here; give it with --executor ray")
+    return kind.at(address)

@@ -24,7 +24,7 @@ from lorabench.records.schema import RunRecord, Status
 from lorabench.records.store import DamagedRecordError, RecordProblem, RecordStore
 from lorabench.report.build import ReportPaths, build_report
 from lorabench.runs.context import RunContext
-from lorabench.runs.executor import EXECUTORS, ExecutorKind
+from lorabench.runs.executor import ExecutorKind, RemoteKind, executor_kind
 from lorabench.runs.leases import SILENCE_SECONDS, Watch, lease_path, try_lease
 from lorabench.runs.measuring import unmeasured_notes
 from lorabench.runs.needs import Need, find_need, lacks_measurements
@@ -53,20 +53,23 @@ def run_experiment(
     device: str | None = None,
     strategy: str = "matrix",
     executor: str = "here",
+    address: str | None = None,
     view: RunView,
 ) -> Outcome:
     """Do what is missing of the experiment and rebuild the results.
 
     Finished runs are never done again, failed ones only with `retry_failed`, cancelled ones are taken up where they
     stopped. Finished adapters are measured where the experiment asks for more than their records hold. `strategy` and
-    `executor` are names of files in `runs/strategies` and `runs/executors`, or of what was added to them. Raises
-    InputError before anything is done, EnvironmentProblem where the machine cannot go on.
+    `executor` are names of files in `runs/strategies` and `runs/executors`, or of what was added to them; `address` is
+    that of the cluster where the executor's runs are done. Raises InputError before anything is done,
+    EnvironmentProblem where the machine cannot go on.
     """
     check_run_options(output_dir, checkpoint_seconds)
-    make_strategy, make_executor = STRATEGIES.get(strategy), EXECUTORS.get(executor)
+    make_strategy, make_executor = STRATEGIES.get(strategy), executor_kind(executor, address)
     prepare_process()
     store = RecordStore(Path(output_dir))
-    plan = with_recorded_ids(make_plan(experiment, choose_device(device)), store)
+    find_device = make_executor.find_device if isinstance(make_executor, RemoteKind) else choose_device
+    plan = with_recorded_ids(make_plan(experiment, find_device(device)), store)
     if experiment.evaluation.tasks:
         check_tasks(list(plan.runs[0].measures.tasks))
     tracker_group = make_trackers(trackers, store.output_dir, upload_adapters=upload_adapters)

@@ -357,7 +357,7 @@ class Saved:
 def save_adapter(adapter: Adapter, work: GroupWork, scored: Scored, folder: Path) -> Saved:
     """Write the adapter whole or not at all, and hash everything that lies beside the record."""
     with new_folder(folder / "adapter") as temporary:
-        adapter.save(temporary, BaseReference.of(work.shared.location))
+        adapter.save(temporary, BaseReference.of(work.shared.location, work.inputs.model_folder))
     files = [path for path in (folder / "adapter").rglob("*") if path.is_file()]
     num_bytes = sum(path.stat().st_size for path in files if path.name in ADAPTER_FILES)
     files += [folder / name for name in (*scored.files, METRICS_NAME)]

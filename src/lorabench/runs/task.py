@@ -36,6 +36,8 @@ class SharedInputs(Frozen):
     text_field: str
     largest_train_bytes: int
     """The largest budget of the group: how much of a corpus is drawn from."""
+    model_folder: str = ""
+    """Where the model lies on the machine that keeps the results; empty: it is this one."""
 
     @classmethod
     def of(cls, group: Group, text_field: str) -> SharedInputs:
@@ -83,6 +85,8 @@ class RunTask(Frozen):
     """Of the finished adapter."""
     planned_steps: int
     """About how many steps it will have; the training text decides."""
+    memory_bytes: int = 0
+    """About how much the device's memory has to hold; 0: unknown."""
     options: RunOptions
     num_attempts_to_repeat: int = 0
     """A record of a run that did not complete is replaced where it is of at most this attempt."""
@@ -149,6 +153,7 @@ def _make_task(
         trainable_parameters=run.trainable_parameters,
         measures=run.measures,
         planned_steps=run.steps,
+        memory_bytes=run.estimated_memory_bytes,
         options=options,
     )
 

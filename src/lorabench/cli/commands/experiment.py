@@ -57,7 +57,12 @@ def run(
     retry: Annotated[str | None, typer.Option(help="failed: do the runs again that did not complete.")] = None,
     checkpoint_seconds: Annotated[float, typer.Option(help="Time between checkpoints.", min=0.0)] = 60.0,
     device: DeviceName = None,
-    executor: Annotated[str, typer.Option(help="Where runs are done: here, or an executor of your own.")] = "here",
+    executor: Annotated[
+        str, typer.Option(help="Where runs are done: here, ray (a cluster), or an executor of your own.")
+    ] = "here",
+    address: Annotated[
+        str | None, typer.Option(help="Of the Ray cluster, as ray start prints it; default: one on this machine.")
+    ] = None,
 ) -> None:
     """Do what is missing of an experiment; run it again to go on where it stopped."""
     from lorabench.cli.views.outcome import print_outcome
@@ -78,6 +83,7 @@ def run(
         checkpoint_seconds=checkpoint_seconds,
         device=device,
         executor=executor,
+        address=address,
         view=make_view(),
     )
     print_outcome(outcome, findings_of(outcome.records, RecordStore(output_dir)))
