@@ -153,7 +153,7 @@ def test_format_is_part_of_a_reference() -> None:
     assert build_reference({"path": "a.jsonl", "format": "alpaca"}, "datasets").format == "alpaca"
     with pytest.raises(ConfigError, match="'vicuna' is not accepted"):
         build_reference({"path": "a.jsonl", "format": "vicuna"}, "datasets")
-    with pytest.raises(ConfigError, match="it is said of one's own files"):
+    with pytest.raises(ConfigError, match="the catalogue says what the rows of news are"):
         build_reference({"name": "news", "format": "alpaca"}, "datasets")
 
 

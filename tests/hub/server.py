@@ -19,6 +19,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import yaml
+
 STORED_APART = (".parquet", ".safetensors", ".gz", ".model", ".bin", ".gguf", ".tflite")
 """Kinds of files that the hub keeps in its large-file storage and redirects to."""
 _API = re.compile(
@@ -290,6 +292,7 @@ class _Handler(BaseHTTPRequestHandler):
             "downloads": 0,
             "likes": 0,
             "tags": [f"license:{repository.licence}"] if repository.licence else [],
+            "cardData": _front_matter(files.get("README.md", b"").decode()),
             "siblings": None if self.hub.terse else siblings,
             "createdAt": "2023-01-01T00:00:00.000Z",
             "lastModified": "2023-01-01T00:00:00.000Z",
@@ -395,6 +398,11 @@ class _Handler(BaseHTTPRequestHandler):
         if cut is not None:
             self.wfile.flush()
             self.close_connection = True
+
+
+def _front_matter(card: str) -> object:
+    _, *front = card.split("---\n")
+    return yaml.safe_load(front[0]) if front else None
 
 
 def _is_stored_apart(path: str) -> bool:

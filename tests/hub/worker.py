@@ -5,6 +5,8 @@ One request per line on standard input, one answer per line on standard output: 
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import sys
@@ -47,15 +49,18 @@ def fetch(entry: dict[str, Any]) -> dict[str, Any]:
     return {"folder": str(folder), "revision": revision, "files": files, "told": told}
 
 
-def corpus(name: str, max_train_bytes: int | None) -> dict[str, Any]:
-    """`load_corpus` on a name of the catalogue."""
+def corpus(name: str | dict[str, Any], max_train_bytes: int | None) -> dict[str, Any]:
+    """`load_corpus` on a name of the catalogue, a hub id, or a mapping of its parts."""
+    from lorabench.corpora.references import build_reference
     from lorabench.corpora.store import load_corpus
 
-    loaded = load_corpus(name, max_train_bytes=max_train_bytes)
+    reference = build_reference(name, "datasets") if isinstance(name, dict) else name
+    loaded = load_corpus(reference, max_train_bytes=max_train_bytes)
     return {
         "info": loaded.info.model_dump(mode="json"),
         "revision": loaded.revision,
         "splits": {split: [document.text for document in documents] for split, documents in loaded.splits.items()},
+        "answers": {split: [document.answers for document in documents] for split, documents in loaded.splits.items()},
     }
 
 
@@ -117,7 +122,7 @@ def plan(experiment: dict[str, Any]) -> dict[str, Any]:
             "targets": next(group.runs[0].target_modules for group in planned.groups if group.model.name == name),
         }
         for name, found in models.items()
-    } | {"run_ids": [run.run_id for run in planned.runs]}
+    } | {"run_ids": [run.run_id for run in planned.runs], "warnings": list(planned.warnings)}
 
 
 def plan_file(path: str) -> list[str]:
@@ -157,6 +162,16 @@ def run(experiment: dict[str, Any], output_dir: str) -> dict[str, Any]:
     return values
 
 
+def cli(arguments: list[str], folder: str) -> dict[str, Any]:
+    """`lorabench` with these arguments in a folder: its exit code and what it printed."""
+    from lorabench.cli.main import app
+
+    printed = io.StringIO()
+    with contextlib.chdir(folder), contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+        code = app(arguments, standalone_mode=False)
+    return {"code": code, "printed": printed.getvalue()}
+
+
 CALLS = {
     "read_hub": read_hub,
     "fetch": fetch,
@@ -167,6 +182,7 @@ CALLS = {
     "plan_file": plan_file,
     "load": load,
     "run": run,
+    "cli": cli,
 }
 
 

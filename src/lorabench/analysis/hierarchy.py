@@ -14,7 +14,7 @@ from lorabench.analysis.findings import AxisFindings, Comparison, ModelHierarchy
 from lorabench.analysis.pairing import MISSING_DOCUMENTS, Measured, Pairing, seed_note
 from lorabench.analysis.statistics import Interval, Uncertain, mean_of
 from lorabench.core.formatting import figure, listed
-from lorabench.core.revisions import given_name
+from lorabench.models.catalog import was_trained_on
 
 
 def model_hierarchy(groups: Sequence[CorpusGroup]) -> ModelHierarchy:
@@ -177,6 +177,6 @@ def contamination(groups: Sequence[CorpusGroup]) -> list[str]:
             f"{run.spec.model} was trained on text of {group.label} before, which flatters it there"
             for group in groups
             for run in group.runs
-            if run.dataset is not None and given_name(run.spec.model) in run.dataset.contaminates
+            if run.dataset is not None and was_trained_on(run.spec.model, run.dataset.contaminates)
         }
     )

@@ -13,8 +13,8 @@ import logging
 import os
 import time
 import urllib.parse
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from lorabench.core.errors import DataError, DiskError, DownloadError, InputError, LorabenchError, ModelError
@@ -64,6 +64,8 @@ class ResolvedRepository:
     gated: bool = False
     licence: str | None = None
     """As its card says it."""
+    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Of a data set, by configuration, where its card names them."""
 
 
 def endpoint() -> str:
@@ -122,7 +124,19 @@ def resolve(repository: Repository) -> ResolvedRepository:
             files or _list_files(repository, str(info.sha)),
             gated=bool(info.gated),
             licence=licences[0] if licences else None,
+            columns=_columns(info.card_data),
         )
+
+
+def _columns(card: Any) -> dict[str, tuple[str, ...]]:
+    told = card.get("dataset_info") if card is not None else None
+    configs = [config for config in (told if isinstance(told, list) else [told]) if isinstance(config, Mapping)]
+    return {
+        str(config.get("config_name", "default")): tuple(
+            str(column.get("name")) for column in config.get("features") or () if isinstance(column, Mapping)
+        )
+        for config in configs
+    }
 
 
 def _list_files(repository: Repository, commit: str) -> tuple[tuple[str, int | None], ...]:

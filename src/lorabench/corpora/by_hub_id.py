@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,13 @@ from pydantic import Field
 
 from lorabench.core.errors import DataError
 from lorabench.core.hub import Repository, explained, is_offline, resolve
+from lorabench.core.hub_memory import keep, kept
 from lorabench.core.revisions import safe_name
+from lorabench.corpora.conversations import Format, Row, find_format
 from lorabench.corpora.documents import Split
-from lorabench.corpora.fields import DEFAULT_FIELD, TextFields, columns_of, find_field, read_text
+from lorabench.corpora.entry import DatasetEntry
+from lorabench.corpora.fields import DEFAULT_FIELD, TextFields, columns_of
+from lorabench.corpora.files import reading_of
 from lorabench.corpora.hub_stream import cached_folder
 from lorabench.corpora.references import CorpusReference, parts_of
 from lorabench.corpora.rows.gather import SPLIT_NAMES
@@ -37,28 +42,38 @@ class HubIdCorpus(HubCorpus):
     """Our split -> the repository's; empty: those that it has."""
     text: TextFields | None = None
     """None: found from the fields."""
+    columns: tuple[str, ...] = Field(default=(), exclude=True)
+    """Of its rows, where its card names them; no part of what it is."""
 
     @classmethod
-    def of(cls, parts: CorpusReference, text_field: TextFields) -> HubIdCorpus:
-        """The corpus of a hub id. Raises DataError or DownloadError where it is neither on the hub nor here."""
+    def of(cls, parts: CorpusReference, text_field: TextFields, known: Sequence[DatasetEntry] = ()) -> HubIdCorpus:
+        """The corpus of a hub id; `known` are entries of a catalogue: what one says of the same repository holds here.
+
+        Raises DataError or DownloadError where it is neither on the hub nor here.
+        """
         repository = Repository("dataset", str(parts.name), parts.revision)
-        commit, sizes, licence = _facts(repository)
+        facts = _facts(repository)
+        same = [entry for entry in known if isinstance(entry, HubCorpus) and entry.repository == repository.id]
         text = parts.text or (None if text_field == DEFAULT_FIELD else text_field)
-        download = sum(size for _, size in sizes)
+        download = sum(size for _, size in facts.sizes)
         corpus = cls.model_construct(  # without validation, as names of catalogue entries are stricter
             name=safe_name("-".join(filter(None, (repository.id, parts.config)))),
             source="hub",
             repository=repository.id,
-            revision=commit,
+            revision=facts.commit,
             config=parts.config,
-            splits=parts.splits or {},
+            splits=parts.chosen_splits,
             text=text,
+            rows=parts.format,
             text_fields=tuple(columns_of(text)) if text else (),
+            columns=tuple(facts.columns.get(parts.config or "default", ())),
             format="hub",
-            licence=licence,
-            domain=None,
+            licence=facts.licence or next((entry.licence for entry in same), None),
+            domain=next((entry.domain for entry in same), None),
+            synthetic=any(entry.synthetic for entry in same),
+            contaminates=tuple(dict.fromkeys(name for entry in same for name in entry.contaminates)),
             download_bytes=download,
-            approximate_bytes=max(1, sum(size * _factor(path) for path, size in sizes)),
+            approximate_bytes=max(1, sum(size * _factor(path) for path, size in facts.sizes)),
         )
         return corpus.keeping_near_duplicates() if parts.near_duplicates == "keep" else corpus
 
@@ -67,8 +82,10 @@ class HubIdCorpus(HubCorpus):
         return parts_of(reference).model_copy(update={"revision": self.revision})
 
     def revision_of_documents(self, revision: str) -> str:
-        """The commit; with a mark where splits or fields were chosen."""
-        chosen = {"splits": self.splits or None, "text": self.text}
+        """The commit; with a mark where splits, fields or a format were chosen."""
+        chosen: dict[str, Any] = {"splits": self.splits or None, "text": self.text}
+        if self.rows is not None:
+            chosen["rows"] = self.rows
         if any(chosen.values()):
             revision += f"-{hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:8]}"
         return super().revision_of_documents(revision)
@@ -76,7 +93,7 @@ class HubIdCorpus(HubCorpus):
     def splits_among(self, names: Sequence[str]) -> Mapping[Split, str]:
         """Those that were chosen, else the repository's train, validation and test by what they are called."""
         if self.splits:
-            return self.splits
+            return super().splits_among(names)
         found = {split: name for name in reversed(names) if (split := SPLIT_NAMES.get(name))}
         if "train" not in found and len(names) == 1:
             found = {"train": names[0]}
@@ -87,37 +104,56 @@ class HubIdCorpus(HubCorpus):
             )
         return found
 
-    def texts_of(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-        """The text of each row that has some. Raises DataError where it is not clear which field it is."""
+    def expected_format(self) -> str | None:
+        """As it was given, else by the columns that its card names."""
+        return self.rows or (None if self.text or not self.columns else find_format(self.columns))
+
+    def read_rows(self, rows: Iterable[Mapping[str, Any]]) -> tuple[Format, Iterator[Row]]:
+        """The rows' format, given or found from the first one's fields, and what is read of each. Raises DataError."""
         rows = iter(rows)
         first = next(rows, None)
         if first is None:
-            return
+            return self.rows or "text", iter(())
         where = f"dataset {self.name}: the first row of {self.repository}"
-        fields = self.text or find_field(first, where)
-        for row in itertools.chain([first], rows):
-            text = read_text(row, fields, f"dataset {self.name}: a row of {self.repository}")
-            if text.strip():
-                yield text
+        reading = reading_of((where, first), self.text or DEFAULT_FIELD, self.rows or ("text" if self.text else None))
+        return reading.format, self.read_as(reading, itertools.chain([first], rows))
 
 
-Sizes = tuple[tuple[str, int], ...]
+@dataclass(frozen=True)
+class _Facts:
+    """What is known of a repository without reading its rows."""
+
+    commit: str
+    sizes: tuple[tuple[str, int], ...]
+    """Data files with their bytes."""
+    licence: str | None = None
+    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """By configuration."""
 
 
 @lru_cache(maxsize=256)
-def _facts(repository: Repository) -> tuple[str, Sizes, str | None]:
-    """Commit, data files with their bytes, and licence where it is known; offline from the hub's cache."""
+def _facts(repository: Repository) -> _Facts:
+    """As the hub says it; offline as it was last said, or from the hub's own cache."""
+    asked = f"facts {repository.revision or 'main'}"
     if is_offline():
-        with explained(repository):
-            folder = cached_folder(repository)
-        files = [file for file in folder.rglob("*") if file.is_file()]
-        return folder.name, tuple((str(file), file.stat().st_size) for file in files if _is_data(file.name)), None
+        values = kept(repository, asked)
+        return _Facts(**values) if isinstance(values, dict) else _cached_facts(repository)
     try:
         resolved = resolve(repository)
     except DataError as error:
         raise DataError(f"{error}; nor is there a file or folder {repository.id} here") from None
     sizes = tuple((path, size) for path, size in resolved.files if size and _is_data(path))
-    return resolved.commit, sizes, resolved.licence
+    facts = _Facts(resolved.commit, sizes, resolved.licence, resolved.columns)
+    for name in {asked, f"facts {resolved.commit}"}:
+        keep(repository, name, asdict(facts))
+    return facts
+
+
+def _cached_facts(repository: Repository) -> _Facts:
+    with explained(repository):
+        folder = cached_folder(repository)
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    return _Facts(folder.name, tuple((str(file), file.stat().st_size) for file in files if _is_data(file.name)))
 
 
 def _is_data(path: str) -> bool:

@@ -52,9 +52,10 @@ def find_corpus(
             max_train_bytes=max_train_bytes,
         )
     if parts.is_hub_id:
-        return HubIdCorpus.of(parts, parts.text or text_field)
+        return HubIdCorpus.of(parts, parts.text or text_field, list_datasets())
     entry = get_dataset(str(parts.name))
-    return entry.keeping_near_duplicates() if parts.near_duplicates == "keep" else entry
+    entry = entry.keeping_near_duplicates() if parts.near_duplicates == "keep" else entry
+    return entry.drawn_for(max_train_bytes)
 
 
 def existing(parts: CorpusReference) -> CorpusReference:

@@ -110,24 +110,39 @@ def _messages(value: Any, field: str) -> Turns:
             value = json.loads(value)
         except (ValueError, RecursionError):
             raise DataError(f"{field} should be a list of messages, got text that is not JSON") from None
+    if isinstance(value, Mapping):
+        value = _rows_of(value)
     if not isinstance(value, list | tuple):
         raise DataError(f"{field} should be a list of messages, got {type(value).__name__}")
     return tuple(_message(message, f"{field}[{number}]") for number, message in enumerate(value))
+
+
+def _rows_of(columns: Mapping[str, Any]) -> Any:
+    """Messages that `datasets` holds by their fields (`{role: [...], content: [...]}`) one by one; else as it is."""
+    values = list(columns.values())
+    if not values or not all(isinstance(column, list | tuple) for column in values) or len({*map(len, values)}) > 1:
+        return columns
+    return [dict(zip(columns, row, strict=True)) for row in zip(*values, strict=True)]
 
 
 def _message(message: Any, where: str) -> Turn:
     """One message of OpenAI's (role, content) or of ShareGPT's kind (from, value)."""
     if not isinstance(message, Mapping):
         raise DataError(f"{where} should be a mapping with role and content, got {type(message).__name__}")
-    said = message.get("role", message.get("from"))
+    said = _first_of(message, "role", "from")
     role = _ROLES.get(said.lower()) if isinstance(said, str) else None
     if role is None:
         raise DataError(f"{where}: the role {str(said)[:40]!r} is not known; accepted: {', '.join(_ROLES)}")
     if message.get("tool_calls") or message.get("function_call"):
         raise DataError(f"{where} calls a tool, which is not read; write the call into its content, or leave it out")
-    content = _content(message.get("content", message.get("value")), where)
+    content = _content(_first_of(message, "content", "value"), where)
     learned = role == "assistant" and message.get("weight") != 0
     return Turn(role, content, learned)
+
+
+def _first_of(message: Mapping[str, Any], *fields: str) -> Any:
+    """Of the fields the first that holds something: tables give every row the fields of all."""
+    return next((value for field in fields if (value := message.get(field)) is not None), None)
 
 
 def _content(value: Any, where: str) -> str:

@@ -36,6 +36,8 @@ class SourceTexts:
     notes: list[str] = field(default_factory=list)
     format: str = "text"
     """Of the rows: `text`, or that of conversations."""
+    more_train: Sequence[Row] = ()
+    """Rows that are only trained on: no held-out split is made of them."""
 
 
 class DatasetEntry(Entry):
@@ -89,6 +91,10 @@ class DatasetEntry(Entry):
     def drawn_for(self, max_train_bytes: int | None) -> Self:
         """The entry that is read for this budget, where a budget changes which documents it has; mostly itself."""
         return self
+
+    def expected_format(self) -> str | None:
+        """Of its rows, where that is known before they are read."""
+        return None
 
     def bytes_to_read(self, max_train_bytes: int | None) -> int | None:
         """The `max_bytes` for `read` that leaves so many bytes for training; None: all, as for most sources."""

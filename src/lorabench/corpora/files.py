@@ -94,12 +94,18 @@ def find_reading(files: Sequence[Path], asked: TextFields, format: Format | None
 
     Raises DataError where it is not clear what is read.
     """
-    if format is None and asked == DEFAULT_FIELD:
-        first = _first_row(files)
-        format = find_format(first[1]) if first is not None and isinstance(first[1], dict) else None
-    if format is None or format == "text":
-        return Reading("text", find_fields(files, asked))
-    return Reading(format, asked)
+    is_open = asked == DEFAULT_FIELD and format in (None, "text")
+    return reading_of(_first_row(files) if is_open else None, asked, format)
+
+
+def reading_of(first: Located | None, asked: TextFields, format: Format | None = None) -> Reading:
+    """As `find_reading`, of rows whose first one is `first`; None: there is none, or it is not needed."""
+    if format is None and asked == DEFAULT_FIELD and first is not None and isinstance(first[1], Mapping):
+        format = find_format(first[1])
+    if format is not None and format != "text":
+        return Reading(format, asked)
+    found = find_field(first[1], first[0]) if asked == DEFAULT_FIELD and first is not None else None
+    return Reading("text", found or asked)
 
 
 def _turns(row: object, format: Format, where: str) -> Row:
@@ -109,17 +115,6 @@ def _turns(row: object, format: Format, where: str) -> Row:
         return read_turns(row, format)
     except DataError as error:
         raise DataError(f"{where}: {error}") from None
-
-
-def find_fields(files: Sequence[Path], asked: TextFields) -> TextFields:
-    """The fields that hold the text: those asked for, unless it is the default and the first row lacks it.
-
-    Raises DataError where it is not clear which.
-    """
-    if asked != DEFAULT_FIELD:
-        return asked
-    first = _first_row(files)
-    return asked if first is None else find_field(first[1], first[0]) or asked
 
 
 def _first_row(files: Sequence[Path]) -> Located | None:

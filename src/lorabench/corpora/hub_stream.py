@@ -9,18 +9,14 @@ on a random generator, the machine or the library's version. One compressed file
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any
 
-from pydantic import Field, model_validator
-
-from lorabench.core.catalog import FromHub
 from lorabench.core.errors import DataError
 from lorabench.core.hub import (
     PARQUET_BRANCH,
@@ -33,61 +29,27 @@ from lorabench.core.hub import (
     resolve,
 )
 from lorabench.core.progress import Progress
-from lorabench.corpora.documents import SPLITS, Split
-from lorabench.corpora.entry import DatasetEntry
+from lorabench.corpora.conversations import Format, Row
+from lorabench.corpora.documents import SPLITS
+from lorabench.corpora.hub_rows import HubRows
+from lorabench.corpora.window import HELD_OUT_BYTES, WINDOW_FACTOR, draw, draw_and_rest, num_bytes
 
-WINDOW_FACTOR = 4
-"""Bytes of text read per byte of budget."""
 MAX_FILES_AT_ONCE = 8
 BYTES_PER_FILE = 250_000
 """A file is opened for each so many bytes to read, so that small budgets do not open many files."""
-HELD_OUT_BYTES = 8_000_000
-"""Budget for a repository's own validation and test splits, which are only scored."""
-
-_TITLE = re.compile(r"= (?!= )(?P<title>\S.*?)(?<! =) =")
-
-
-class HubRows(FromHub, DatasetEntry):
-    """Which rows of a repository are read, and what of each is text."""
-
-    source: Literal["hub"]
-    config: str | None = None
-    """The repository's configuration."""
-    files: dict[str, str | list[str]] = Field(default_factory=dict)
-    """The repository's split -> patterns of its files, where the repository itself does not name them."""
-    splits: dict[Split, str] = Field(default={"train": "train"})
-    """Our split -> the repository's. A split that is not named is made from train by the documents' hashes."""
-    text_fields: tuple[str, ...] = ("text",)
-    """Joined by `separator`; a dotted path steps into nested fields, and lists are joined too."""
-    separator: str = "\n\n"
-    documents: Literal["rows", "wikitext-pages"] = "rows"
-    """What a document is: a row, or the rows between two page headings."""
-
-    def splits_among(self, names: Sequence[str]) -> Mapping[Split, str]:
-        """Our split -> the repository's, of those that it has. Raises DataError."""
-        missing = next((name for name in self.splits.values() if name not in names), None)
-        if missing is not None:
-            raise DataError(
-                f"dataset {self.name}: {self.repository} has no split {missing!r}; it has {', '.join(map(repr, names))}"
-            )
-        return self.splits
-
-    def texts_of(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-        """Each row's text: its text fields joined. Rows without any are left out."""
-        return _field_texts(rows, self)
-
-    @model_validator(mode="after")
-    def _has_a_training_split(self) -> Self:
-        if "train" not in self.splits:
-            raise ValueError("splits should name the repository's split for train")
-        return self
+STEP_BYTES = 8_000_000
+"""Text is read in multiples of this, so that small changes of a budget do not read again."""
 
 
 @dataclass(frozen=True)
 class HubDocuments:
-    """Texts of each split, as the repository has them, and where they came from."""
+    """Rows of each split, as the repository has them, and where they came from."""
 
-    texts: dict[str, list[str]]
+    texts: dict[str, list[Row]]
+    more_train: list[Row]
+    """What a budget of more than one step adds to the training text: no held-out split is made of it."""
+    format: Format
+    """Of all rows."""
     repository: str
     revision: str
     """The commit that was read."""
@@ -109,16 +71,18 @@ def load_hub_documents(entry: HubRows, *, max_bytes: int | None, progress: Progr
     with bounded_client(), bounded_streaming(), explained(repository):
         source = _find(entry, repository)
         try:
-            texts, sampling = _read_splits(entry, source.streams, max_bytes, progress)
+            splits = _read_splits(entry, source.streams, max_bytes, progress)
         except _cast_errors():
-            texts, sampling = _read_splits(entry, source.load_wanted_columns(), max_bytes, progress)
+            splits = _read_splits(entry, source.load_wanted_columns(), max_bytes, progress)
     return HubDocuments(
-        texts=texts,
+        texts={split: read.drawn for split, read in splits.items()},
+        more_train=splits["train"].more,
+        format=_one_format(entry, splits),
         repository=repository.id,
         revision=source.commit,
         pinned=entry.revision is not None,
         parquet_branch=source.from_branch,
-        sampling=sampling,
+        sampling={split: read.sampling for split, read in splits.items()},
     )
 
 
@@ -149,17 +113,18 @@ class _Source:
 
     def load_wanted_columns(self) -> Mapping[str, Any]:
         """The same read from the files alone, for files whose columns are not those of the repository's card, or not
-        all the same."""
+        all the same. Each split is read by itself."""
         import datasets
 
         builder = datasets.load_dataset_builder(self.path, **_selection(self.entry), **self.where)
         files = {str(split): list(paths) for split, paths in (builder.config.data_files or {}).items()}
         kind = str(builder.info.builder_name or builder.name)
         wanted = list(dict.fromkeys(name.split(".")[0] for name in self.entry.text_fields))
-        streams: Mapping[str, Any] = datasets.load_dataset(
-            kind, data_files=files, streaming=True, **({"columns": wanted} if kind == "parquet" and wanted else {})
-        )
-        return streams
+        columns = {"columns": wanted} if kind == "parquet" and wanted else {}
+        return {
+            split: datasets.load_dataset(kind, data_files={split: paths}, split=split, streaming=True, **columns)
+            for split, paths in files.items()
+        }
 
 
 def _cast_errors() -> tuple[type[Exception], ...]:
@@ -245,45 +210,70 @@ def _branch_files(branch: ResolvedRepository, entry: HubRows) -> dict[str, list[
     return files
 
 
+@dataclass(frozen=True)
+class _Read:
+    """What was read of a split."""
+
+    drawn: list[Row]
+    more: list[Row]
+    format: Format
+    sampling: str
+    """How it was drawn, in words."""
+
+
 def _read_splits(
     entry: HubRows, streams: Mapping[str, Any], max_bytes: int | None, progress: Progress | None
-) -> tuple[dict[str, list[str]], dict[str, str]]:
-    """Our splits' documents, and how each was drawn."""
-    texts: dict[str, list[str]] = {}
-    sampling: dict[str, str] = {}
+) -> dict[str, _Read]:
+    """By our splits."""
+    found = {}
     for split, source in entry.splits_among(list(streams)).items():
         report = None if progress is None else partial(progress, f"Reading {entry.name} ({split}, bytes)")
-        texts[split], sampling[split] = _read_split(entry, streams[source], _budget(split, max_bytes), report)
-    return texts, sampling
+        found[str(split)] = _read_split(entry, streams[source], _budget(split, max_bytes), report)
+    return found
+
+
+def _one_format(entry: HubRows, splits: Mapping[str, _Read]) -> Format:
+    formats = {split: read.format for split, read in splits.items() if read.drawn}
+    if "text" in formats.values() and len({*formats.values()}) > 1:
+        told = ", ".join(f"{split} {format}" for split, format in formats.items())
+        raise DataError(
+            f"dataset {entry.name}: of the splits of {entry.repository} some are plain text and some conversations "
+            f"({told}); say one by format"
+        )
+    return splits["train"].format
 
 
 def _read_split(
     entry: HubRows, stream: Any, budget: int | None, report: Callable[[int, int | None], None] | None
-) -> tuple[list[str], str]:
-    """Documents of one split within the budget, and a sentence on how they were drawn."""
+) -> _Read:
+    """Rows of one split within the budget: of the first step's window, and of all that was read beyond it.
+
+    So a larger budget adds training text to that of a smaller one, and changes no held-out split.
+    """
     window = None if budget is None else budget * WINDOW_FACTOR
-    pages = entry.documents == "wikitext-pages"
-    parts = 1 if pages else _num_parts(stream, window)
-    rows = _interleaved(stream, parts)
-    fields = entry.texts_of(rows)
-    documents = join_pages(fields) if pages else fields
-    read: list[str] = []
-    num_bytes, complete = 0, True
-    for text in documents:
-        if window is not None and num_bytes >= window:
+    parts = 1 if entry.documents == "wikitext-pages" else _num_parts(stream, window)
+    format, rows = entry.read_rows(_interleaved(stream, parts))
+    read: list[Row] = []
+    later: list[Row] = []
+    size, complete = 0, True
+    for row in rows:
+        if window is not None and size >= window:
             complete = False
             break
-        read.append(text)
-        num_bytes += _num_bytes(text)
+        (later if budget is not None and size >= STEP_BYTES * WINDOW_FACTOR else read).append(row)
+        size += num_bytes(row)
         if report is not None:
-            report(num_bytes, window)
-    drawn = draw(read, budget)
+            report(size, window)
+    drawn, more = draw(read, None), list[Row]()
+    if budget is not None:
+        drawn, rest = draw_and_rest(read, min(budget, STEP_BYTES))
+        more = draw([*rest, *later], budget - STEP_BYTES) if budget > STEP_BYTES else more
     if complete:
-        extent = f"all {len(read)} documents"
+        extent = f"all {len(read) + len(later)} documents"
     else:
         files = f"{parts} of {stream.num_shards} files" if stream.num_shards > 1 else "its one file"
-        extent = f"the first {len(read)} documents ({num_bytes} bytes of text) of {files}"
-    return drawn, f"{len(drawn)} documents drawn by hash from {extent}"
+        extent = f"the first {len(read) + len(later)} documents ({size} bytes of text) of {files}"
+    return _Read(drawn, more, format, f"{len(drawn) + len(more)} documents drawn by hash from {extent}")
 
 
 def _num_parts(stream: Any, window: int | None) -> int:
@@ -303,86 +293,3 @@ def _interleaved(stream: Any, parts: int) -> Iterator[Mapping[str, Any]]:
     chosen = [stream.shard(num_shards=num_files, index=part * num_files // parts) for part in range(parts)]
     for rows in itertools.zip_longest(*chosen):
         yield from (row for row in rows if row is not None)
-
-
-def _field_texts(rows: Iterable[Mapping[str, Any]], entry: HubRows) -> Iterator[str]:
-    """Each row's text: its text fields joined. Rows without any are left out."""
-    for row in rows:
-        texts = [text for field in entry.text_fields for text in _flatten(_look_up(row, field, entry), field, entry)]
-        if entry.documents == "wikitext-pages" or any(text.strip() for text in texts):
-            yield entry.separator.join(texts)
-
-
-def _look_up(row: Any, field: str, entry: HubRows) -> Any:
-    """The value at a dotted path; a step into a list is a step into each of its items."""
-    value = row
-    for step in field.split("."):
-        if isinstance(value, list):
-            value = [item.get(step) if isinstance(item, Mapping) else item for item in value]
-        elif isinstance(value, Mapping) and step in value:
-            value = value[step]
-        else:
-            accepted = ", ".join(_paths(row))
-            raise DataError(
-                f"dataset {entry.name}: rows of {entry.repository} have no field {field!r}; they have {accepted}"
-            )
-    return value
-
-
-def _paths(row: Mapping[str, Any]) -> Iterator[str]:
-    for name, value in row.items():
-        if isinstance(value, Mapping):
-            yield from (f"{name}.{path}" for path in _paths(value))
-        else:
-            yield str(name)
-
-
-def _flatten(value: Any, field: str, entry: HubRows) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Sequence) and not isinstance(value, bytes):
-        for item in value:
-            yield from _flatten(item, field, entry)
-    elif value is not None:
-        raise DataError(
-            f"dataset {entry.name}: field {field!r} of {entry.repository} holds {type(value).__name__}, not text"
-        )
-
-
-def join_pages(lines: Iterable[str]) -> Iterator[str]:
-    """Rejoin WikiText's rows into pages. A page starts at a heading ` = Title = `, not at ` = = Section = = `."""
-    page: list[str] = []
-    for line in lines:
-        if _TITLE.fullmatch(line.strip()) and "".join(page).strip():
-            yield "".join(page)
-            page = []
-        page.append(line if line.endswith("\n") else line + "\n")
-    if "".join(page).strip():
-        yield "".join(page)
-
-
-def draw(texts: Sequence[str], budget: int | None) -> list[str]:
-    """Whole documents, in the order of a hash of their text, until `budget` bytes are reached.
-
-    The hash is not the one that splits a corpus, so that drawing favours no split.
-    """
-    if budget is None:
-        return list(texts)
-    drawn: list[str] = []
-    num_bytes = 0
-    for text in sorted(texts, key=_draw_key):
-        drawn.append(text)
-        num_bytes += _num_bytes(text)
-        if num_bytes >= budget:
-            break
-    return drawn
-
-
-def _num_bytes(text: str) -> int:
-    return len(text.encode("utf-8", errors="surrogatepass"))
-
-
-def _draw_key(text: str) -> bytes:
-    return hashlib.blake2b(
-        text.encode("utf-8", errors="surrogatepass"), digest_size=16, person=b"lorabench draw"
-    ).digest()

@@ -71,6 +71,6 @@ def plan_dataset(reference: str | CorpusReference, text_field: str, max_train_by
         prepared=info is not None,
         num_validation_documents=None if info is None else info.num_documents["validation"],
         validation_lengths=() if info is None else info.validation_lengths,
-        format=None if info is None else info.format,
+        format=source.expected_format() if info is None else info.format,
         notes=info.notes if info is not None and source.read_by_plans else None,
     )

@@ -38,41 +38,65 @@ def prepare(
     name: str,
     progress: Callable[[int, int], None] | None = None,
     *,
+    more_train: Iterable[Row] = (),
     keep_near_duplicates: bool = False,
 ) -> Prepared:
     """Documents of the splits that the source has; those it lacks are made from its train.
 
-    Near copies across splits are removed, or only counted and reported. Raises DataError where there are too few
-    documents for three splits.
+    Near copies across splits are removed, or only counted and reported. What is `more_train` is added to train where it
+    is no copy, and changes no other split. Raises DataError where there are too few documents for three splits.
     """
-    num_empty = num_repaired = 0
-    first: dict[str, str] = {}
-    exact: list[Copy] = []
-    sources: dict[str, list[Document]] = {}
-    for split in reversed(SPLITS):
-        sources[split] = []
-        for raw in texts.get(split, ()):
-            row = _repair(raw)
-            num_repaired += row != raw
-            if not has_text(row):
-                num_empty += 1
-                continue
-            document = make_document(row) if isinstance(row, str) else make_conversation(row)
-            if document.hash in first:
-                exact.append(Copy(split, document, first[document.hash], document))
-                continue
-            first[document.hash] = split
-            sources[split].append(document)
-    splits = _fill(sources, {split for split in SPLITS if split in texts}, name, exact)
+    cleaner = _Cleaner()
+    sources = {split: cleaner.documents(texts.get(split, ()), split) for split in reversed(SPLITS)}
+    splits = _fill(sources, {split for split in SPLITS if split in texts}, name, cleaner.exact)
     kept, near = remove_near_duplicates(splits, progress)
-    removed = {"empty": num_empty, "exact_duplicates": len(exact)}
+    added = cleaner.documents(more_train, "train")
+    if added:
+        clean, copies = remove_near_duplicates({**kept, "train": added}, progress)
+        kept["train"] = _by_hash([*kept["train"], *clean["train"]])
+        splits["train"] = _by_hash([*splits["train"], *added])
+        near += [copy for copy in copies if copy.split == "train"]
+    removed = {"empty": cleaner.num_empty, "exact_duplicates": len(cleaner.exact)}
     if keep_near_duplicates:
-        return Prepared(splits, removed | {"near_duplicates": 0}, num_repaired, _notes(near, splits, 0.0, "kept"))
+        notes = _notes(near, splits, 0.0, "kept")
+        return Prepared(splits, removed | {"near_duplicates": 0}, cleaner.num_repaired, notes)
     for split in SPLITS:
         if not kept[split]:
             raise DataError(f"dataset {name}: {_lost_split(split, near, splits)}")
     notes = _notes(near, splits, MANY_COPIES, "removed")
-    return Prepared(kept, removed | {"near_duplicates": len(near)}, num_repaired, notes)
+    return Prepared(kept, removed | {"near_duplicates": len(near)}, cleaner.num_repaired, notes)
+
+
+@dataclass
+class _Cleaner:
+    """Makes documents of rows, each text once."""
+
+    num_empty: int = 0
+    num_repaired: int = 0
+    exact: list[Copy] = field(default_factory=list)
+    _first: dict[str, str] = field(default_factory=dict)
+    """By hash: the split that a document was first seen in."""
+
+    def documents(self, rows: Iterable[Row], split: str) -> list[Document]:
+        """Those of rows with text that were not seen before."""
+        found = []
+        for raw in rows:
+            row = _repair(raw)
+            self.num_repaired += row != raw
+            if not has_text(row):
+                self.num_empty += 1
+                continue
+            document = make_document(row) if isinstance(row, str) else make_conversation(row)
+            if document.hash in self._first:
+                self.exact.append(Copy(split, document, self._first[document.hash], document))
+                continue
+            self._first[document.hash] = split
+            found.append(document)
+        return found
+
+
+def _by_hash(documents: Iterable[Document]) -> list[Document]:
+    return sorted(documents, key=lambda document: document.hash)
 
 
 def _repair(row: Row) -> Row:
@@ -120,13 +144,13 @@ def _fill(
         if not sources[split]:
             raise DataError(f"dataset {name}: its {split} split has no text{_exact_copies(exact, split)}")
     missing = [split for split in ("validation", "test") if split not in shipped]
-    documents = sorted(sources["train"], key=lambda document: document.hash)
+    documents = _by_hash(sources["train"])
     if len(documents) < MIN_DOCUMENTS:
         raise DataError(
             f"dataset {name}: {len(documents)} documents are too few to be split into train, validation and test; "
             f"at least {MIN_DOCUMENTS} different ones with text are needed{_exact_copies(exact, 'train')}"
         )
-    splits = {split: sorted(sources[split], key=lambda document: document.hash) for split in shipped}
+    splits = {split: _by_hash(sources[split]) for split in shipped}
     small = len(documents) < SMALL_CORPUS
     splits.update({split: [] for split in missing} | {"train": []})
     for position, document in enumerate(documents):

@@ -39,14 +39,16 @@ class CorpusReference(Frozen):
     text: TextFields | None = None
     """Fields of the rows that hold the text; null: the experiment's `text_field`."""
     config: str | None = None
-    """Of a data set on the hub, as are the next two: its configuration."""
+    """Of a data set on the hub, as are the next three: its configuration."""
+    split: str | None = None
+    """The repository's split of which all of ours are made; in place of `splits`."""
     splits: dict[Split, str] | None = None
     """Our split -> the repository's."""
     revision: str | None = None
     near_duplicates: Literal["remove", "keep"] = "remove"
     """What is done with near copies of another split's documents; kept ones are counted and noted."""
     format: Format | None = None
-    """Of the rows of one's own files; null: found from their fields."""
+    """Of the rows of one's own files or of the hub; null: found from their fields."""
 
     @field_validator("text", mode="before")
     @classmethod
@@ -65,6 +67,11 @@ class CorpusReference(Frozen):
             "test": self.test,
         }
         return {split: (paths,) if isinstance(paths, str) else paths for split, paths in given.items() if paths}
+
+    @property
+    def chosen_splits(self) -> dict[Split, str]:
+        """Our split -> the repository's, where the user said it."""
+        return {"train": self.split} if self.split else self.splits or {}
 
     @property
     def is_hub_id(self) -> bool:
@@ -114,14 +121,18 @@ def _check_parts(parts: CorpusReference, where: str) -> None:
         except ValueError as error:
             named = "path" if key == "train" and parts.path else key
             raise ConfigError(f"{where}.{named}: {show_value(text)} is not accepted; {error}") from None
-    if parts.format is not None and not parts.files:
-        raise ConfigError(f"{where}.format: it is said of one's own files; give it with path or train")
+    if parts.format is not None and not parts.files and not parts.is_hub_id:
+        raise ConfigError(
+            f"{where}.format: the catalogue says what the rows of {parts.name} are; give it with files of your own"
+        )
+    if parts.split is not None and parts.splits is not None:
+        raise ConfigError(f"{where}: split and splits exclude one another; give split, or each of ours under splits")
     if parts.files and parts.name is not None and parts.name != safe_name(parts.name):
         raise ConfigError(
             f"{where}.name: {show_value(parts.name)} is not accepted; should be letters, digits, dots, dashes and "
             f"underscores, such as {safe_name(parts.name)}"
         )
-    of_hub = next((key for key in ("config", "splits", "revision") if getattr(parts, key) is not None), None)
+    of_hub = next((key for key in ("config", "split", "splits", "revision") if getattr(parts, key) is not None), None)
     if of_hub and not parts.is_hub_id:
         raise ConfigError(f"{where}.{of_hub}: only a data set on the hub has it; give it with name: owner/name")
     if parts.text is not None and not parts.files and not parts.is_hub_id:

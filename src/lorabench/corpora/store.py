@@ -107,7 +107,7 @@ def _prepare_into(folder: Path, source: DatasetEntry, max_bytes: int | None, pro
             progress(f"preparing {source.name}: looking for text that is in two splits", done, total)
 
     keep = source.near_duplicates == "keep"
-    prepared = prepare(read.texts, source.name, report, keep_near_duplicates=keep)
+    prepared = prepare(read.texts, source.name, report, more_train=read.more_train, keep_near_duplicates=keep)
     info = _describe(source, read, prepared)
     with new_folder(folder) as temporary:
         for split in SPLITS:

@@ -11,7 +11,6 @@ from typing import Any
 
 from lorabench.core.device import Device, choose_device
 from lorabench.core.errors import ConfigError
-from lorabench.core.revisions import given_name
 from lorabench.corpora.planning import DatasetPlan, plan_dataset
 from lorabench.experiment.estimates import Workload, estimate_gpu_seconds, estimate_run, start_seconds
 from lorabench.experiment.identity import run_id
@@ -21,6 +20,7 @@ from lorabench.experiment.steps import micro_batch_size, num_steps
 from lorabench.experiment.templates import conversation_notes
 from lorabench.methods.registry import method_of
 from lorabench.methods.settings import AdapterSettings
+from lorabench.models.catalog import was_trained_on
 from lorabench.models.planning import ModelPlan, plan_model
 from lorabench.tokens.text_size import TextQuestion, TextSize
 
@@ -394,6 +394,6 @@ def _warnings(experiment: Experiment, groups: Sequence[Group]) -> list[str]:
     found.extend(
         f"{group.model.name} was trained on {group.dataset.name}: its scores there flatter it"
         for group in groups
-        if given_name(group.model.name) in group.dataset.contaminates
+        if was_trained_on(group.model.name, group.dataset.contaminates)
     )
     return found

@@ -9,6 +9,7 @@ from lorabench.core.catalog import HUB_ID, FromHub
 from lorabench.core.errors import ModelError
 from lorabench.core.hub import Repository
 from lorabench.core.progress import Progress
+from lorabench.models.catalog import entries_of
 from lorabench.models.entry import ModelLocation, ModelSource, Published
 from lorabench.models.hub_metadata import HubMetadata, cached_snapshot, read_metadata
 from lorabench.models.shape import ModelShape
@@ -33,13 +34,14 @@ class HubIdModel(FromHub, ModelSource):
             raise ModelError(f"{reference}: should be owner/name or owner/name@revision")
         metadata = read_metadata(Repository("model", found["repository"], found["revision"]))
         require_decoder(metadata.config, f"model {reference}")
+        known = entries_of(found["repository"])
         return cls.model_construct(  # without validation, as names of catalogue entries are stricter
             name=reference,
             repository=found["repository"],
             revision=found["revision"],
             family=str(text_config(metadata.config).get("model_type", "unknown")),
-            licence=metadata.licence,
-            gated=metadata.gated,
+            licence=metadata.licence or next((entry.licence for entry in known), None),
+            gated=metadata.gated or any(entry.gated for entry in known),
             download_bytes=metadata.download_bytes,
         )
 

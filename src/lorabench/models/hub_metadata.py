@@ -5,7 +5,6 @@ What was read of a commit is kept in lorabench's cache; offline it comes from th
 
 from __future__ import annotations
 
-import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -13,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from lorabench.core.errors import DownloadError, ModelError
-from lorabench.core.hub import Repository, ResolvedRepository, bounded_client, endpoint, explained, is_offline, resolve
-from lorabench.core.storage import cache_root, recall, remember
+from lorabench.core.hub import Repository, ResolvedRepository, bounded_client, explained, is_offline, resolve
+from lorabench.core.hub_memory import keep, kept
 from lorabench.models.hub_snapshot import TOKENIZER_FILES, is_whole_snapshot, wanted_files
 from lorabench.models.shape import ModelShape, read_config, shape_of, stored_shapes
 
@@ -52,7 +51,7 @@ def read_metadata(repository: Repository) -> HubMetadata:
     known = _recall(repository, resolved.commit)
     if known is None:
         known = _ask(resolved)
-        remember(_place(repository, resolved.commit), asdict(known))
+        keep(repository, resolved.commit, asdict(known))
     return known
 
 
@@ -123,22 +122,17 @@ def _known_commit(repository: Repository) -> str | None:
     reference = folder / "refs" / revision
     if reference.is_file():
         return reference.read_text(encoding="utf-8", errors="replace").strip()
-    kept = recall(_place(repository, f"revision {revision}"))
-    return str(kept) if kept else None
+    commit = kept(repository, f"revision {revision}")
+    return str(commit) if commit else None
 
 
 def _remember_commit(repository: Repository, commit: str) -> None:
-    remember(_place(repository, f"revision {repository.revision or 'main'}"), commit)
+    keep(repository, f"revision {repository.revision or 'main'}", commit)
 
 
 def _recall(repository: Repository, commit: str) -> HubMetadata | None:
-    values = recall(_place(repository, commit))
+    values = kept(repository, commit)
     return HubMetadata(**values) if isinstance(values, dict) else None
-
-
-def _place(repository: Repository, what: str) -> Path:
-    key = hashlib.sha256(f"{endpoint()} {repository.id} {what}".encode()).hexdigest()
-    return cache_root() / "hub" / f"{key}.json"
 
 
 def _cache_folder(repository: Repository) -> Path:

@@ -22,6 +22,7 @@ from lorabench.core.storage import read_regular, set_aside, write_atomically
 from lorabench.corpora.catalog import find_corpus
 from lorabench.corpora.documents import Corpus, Document
 from lorabench.corpora.drawing import DrawnText, take_text
+from lorabench.corpora.entry import DatasetEntry
 from lorabench.corpora.store import load_prepared
 from lorabench.experiment.identity import BaseVariant
 from lorabench.experiment.schema import RunSpec, ScoringSettings
@@ -96,35 +97,46 @@ class GroupWork:
     inputs: SharedInputs
     base_scores_dir: Path
     progress: Progress
-    _corpora: dict[str, Corpus] = field(default_factory=dict)
+    _sources: dict[str, DatasetEntry] = field(default_factory=dict)
+    _corpora: dict[str, dict[int | None, Corpus]] = field(default_factory=dict)
+    """By name, and by how much was read of its source."""
     _texts: dict[tuple[str, str, int], Text] = field(default_factory=dict)
     _base_scores: dict[str, DocumentScores] = field(default_factory=dict)
     _base_samples: dict[tuple[BaseVariant, str, int, int, int], list[Sample]] = field(default_factory=dict)
     _base_tasks: dict[tuple[BaseVariant, str, str], dict[str, TaskFigures]] = field(default_factory=dict)
 
-    def corpus(self, name: str) -> Corpus:
-        """The group's corpus or one it is also scored on, read once.
+    def corpus(self, name: str, train_bytes: int | None = None) -> Corpus:
+        """The group's corpus, or one it is also scored on, as a run with this budget reads it; each is read once.
 
-        Raises DataError where a file is not what it was when the runs were planned.
+        None: with any budget, as held-out text depends on none. Raises DataError where a file is not what it was when
+        the runs were planned.
         """
-        if name not in self._corpora:
-            planned = self.inputs.corpus(name)
-            source = find_corpus(
-                planned.reference,
+        read = self._corpora.setdefault(name, {})
+        if train_bytes is None and read:
+            return next(iter(read.values()))
+        source, budget = self._source(name), train_bytes or self.inputs.largest_train_bytes
+        size = source.bytes_to_read(budget)
+        if size not in read:
+            corpus = load_prepared(source, max_train_bytes=budget, progress=self.progress)
+            if source.read_by_plans and corpus.revision != self.inputs.corpus(name).revision:
+                raise DataError(f"{name}: the corpus changed while the experiment ran; start it again")
+            read[size] = corpus
+        return read[size]
+
+    def _source(self, name: str) -> DatasetEntry:
+        if name not in self._sources:
+            self._sources[name] = find_corpus(
+                self.inputs.corpus(name).reference,
                 text_field=self.inputs.text_field,
                 max_train_bytes=self.inputs.largest_train_bytes,
             )
-            corpus = load_prepared(source, max_train_bytes=self.inputs.largest_train_bytes, progress=self.progress)
-            if source.read_by_plans and corpus.revision != planned.revision:
-                raise DataError(f"{name}: the corpus changed while the experiment ran; start it again")
-            self._corpora[name] = corpus
-        return self._corpora[name]
+        return self._sources[name]
 
     def text(self, name: str, split: str, max_bytes: int) -> Text:
         """The text that the budget pays for, tokenised (and kept on disk by the tokeniser's cache)."""
         key = (name, split, max_bytes)
         if key not in self._texts:
-            corpus = self.corpus(name)
+            corpus = self.corpus(name, max_bytes if split == "train" else None)
             drawn = take_text(corpus.splits[split], split, max_bytes)
             chat = None if corpus.info.format == "text" else self.chat
             encoded = encode_documents(self.shared.tokeniser, chat, drawn.pieces)

@@ -17,7 +17,6 @@ from pathlib import Path
 from lorabench.core.canonical import fingerprint
 from lorabench.core.device import peak_memory, reset_peak_memory
 from lorabench.core.errors import CancelledError, DivergedError, ModelError, RunError
-from lorabench.core.revisions import given_name
 from lorabench.core.storage import new_folder, sha256_file
 from lorabench.corpora.documents import Corpus
 from lorabench.experiment.schema import RunSpec
@@ -26,6 +25,7 @@ from lorabench.methods.adapter import Adapter
 from lorabench.methods.attach import attach
 from lorabench.methods.portable import BaseReference
 from lorabench.methods.registry import method_of
+from lorabench.models.catalog import was_trained_on
 from lorabench.models.entry import ModelLocation
 from lorabench.models.shape import read_model_shape
 from lorabench.records.schema import (
@@ -66,7 +66,8 @@ class Prepared:
 
 def prepare(task: RunTask, work: GroupWork, micro_batch_size: int, note: Note) -> Prepared:
     """Model, corpus and course. Raises InputError where one is not what it was when the run was planned."""
-    spec, corpus = task.spec, work.corpus(task.spec.dataset)
+    spec = task.spec
+    corpus = work.corpus(spec.dataset, spec.training.train_bytes)
     check_model(work, spec)
     for sentence in _reservations(work.shared.location, corpus):
         note(sentence)
@@ -145,7 +146,7 @@ def _reservations(location: ModelLocation, corpus: Corpus) -> list[str]:
         )
         if not pinned
     ]
-    if given_name(location.name) in corpus.info.contaminates:
+    if was_trained_on(location.name, corpus.info.contaminates):
         found.append(f"{location.name} was trained on {corpus.name}: its scores there flatter it")
     return found
 

@@ -20,12 +20,12 @@ from lorabench.corpora.documents import MIN_DOCUMENTS, Split
 from lorabench.corpora.entry import DatasetEntry, SourceTexts
 from lorabench.corpora.fields import DEFAULT_FIELD, TextFields, check_fields
 from lorabench.corpora.files import Reading, cut_into_pieces, find_reading
-from lorabench.corpora.hub_stream import HELD_OUT_BYTES, WINDOW_FACTOR, draw
 from lorabench.corpora.rows.draw import can_be_entered, draw_rows, hash_of_places
 from lorabench.corpora.rows.gather import gather, gather_splits
 from lorabench.corpora.rows.kinds import Kind, kind_of, plain_stem
 from lorabench.corpora.rows.read import check_file, read_rows
 from lorabench.corpora.rows.text import has_bare_returns
+from lorabench.corpora.window import HELD_OUT_BYTES, WINDOW_FACTOR, draw, num_bytes
 
 WHOLE_BYTES = 64_000_000
 """Larger ones are read in part: as much as the largest budget of the experiment needs."""
@@ -214,18 +214,15 @@ def _read(files: Sequence[Path], reading: Reading, max_bytes: int | None) -> tup
     if max_bytes is None or _num_bytes({"": files}) <= WHOLE_BYTES:
         return [row for file in files for row in reading.rows(read_rows(file, reading.columns))], None
     rows, places = draw_rows(files, reading.columns, WINDOW_FACTOR * max_bytes)
-    texts: list[str] = []
-    by_text: dict[str, Row] = {}
-    num_bytes = 0
+    read: list[Row] = []
+    size = 0
     for row in reading.rows(rows):
-        text = row if isinstance(row, str) else "\n\n".join(turn.content for turn in row)
-        texts.append(text)
-        by_text[text] = row
-        num_bytes += len(text.encode("utf-8", "surrogatepass"))
-        if num_bytes >= WINDOW_FACTOR * max_bytes:
+        read.append(row)
+        size += num_bytes(row)
+        if size >= WINDOW_FACTOR * max_bytes:
             break
-    drawn = [by_text[text] for text in draw(texts, max_bytes)]
-    return drawn, f"{len(drawn)} documents drawn by hash from {len(texts)} ({num_bytes} bytes) at {places}"
+    drawn = draw(read, max_bytes)
+    return drawn, f"{len(drawn)} documents drawn by hash from {len(read)} ({size} bytes) at {places}"
 
 
 def _cut(files: Sequence[Path], rows: list[Row], notes: list[str]) -> list[Row]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from lorabench.core.progress import Progress
 from lorabench.corpora.entry import SourceTexts
-from lorabench.corpora.hub_stream import WINDOW_FACTOR, HubRows, bytes_drawn, load_hub_documents
+from lorabench.corpora.hub_rows import HubRows
+from lorabench.corpora.hub_stream import STEP_BYTES, bytes_drawn, load_hub_documents
+from lorabench.corpora.window import WINDOW_FACTOR
 
-STEP_BYTES = 8_000_000
-"""Text is fetched in multiples of this, so that small changes of a budget do not fetch again."""
 HEADROOM = 1.4
 """What is fetched per byte of training text: the held-out splits and what cleaning removes come out of it."""
 
@@ -40,7 +40,7 @@ class HubCorpus(HubRows):
             notes.append("read from the hub's own Parquet conversion")
         if not read.pinned:
             notes.append("not pinned to a revision: another day's newest commit may hold other text")
-        return SourceTexts(read.texts, read.revision, read.pinned, notes)
+        return SourceTexts(read.texts, read.revision, read.pinned, notes, read.format, read.more_train)
 
 
 SOURCE = HubCorpus
