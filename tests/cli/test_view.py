@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from lorabench.cli.views.live import live_lines
 from lorabench.cli.views.view import LiveView, PlainView, make_view
 from lorabench.core.progress import Progress
 from lorabench.records.schema import Status
@@ -108,6 +109,41 @@ def test_live_lines_fit_any_width(width: int, make_record: MakeRecord) -> None:
         assert "30/50 steps  loss 1.500  tokens/s 1,23" in lines[2]
 
 
+def test_workers_have_a_line_each_and_one_count(make_record: MakeRecord) -> None:
+    view, stream = _plain()
+    view.plan(3, 0)
+    first, second = view.worker("cpu 0"), view.worker("cpu 1")
+    for index, worker in enumerate((first, second), 1):
+        worker.start_run(f"run-{index}", index, 10)
+        worker.step(3, 10, 2.0, 100.0)
+    lines = stream.getvalue().splitlines()
+    assert lines[1:3] == ["cpu 0: run 1 of 3, run-1", "cpu 0: run 1 of 3, training"]
+    assert lines[3:5] == ["cpu 1: run 2 of 3, run-2", "cpu 1: run 2 of 3, training"]
+    assert [line[:2] for line in live_lines(view.state, "", 100).plain.split("\n")[1:]] == ["cp", "cp"]
+    view.finish_run(make_record("run-1"))
+    assert first.work.run_id is None
+    assert second.work.run_id == "run-2"
+    assert view.state.num_done == 1
+    assert view.worker("cpu 0").work is first.work, "a worker in its place takes its line"
+
+
+@pytest.mark.parametrize("width", [20, 59, 60, 80, 200])
+def test_workers_lines_fit_any_width(width: int) -> None:
+    view, _ = _plain()
+    view.plan(70, 0)
+    for index in range(64):
+        worker = view.worker(f"node-{index}:{HOSTILE}")
+        worker.start_run(f"a-long-run-id-{index}" * 5, index + 1, 50)
+        worker.step(25, 50, 1.5, 1234.5)
+    lines = live_lines(view.state, "about 3 min left", width).plain.split("\n")
+    assert len(lines) == 65
+    assert all(len(line) < width for line in lines)
+    assert not any("\x1b" in line for line in lines)
+    if width >= 80:
+        assert "25/50 steps" in lines[7]
+        assert lines[7].startswith("node-6")
+
+
 def test_a_live_step_costs_little_and_threads_may_talk() -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=100, height=20)
     with LiveView(console) as view:
@@ -171,6 +207,7 @@ def test_the_view_suits_the_stream() -> None:
 
 _PROGRAM = """
 import time
+from lorabench.cli.views.live import live_lines
 from lorabench.cli.views.view import make_view
 with make_view() as view:
     view.plan(1, 0)

@@ -16,7 +16,7 @@ class Executor(Protocol):
     """Does tasks: in this process, on several devices, on other machines.
 
     It may do several at once and end them in any order. Whoever does a task holds its run's lease meanwhile
-    (`worker.do_task`).
+    (`worker.do_task`). What it takes before the first task, `num_free`, is how many workers it has.
     """
 
     @property
@@ -27,7 +27,10 @@ class Executor(Protocol):
         """Take a task; returns at once."""
 
     def next_outcome(self) -> TaskOutcome:
-        """Wait until a task that was submitted is over. Called only while there is one."""
+        """Wait until a task that was submitted is over. Called only while there is one.
+
+        Once the user wants to stop (`RunContext.should_stop`), every task comes to its end in good order.
+        """
 
     def stop(self) -> None:
         """Give back what it holds; no more tasks will come."""

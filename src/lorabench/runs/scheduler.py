@@ -6,7 +6,7 @@ import os
 import shlex
 import tempfile
 import time
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from contextlib import suppress
 from pathlib import Path
 
@@ -30,9 +30,10 @@ from lorabench.runs.measuring import unmeasured_notes
 from lorabench.runs.needs import Need, find_need, lacks_measurements
 from lorabench.runs.outcome import Counts, Outcome
 from lorabench.runs.remaining import measuring_seconds, with_recorded_ids
+from lorabench.runs.requests import Requests
 from lorabench.runs.results import Results
 from lorabench.runs.stopping import stop_in_good_order
-from lorabench.runs.strategy import STRATEGIES, Request, Standing, Strategy, StrategyKind
+from lorabench.runs.strategy import STRATEGIES, Request, Standing, StrategyKind
 from lorabench.runs.task import RunOptions, TaskOutcome, TaskState, make_tasks
 from lorabench.runs.view import RunView
 from lorabench.scoring.tasks import check_tasks
@@ -163,8 +164,6 @@ class Scheduler:
         """What the executor is doing, by run id."""
         self.held: list[Request] = []
         """What was asked for of runs that other processes hold."""
-        self.free_again: list[Request] = []
-        """What was held, and is to be tried again."""
         self.cancelled = False
 
     def run(self, *, retry_failed: bool = False) -> Outcome:
@@ -174,10 +173,11 @@ class Scheduler:
             self._look_at(run_id, retry_failed)
         wanted = self._with_need(Need.RUN, Need.MEASURE)
         self._remove_old_checkpoints()
-        self._announce(wanted)
+        expected = self._expected_seconds(wanted)
+        self._announce(wanted, expected)
         if wanted:
             try:
-                self._work(wanted)
+                self._work(wanted, expected)
             finally:
                 self.executor.stop()
         return self._outcome(wanted)
@@ -226,12 +226,10 @@ class Scheduler:
                     if mine:
                         remove_checkpoints(folder)
 
-    def _announce(self, wanted: Set[str]) -> None:
+    def _announce(self, wanted: Set[str], expected: Mapping[str, float]) -> None:
         """Tell the user how much there is to do, and how long it will take."""
         num_left_failed, finished = len(self._with_need(Need.LEFT_FAILED)), self._with_need(Need.MEASURE)
-        self.context.view.plan(
-            len(self.needs), len(self.needs) - len(wanted), self._expected_seconds(wanted), num_left_failed
-        )
+        self.context.view.plan(len(self.needs), len(self.needs) - len(wanted), expected, num_left_failed)
         if finished:
             self.context.view.message(
                 f"{len(finished)} of them finished before: their adapters are measured, not trained again"
@@ -246,27 +244,28 @@ class Scheduler:
             expected[run_id] = measuring_seconds(group, run, missing, self.plan.device)
         return expected
 
-    def _work(self, wanted: Set[str]) -> None:
-        """Keep the executor busy until the strategy asks for nothing more and nothing is under way."""
+    def _work(self, wanted: Set[str], expected: Mapping[str, float]) -> None:
+        """Keep the executor busy until the strategy asks for nothing more, and then wait for what is under way."""
         strategy = self.make_strategy([run for run in self.plan.runs if run.run_id in self.needs])
         for record in self._records():
             if record.run_id not in wanted:
                 strategy.tell(Standing.of_record(record))
-        while not self.cancelled:
-            while self.executor.num_free and (request := self._next_request(strategy)):
+        requests = Requests(strategy, self.tasks, expected, self.executor.num_free)
+        last = None
+        while True:
+            while not self.cancelled and self.executor.num_free and (request := requests.next(last, [*self.under_way])):
                 self._submit(request)
+                last = None
             if self.under_way:
                 outcome = self.executor.next_outcome()
                 if (standing := self._take(outcome)) is not None:
                     strategy.tell(standing)
+                last = outcome.run_id
                 self.cancelled |= self.context.should_stop()
-            elif self.held:
-                self._wait()
+            elif self.held and not self.cancelled:
+                requests.put_back(self._wait())
             else:
                 return
-
-    def _next_request(self, strategy: Strategy) -> Request | None:
-        return self.free_again.pop(0) if self.free_again else strategy.ask()
 
     def _submit(self, request: Request) -> None:
         if request.stop_reason is not None and request.run_id not in self.paused:
@@ -284,6 +283,8 @@ class Scheduler:
         if outcome.state is TaskState.LEFT_ALONE:
             self._leave_alone(outcome.run_id, outcome.problem)
             return None
+        if outcome.state is TaskState.STOPPED:
+            return None
         if outcome.state is TaskState.PAUSED:
             self.paused.add(outcome.run_id)
             return Standing.of_pause(outcome)
@@ -291,7 +292,7 @@ class Scheduler:
             return Standing.of_record(self.context.store.get(outcome.run_id))
         self.tried.add(record.run_id)
         self._show(record)
-        self.cancelled = record.status is Status.CANCELLED
+        self.cancelled |= record.status is Status.CANCELLED
         if outcome.state is TaskState.DONE and record.status is Status.COMPLETED and record.speed is not None:
             group, run = self.planned[record.run_id]
             rates = record.speed.tokens_per_second, record.speed.evaluation_tokens_per_second
@@ -304,8 +305,8 @@ class Scheduler:
         self.context.view.finish_run(record)
         self.results.rebuild()
 
-    def _wait(self) -> None:
-        """Until one of the runs that other processes hold is free, or the user has had enough; then try them again."""
+    def _wait(self) -> list[Request]:
+        """Until one of the runs that other processes hold is free, or the user has had enough; what to try again."""
         paths = {request.run_id: lease_path(self.context.store, request.run_id) for request in self.held}
         first, path = next(iter(paths.items()))
         watch, told = Watch(path), False
@@ -314,7 +315,7 @@ class Scheduler:
         while not any(map(_may_be_free, paths.values())):
             if self.context.should_stop():
                 self.cancelled = True
-                return
+                return []
             if not told and watch.silent_seconds() > SILENCE_SECONDS:
                 self.context.view.message(
                     f"{lock_owner(path)} holds {first} and gives no sign of life; if it was stopped, let "
@@ -322,7 +323,8 @@ class Scheduler:
                 )
                 told = True
             time.sleep(_POLL_SECONDS)
-        self.held, self.free_again = [], self.held
+        again, self.held = self.held, []
+        return again
 
     def _records(self) -> list[RunRecord]:
         """Of the experiment's runs, by run id."""

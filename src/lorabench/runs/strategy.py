@@ -53,7 +53,11 @@ class Standing:
 
 
 class Strategy(Protocol):
-    """Decides what is done next. It sees validation only: test is not among what it is told."""
+    """Decides what is done next. It sees validation only: test is not among what it is told.
+
+    One with an attribute `in_any_order` that is true may be asked for everything at once, and several workers do it in
+    the order that takes them least time.
+    """
 
     def tell(self, standing: Standing) -> None:
         """A run has paused or ended. Those that had ended before are told before the first `ask`."""

@@ -109,6 +109,8 @@ class TaskState(StrEnum):
     """Another process is doing the run."""
     LEFT_ALONE = "left_alone"
     """The run's lease cannot be taken, for a reason that the outcome names."""
+    STOPPED = "stopped"
+    """The user stopped the command before the run came to a record."""
     UNNEEDED = "unneeded"
     """Another process has done the run meanwhile."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -14,7 +15,7 @@ from rich.live import Live
 from rich.text import Text
 
 from lorabench.cli.views.live import live_lines
-from lorabench.cli.views.state import State
+from lorabench.cli.views.state import State, Work
 from lorabench.cli.views.text import clean, make_console, percent, styled
 from lorabench.core.formatting import bits, duration, number
 from lorabench.records.schema import RunRecord, Status
@@ -37,12 +38,27 @@ class Phase:
 
 
 class ProgressView(RunView):
-    """What the pipeline tells its user. Every method may be called from any thread and costs microseconds."""
+    """What the pipeline tells its user. Every method may be called from any thread and costs microseconds.
+
+    The views of workers share everything with the command's own but for what the worker does.
+    """
 
     def __init__(self, console: Console) -> None:
         self.console = console
         self.state = State()
+        self.work = self._work_of("")
         self._lock = threading.RLock()
+
+    def worker(self, name: str) -> Self:
+        """See RunView."""
+        view = copy.copy(self)
+        with self._lock:
+            view.work = self._work_of(name)
+            self.state.clock.num_workers = len(self.state.works) - 1
+        return view
+
+    def _work_of(self, worker: str) -> Work:
+        return self.state.works.setdefault(worker, Work(worker))
 
     def plan(
         self,
@@ -65,53 +81,57 @@ class ProgressView(RunView):
     def start_run(self, run_id: str, index: int, steps: int = 0) -> None:
         """See RunView."""
         with self._lock:
-            self.state.run_id, self.state.run_index, self.state.share_trained = run_id, index, 0.0
+            work, clock = self.work, self.state.clock
+            if work.run_id is not None:
+                clock.pause_run(work.run_id)
+            work.run_id, work.run_index, work.share_trained = run_id, index, 0.0
             self.state.num_runs = max(self.state.num_runs, index)
-            self.state.clock.start_run(run_id, steps, time.monotonic())
+            clock.start_run(run_id, steps, time.monotonic())
         self.phase("starting")
 
     def phase(self, name: str, total: float | None = None, unit: str = "") -> Phase:
         """See RunView."""
         with self._lock:
-            state = self.state
-            state.phase, state.total, state.unit, state.done, state.fields = name, total, unit, 0.0, {}
+            self.work.start_phase(name, total, unit)
             self._phase_changed()
         return Phase(self)
 
     def advance(self, amount: float, **fields: object) -> None:
         """`amount` more of the current phase is done."""
         with self._lock:
-            self.state.done += amount
-            self.state.fields = {name: str(value) for name, value in fields.items()} or self.state.fields
+            self.work.done += amount
+            self.work.fields = {name: str(value) for name, value in fields.items()} or self.work.fields
             self._moved()
 
     def step(self, step: int, total: int, loss: float, tokens_per_second: float) -> None:
         """See RunView."""
         with self._lock:
-            if self.state.phase != "training":
+            work = self.work
+            if work.phase != "training":
                 self.phase("training", total, "steps")
-            state = self.state
-            state.done, state.total, state.unit = step, total, "steps"
-            state.share_trained = step / total
-            state.fields = {"loss": number(loss), "tokens/s": f"{tokens_per_second:,.0f}"}
-            state.clock.step(step, total, time.monotonic())
+            work.done, work.total, work.unit = step, total, "steps"
+            work.share_trained = step / total
+            work.fields = {"loss": number(loss), "tokens/s": f"{tokens_per_second:,.0f}"}
+            if work.run_id is not None:
+                self.state.clock.step(work.run_id, step, total, time.monotonic())
             self._moved()
 
     def progress(self, description: str, done: float, total: float | None) -> None:
         """See Progress: for downloads, builders and scorers."""
         with self._lock:
-            if self.state.phase != description:
+            if self.work.phase != description:
                 self.phase(description, total)
-            self.state.done, self.state.total = done, total
+            self.work.done, self.work.total = done, total
             self._moved()
 
     def finish_run(self, record: RunRecord) -> None:
-        """The run is over, however it ended."""
+        """The run is over, however it ended and whichever worker did it."""
         with self._lock:
-            self.state.clock.finish_run(time.monotonic())
+            self.state.clock.finish_run(record.run_id, time.monotonic())
             self.state.num_done += 1
-            self.state.run_id, self.state.phase, self.state.fields = None, "", {}
-            self.state.total = None
+            for work in self.state.works.values():
+                if work.run_id == record.run_id:
+                    work.end_run()
         self._print(finished_line(record))
 
     def message(self, text: str) -> None:
@@ -149,8 +169,8 @@ class PlainView(ProgressView):
 
     def _phase_changed(self) -> None:
         """A line for a phase that this run has not been in just before; short returns to training print nothing."""
-        key = (self.state.run_id, self.state.phase)
-        if key == self._said or (self.state.phase in {"training", "validation"} and self._is_within_training()):
+        key = (self.work.run_id, self.work.phase)
+        if key == self._said or (self.work.phase in {"training", "validation"} and self._is_within_training()):
             return
         self._print_progress()
 
@@ -159,20 +179,21 @@ class PlainView(ProgressView):
             self._print_progress()
 
     def _is_within_training(self) -> bool:
-        return self._said is not None and self._said[0] == self.state.run_id and self._said[1] == "training"
+        return self._said is not None and self._said[0] == self.work.run_id and self._said[1] == "training"
 
     def _print_progress(self) -> None:
-        state = self.state
-        self._said, self._said_at = (state.run_id, state.phase), self._now()
-        parts = [f"run {state.run_index} of {state.num_runs}"] if state.run_id is not None else []
-        if state.run_id is not None and state.phase == "starting":
-            parts.append(clean(state.run_id))
+        work = self.work
+        self._said, self._said_at = (work.run_id, work.phase), self._now()
+        parts = [f"run {work.run_index} of {self.state.num_runs}"] if work.run_id is not None else []
+        if work.run_id is not None and work.phase == "starting":
+            parts.append(clean(work.run_id))
         else:
-            parts.append(clean(state.phase))
-            parts += [how_far(state.done, state.total, state.unit)] if state.total else []
-            parts += [f"{clean(name)} {clean(value)}" for name, value in state.fields.items()]
-            parts += [self.remaining()] if state.run_id is not None else []
-        self._print(Text(", ".join(part for part in parts if part)))
+            parts.append(clean(work.phase))
+            parts += [how_far(work.done, work.total, work.unit)] if work.total else []
+            parts += [f"{clean(name)} {clean(value)}" for name, value in work.fields.items()]
+            parts += [self.remaining()] if work.run_id is not None else []
+        worker = f"{clean(work.worker)}: " if work.worker else ""
+        self._print(Text(worker + ", ".join(part for part in parts if part)))
 
 
 class LiveView(ProgressView):

@@ -11,6 +11,8 @@ from lorabench.runs.strategy import Request, Standing
 class Matrix:
     """Never pauses a run, and never stops one early."""
 
+    in_any_order = True
+
     def __init__(self, runs: Sequence[PlannedRun]) -> None:
         self._waiting = {run.run_id: None for run in reversed(runs)}
         """Run ids, the next one last."""
