@@ -17,6 +17,10 @@ DeviceName = Annotated[
     str | None,
     typer.Option("--device", help="cpu, cuda, cuda:1, mps; default: an NVIDIA GPU where torch can use one."),
 ]
+DeviceNames = Annotated[
+    str | None,
+    typer.Option("--devices", help="A worker on each: all, numbers of GPUs such as 0,1, or cpu:2 for two workers."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 TextField = Annotated[str, typer.Option(help="The field that holds the text.")]
 RunId = Annotated[str, typer.Argument(metavar="RUN_ID")]

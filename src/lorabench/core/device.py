@@ -83,7 +83,7 @@ def _default_device() -> Device:
     shown = count_nvidia_gpus()
     if shown == 0:
         return _processor(_silent_driver())
-    if _num_usable_gpus():
+    if num_usable_gpus():
         return _cuda(None)
     gpus = "an NVIDIA GPU" if shown == 1 else f"{shown} NVIDIA GPUs"
     return _processor(
@@ -96,13 +96,13 @@ def _accepted() -> list[str]:
     """Every name that `choose_device` takes on this machine."""
     import torch
 
-    num_gpus = _num_usable_gpus()
+    num_gpus = num_usable_gpus()
     names = ["cpu", *(["cuda"] if num_gpus else []), *(f"cuda:{index}" for index in range(num_gpus))]
     return [*names, "mps"] if torch.backends.mps.is_available() else names
 
 
 def _why_not(name: str) -> str:
-    num_gpus = _num_usable_gpus()
+    num_gpus = num_usable_gpus()
     if name == "mps":
         return "mps was asked for, but this torch finds no Apple GPU"
     if num_gpus:
@@ -143,7 +143,7 @@ def _nvidia_smi() -> tuple[str, str]:
     return "", _first_line(done.stderr or done.stdout) or f"exit code {done.returncode}"
 
 
-def _num_usable_gpus() -> int:
+def num_usable_gpus() -> int:
     """GPUs that torch can use. What torch warns of is kept for `_cuda_problem`."""
     import torch
 

@@ -42,33 +42,37 @@ def waits_end_when(must_stop: Callable[[], bool]) -> Iterator[None]:
 
 
 @contextmanager
-def exclusively(target: Path, *, wait: bool = True) -> Iterator[None]:
+def exclusively(target: Path, *, wait: bool = True, on_wait: Callable[[str], None] | None = None) -> Iterator[None]:
     """Hold the lock on `target` (a file `.lock-<name>` beside it) while inside.
 
-    Waits for other processes and threads, and says for whom and for how long; raises CancelledError where the user
-    stops the command, or, without `wait`, BusyError at once. Raises DiskError where the lock cannot be written.
+    Waits for other processes and threads, and says for whom and for how long, or tells `on_wait` for whom; raises
+    CancelledError where the user stops the command, or, without `wait`, BusyError at once. Raises DiskError where the
+    lock cannot be written.
     """
     path = target.with_name(f".lock-{target.name}"[:250])
     handle = try_lock(path)
     if handle is None and not wait:
         raise BusyError(f"{lock_owner(path)} is working on {target}")
     if handle is None:
-        handle = _wait(path, target)
+        handle = _wait(path, target, on_wait)
     try:
         yield
     finally:
         os.close(handle)
 
 
-def _wait(path: Path, target: Path) -> int:
+def _wait(path: Path, target: Path, on_wait: Callable[[str], None] | None) -> int:
     started, next_word, number = time.monotonic(), FIRST_WORD_SECONDS, 0
     while (handle := try_lock(path)) is None:
         waited = time.monotonic() - started
         if _must_stop():
             raise CancelledError(f"stopped while waiting for {lock_owner(path)}, which is working on {target}")
         if waited >= next_word:
-            what = f"{lock_owner(path)}, which is working on {target}: for {waited:.0f} s so far{_advice(path)}"
-            _LOG.warning("waiting for %s", what)
+            if on_wait is not None:
+                on_wait(lock_owner(path))
+            else:
+                what = f"{lock_owner(path)}, which is working on {target}: for {waited:.0f} s so far{_advice(path)}"
+                _LOG.warning("waiting for %s", what)
             next_word += SECONDS_BETWEEN_WORDS[min(number, len(SECONDS_BETWEEN_WORDS) - 1)]
             number += 1
         time.sleep(_POLL_SECONDS)

@@ -287,6 +287,8 @@ class Environment(Facts):
     device: str
     device_name: str
     num_devices: int
+    worker: str = ""
+    """Which of the workers that did the experiment together did this run; empty where there was but one."""
     processor: str
     num_cores: int
     memory_bytes: int

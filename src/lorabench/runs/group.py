@@ -17,6 +17,7 @@ import numpy as np
 from lorabench.core.canonical import fingerprint
 from lorabench.core.device import Device
 from lorabench.core.errors import DataError, InputError
+from lorabench.core.locks import exclusively
 from lorabench.core.progress import Progress
 from lorabench.core.storage import read_regular, set_aside, write_atomically
 from lorabench.corpora.catalog import find_corpus
@@ -238,12 +239,25 @@ class GroupWork:
         )
         if key not in self._base_scores:
             scores = _read_scores(self.base_scores_dir, key, text)
-            if scores is None:
-                self.progress(f"scoring the base on {name} ({split})", 0, None)
-                scores = self.score(name, split, spec, lambda done, total: self._report(name, split, done, total))
-                _write_scores(self.base_scores_dir, key, scores)
-            self._base_scores[key] = scores
+            self._base_scores[key] = scores or self._score_base_once(name, split, spec, key)
         return self._base_scores[key]
+
+    def _score_base_once(self, name: str, split: str, spec: RunSpec, key: str) -> DocumentScores:
+        """Other processes that want the same scores wait until they are there."""
+        what = f"the base on {name} ({split})"
+
+        def wait(owner: str) -> None:
+            self.progress(f"waiting for {owner}, which scores {what}", 0, None)
+
+        with exclusively(self.base_scores_dir / key, on_wait=wait):
+            scores = _read_scores(self.base_scores_dir, key, self.scored_text(name, split, spec.evaluation))
+            if scores is None:
+                self.progress(f"scoring {what}", 0, None)
+                scores = self.score(
+                    name, split, spec, lambda done, total: self.progress(f"scoring {what}", done, total)
+                )
+                _write_scores(self.base_scores_dir, key, scores)
+        return scores
 
     def samples(self, spec: RunSpec, count: int) -> list[Sample]:
         """What the model, as it is now, writes after the beginnings of the first `count` long pieces of validation."""
@@ -279,9 +293,6 @@ class GroupWork:
             self.progress(f"the base does {Path(reference).name}", 0, None)
             self._base_tasks[key] = self.tasks(reference, num_examples)
         return self._base_tasks[key]
-
-    def _report(self, name: str, split: str, done: int, total: int) -> None:
-        self.progress(f"scoring the base on {name} ({split})", done, total)
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:

@@ -16,7 +16,7 @@ from pydantic import ConfigDict
 
 from lorabench.core.settings import Frozen
 from lorabench.runs.context import RunContext
-from lorabench.runs.task import TaskOutcome
+from lorabench.runs.task import RunOptions, TaskOutcome
 from lorabench.runs.view import RunView
 
 EVENT_SECONDS = 0.2
@@ -34,6 +34,17 @@ class Event(_Wire):
 
     call: Literal["message", "phase", "progress", "start_run", "step"]
     values: tuple[str | int | float | None, ...]
+
+
+class WorkerSetup(_Wire):
+    """What a worker on this machine is told before its first task."""
+
+    name: str
+    device: str
+    """torch's name for it, in the worker's process."""
+    options: RunOptions
+    command: tuple[str, ...]
+    """That the user gave, for records."""
 
 
 class Problem(_Wire):

@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence, Set
 from contextlib import suppress
 from pathlib import Path
 
-from lorabench.core.device import choose_device
+from lorabench.core.device import Device, choose_device
 from lorabench.core.errors import CancelledError, DiskError, InputError, RunError
 from lorabench.core.locks import is_free, lock_owner
 from lorabench.core.machine import prepare_process
 from lorabench.core.storage import disk_error
+from lorabench.core.worker_devices import common_device, parse_devices
 from lorabench.experiment.estimates import remember_speed, remember_start
 from lorabench.experiment.plan import Plan, make_plan
 from lorabench.experiment.schema import Experiment
@@ -52,6 +53,7 @@ def run_experiment(
     retry_failed: bool = False,
     checkpoint_seconds: float = 60.0,
     device: str | None = None,
+    devices: str | None = None,
     strategy: str = "matrix",
     executor: str = "here",
     address: str | None = None,
@@ -60,17 +62,17 @@ def run_experiment(
     """Do what is missing of the experiment and rebuild the results.
 
     Finished runs are never done again, failed ones only with `retry_failed`, cancelled ones are taken up where they
-    stopped. Finished adapters are measured where the experiment asks for more than their records hold. `strategy` and
-    `executor` are names of files in `runs/strategies` and `runs/executors`, or of what was added to them; `address` is
-    that of the cluster where the executor's runs are done. Raises InputError before anything is done,
-    EnvironmentProblem where the machine cannot go on.
+    stopped. Finished adapters are measured where the experiment asks for more than their records hold. `devices` has a
+    worker on each (`core.worker_devices`). `strategy` and `executor` are names of files in `runs/strategies` and
+    `runs/executors`, or of what was added to them. Raises InputError before anything is done, EnvironmentProblem where
+    the machine cannot go on.
     """
     check_run_options(output_dir, checkpoint_seconds)
-    make_strategy, make_executor = STRATEGIES.get(strategy), executor_kind(executor, address)
+    executor, planned_device = choose_place(device, devices, executor)
+    make_strategy, make_executor = STRATEGIES.get(strategy), EXECUTORS.get(executor)
     prepare_process()
     store = RecordStore(Path(output_dir))
-    find_device = make_executor.find_device if isinstance(make_executor, RemoteKind) else choose_device
-    plan = with_recorded_ids(make_plan(experiment, find_device(device)), store)
+    plan = with_recorded_ids(make_plan(experiment, planned_device), store)
     if experiment.evaluation.tasks:
         check_tasks(list(plan.runs[0].measures.tasks))
     tracker_group = make_trackers(trackers, store.output_dir, upload_adapters=upload_adapters)
@@ -96,6 +98,7 @@ def run_experiment(
             device=plan.device,
             environment=describe_environment(plan.device, command_line()),
             should_stop=should_stop,
+            where=devices or "",
         )
         for warning in plan.warnings:
             shown.message(warning)
@@ -127,6 +130,19 @@ def check_run_options(output_dir: Path | str, checkpoint_seconds: float) -> None
         raise InputError(f"{output_dir}: it is not a folder; results need one of their own")
     if not isinstance(checkpoint_seconds, int | float) or not checkpoint_seconds >= 0:
         raise InputError(f"checkpoint_seconds: {checkpoint_seconds!r} is not accepted; a number from 0 is expected")
+
+
+def choose_place(device: str | None, devices: str | None, executor: str = "here") -> tuple[str, Device]:
+    """The executor, and the device that runs are planned for. Raises InputError for options that exclude each other."""
+    if devices is None:
+        if executor == "devices":
+            raise InputError("--executor devices: give --devices, such as all, 0,1 or cpu:2, instead")
+        return executor, choose_device(device)
+    if device is not None:
+        raise InputError(f"--device {device} and --devices {devices} exclude each other; give one of them")
+    if executor not in ("here", "devices"):
+        raise InputError(f"--devices {devices} and --executor {executor} exclude each other; give one of them")
+    return "devices", common_device(parse_devices(devices))
 
 
 def _make_folders(store: RecordStore) -> None:
@@ -293,7 +309,8 @@ class Scheduler:
         self.tried.add(record.run_id)
         self._show(record)
         self.cancelled |= record.status is Status.CANCELLED
-        if outcome.state is TaskState.DONE and record.status is Status.COMPLETED and record.speed is not None:
+        shares_cores = record.environment.worker and not self.plan.device.is_gpu  # no measure of the whole machine
+        if outcome.state is TaskState.DONE and record.status is Status.COMPLETED and record.speed and not shares_cores:
             group, run = self.planned[record.run_id]
             rates = record.speed.tokens_per_second, record.speed.evaluation_tokens_per_second
             remember_speed(group.model.shape, run.workload, *rates, self.plan.device)

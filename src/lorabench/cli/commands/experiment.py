@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lorabench.cli.options import AsJson, DeviceName, ExperimentFile, OutputDir, Overrides
+from lorabench.cli.options import AsJson, DeviceName, DeviceNames, ExperimentFile, OutputDir, Overrides
 from lorabench.core.errors import InputError
 
 
@@ -57,6 +57,7 @@ def run(
     retry: Annotated[str | None, typer.Option(help="failed: do the runs again that did not complete.")] = None,
     checkpoint_seconds: Annotated[float, typer.Option(help="Time between checkpoints.", min=0.0)] = 60.0,
     device: DeviceName = None,
+    devices: DeviceNames = None,
     executor: Annotated[
         str, typer.Option(help="Where runs are done: here, ray (a cluster), or an executor of your own.")
     ] = "here",
@@ -82,6 +83,7 @@ def run(
         retry_failed=retry == "failed",
         checkpoint_seconds=checkpoint_seconds,
         device=device,
+        devices=devices,
         executor=executor,
         address=address,
         view=make_view(),

@@ -211,6 +211,7 @@ def _place(record: RunRecord, store: RecordStore) -> list[tuple[str, str | None]
     commit = environment.git_commit and environment.git_commit[:12] + (" (changed)" if environment.git_dirty else "")
     return [
         ("device", f"{environment.num_devices} × {environment.device_name} ({environment.device})"),
+        ("worker", environment.worker or None),
         ("machine", f"{environment.processor}, {environment.num_cores} cores, {environment.memory_bytes / 1e9:.0f} GB"),
         ("lorabench", " ".join(part for part in (environment.lorabench_version, commit) if part)),
         ("attempt", f"{record.attempt}, taken up again {record.num_resumed} times" if record.num_resumed else None),

@@ -1,0 +1,207 @@
+"""Several workers on one machine: the results of one, whatever dies."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lorabench
+from lorabench.core.errors import EnvironmentProblem, InputError
+from lorabench.core.locks import lock_owner
+from lorabench.records.schema import Status
+from lorabench.records.store import RecordStore, load_records
+from lorabench.runs import processes
+from lorabench.runs.executors import devices as devices_module
+from lorabench.runs.leases import lease_path
+from lorabench.runs.view import RunView
+from tests.runs.conftest import ExperimentWriter
+from tests.runs.test_survival import finish, results, start, wait_for
+
+SIX = {"adapter": {"rank": [1, 2, 4]}, "seeds": [0, 1]}
+CHILDREN = "lorabench.runs.serving"
+
+
+def process_of(out: Path, run_id: str) -> int:
+    """Of the worker that does the run."""
+    return int(lock_owner(lease_path(RecordStore(out), run_id)).removeprefix("process "))
+
+
+def workers() -> set[int]:
+    """Processes of workers on this machine."""
+    found = set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if CHILDREN in folder.joinpath("cmdline").read_text(encoding="utf-8"):
+                found.add(int(folder.name))
+        except OSError:
+            continue
+    return found
+
+
+class Watching(RunView):
+    """Keeps what it is told, and calls `on_step` with the run and the step."""
+
+    def __init__(self, on_step: Callable[[str, int], None] = lambda run_id, step: None) -> None:
+        self.on_step = on_step
+        self.said: list[str] = []
+        self.phases: list[str] = []
+        self.started: list[str] = []
+
+    def worker(self, name: str) -> RunView:
+        return _OfWorker(self)
+
+    def message(self, text: str) -> None:
+        self.said.append(text)
+
+
+class _OfWorker(RunView):
+    def __init__(self, parent: Watching) -> None:
+        self.parent = parent
+        self.run_id = ""
+
+    def start_run(self, run_id: str, index: int, steps: int = 0) -> None:
+        self.run_id = run_id
+        self.parent.started.append(run_id)
+        self.parent.on_step(run_id, 0)
+
+    def progress(self, description: str, done: float, total: float | None) -> None:
+        if not self.parent.phases or self.parent.phases[-1] != description:
+            self.parent.phases.append(description)
+
+    def step(self, step: int, total: int, loss: float, tokens_per_second: float) -> None:
+        self.parent.on_step(self.run_id, step)
+
+
+@pytest.mark.slow
+def test_two_workers_of_which_one_is_killed_give_the_records_of_one(
+    experiment: ExperimentWriter, tmp_path: Path
+) -> None:
+    path, killed = experiment(**SIX), []
+
+    def kill(run_id: str, step: int) -> None:
+        if step and not killed:
+            killed.append(run_id)
+            os.kill(process_of(tmp_path / "two", run_id), signal.SIGKILL)
+
+    view = Watching(kill)
+    outcome = lorabench.run(path, tmp_path / "two", trackers=["none"], devices="cpu:2", view=view)
+    assert outcome.exit_code == 0
+    assert outcome.counts.sentence() == "6 of 6 runs completed"
+    (death,) = [text for text in view.said if "was ended by SIGKILL" in text]
+    assert re.search(rf"the process that did {killed[0]} .* a new one goes on with it \(try 2 of 3\)", death)
+    assert sorted(view.started) == sorted([*(record.run_id for record in outcome.records), killed[0]])
+    scored = [phase for phase in view.phases if phase.startswith("scoring the base on")]
+    assert len(scored) == len(set(scored)) == 2, "validation and test, by one worker each"
+
+    lorabench.run(path, tmp_path / "one", trackers=["none"])
+    assert results(tmp_path / "two") == results(tmp_path / "one")
+    environments = [record.environment for record in load_records(tmp_path / "two")]
+    assert {environment.worker for environment in environments} == {"cpu 1", "cpu 2"}
+    assert {(environment.device, environment.num_devices) for environment in environments} == {("cpu", 1)}
+
+
+@pytest.mark.slow
+def test_a_run_that_kills_every_worker_fails_and_the_others_do_not(
+    experiment: ExperimentWriter, tmp_path: Path
+) -> None:
+    path = experiment()
+    doomed = lorabench.plan(path).runs[0].run_id
+
+    def kill(run_id: str, step: int) -> None:
+        if run_id == doomed and step == 0:
+            os.kill(process_of(tmp_path / "out", run_id), signal.SIGKILL)
+
+    view = Watching(kill)
+    outcome = lorabench.run(path, tmp_path / "out", trackers=["none"], devices="cpu:2", view=view)
+    assert outcome.exit_code == 1
+    assert outcome.counts.sentence() == "1 of 2 runs completed; 1 failed"
+    assert view.started.count(doomed) == devices_module.MOST_TRIES == 3
+    record = RecordStore(tmp_path / "out").get(doomed)
+    assert record.status is Status.FAILED
+    assert record.status_reason == (
+        "its worker's process died 3 times; the last one was ended by SIGKILL, as the system does where memory runs out"
+    )
+    again = lorabench.run(path, tmp_path / "out", trackers=["none"], retry_failed=True, view=RunView())
+    assert again.exit_code == 0
+    assert RecordStore(tmp_path / "out").get(doomed).attempt == 2
+
+
+@pytest.fixture
+def long_run(experiment: ExperimentWriter) -> Path:
+    training = {"learning_rate": 0.02, "batch_size": 1, "context_length": 32, "train_bytes": 6000, "epochs": 200}
+    return experiment(training=training | {"precision": "fp32"})
+
+
+def wait_until(condition: Callable[[], Any], seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return bool(condition())
+
+
+def children(process: subprocess.Popen[bytes]) -> set[int]:
+    """The workers that a command has started."""
+    parents = {pid: Path(f"/proc/{pid}/stat") for pid in workers()}
+    return {pid for pid, stat in parents.items() if int(stat.read_text().rpartition(")")[2].split()[1]) == process.pid}
+
+
+@pytest.mark.slow
+def test_workers_end_when_their_command_is_killed_and_when_it_is_asked_to_stop(long_run: Path, tmp_path: Path) -> None:
+    process = start(long_run, tmp_path / "out", "--devices", "cpu:2")
+    assert wait_for(process, b"training", 90)
+    assert wait_until(lambda: len(load_metrics(tmp_path / "out")) == 2, 60)
+    orphans = children(process)
+    assert len(orphans) == 2
+    process.kill()
+    finish(process)
+    assert wait_until(lambda: not orphans & workers(), 15)
+    assert {record.status for record in load_records(tmp_path / "out")} == {Status.CANCELLED}
+
+    process = start(long_run, tmp_path / "out", "--devices", "cpu:2")
+    assert wait_for(process, b"going on after step", 90)
+    started = children(process)
+    process.send_signal(signal.SIGINT)
+    output = finish(process)
+    assert process.returncode == 1
+    assert "0 of 2 runs completed; 2 cancelled" in output
+    assert "Stopped; the same command goes on where it stopped." in output
+    assert not started & workers()
+
+
+def load_metrics(out: Path) -> list[Path]:
+    """Of the runs that have done a step."""
+    return [path for path in out.glob("runs/*/metrics.jsonl") if path.stat().st_size]
+
+
+def test_where_runs_are_done_is_said_once(experiment: ExperimentWriter, tmp_path: Path) -> None:
+    path = experiment()
+    for options, sentence in (
+        ({"devices": "cpu:2", "device": "cpu"}, "--device cpu and --devices cpu:2 exclude each other"),
+        ({"devices": "cpu:2", "executor": "other"}, "--devices cpu:2 and --executor other exclude each other"),
+        ({"executor": "devices"}, "--executor devices: give --devices, such as all, 0,1 or cpu:2"),
+        ({"devices": "cpu:0"}, "--devices cpu:0: 0 workers are not accepted"),
+    ):
+        with pytest.raises(InputError, match=re.escape(sentence)):
+            lorabench.run(path, tmp_path / "out", trackers=["none"], **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_worker_that_cannot_start_ends_the_command(
+    experiment: ExperimentWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "_COMMAND", (sys.executable, "-c", "raise ImportError('no such library')"))
+    sentence = (
+        r"cpu \d: the worker could not start; its process ended with exit code 1 \(ImportError: no such library\)"
+    )
+    with pytest.raises(EnvironmentProblem, match=sentence):
+        lorabench.run(experiment(), tmp_path / "out", trackers=["none"], devices="cpu:2", view=RunView())
+    assert load_records(tmp_path / "out") == []
