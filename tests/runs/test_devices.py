@@ -157,7 +157,7 @@ def children(process: subprocess.Popen[bytes]) -> set[int]:
 @pytest.mark.slow
 def test_workers_end_when_their_command_is_killed_and_when_it_is_asked_to_stop(long_run: Path, tmp_path: Path) -> None:
     process = start(long_run, tmp_path / "out", "--devices", "cpu:2")
-    assert wait_for(process, b"training", 90)
+    assert wait_for(process, b"training", 200)
     assert wait_until(lambda: len(load_metrics(tmp_path / "out")) == 2, 60)
     orphans = children(process)
     assert len(orphans) == 2
@@ -167,7 +167,7 @@ def test_workers_end_when_their_command_is_killed_and_when_it_is_asked_to_stop(l
     assert {record.status for record in load_records(tmp_path / "out")} == {Status.CANCELLED}
 
     process = start(long_run, tmp_path / "out", "--devices", "cpu:2")
-    assert wait_for(process, b"going on after step", 90)
+    assert wait_for(process, b"going on after step", 200)
     started = children(process)
     process.send_signal(signal.SIGINT)
     output = finish(process)

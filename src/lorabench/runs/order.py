@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter, defaultdict
-from collections.abc import Collection, Hashable, Iterable, Iterator
+from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
+
+from lorabench.core.worker_devices import WorkerDevice
+from lorabench.experiment.identity import BaseVariant
+from lorabench.experiment.plan import Plan
+from lorabench.experiment.schema import RunSpec
 
 Group = tuple[Hashable, Hashable]
 """A base and a corpus."""
@@ -25,6 +30,11 @@ class Job:
     """What is read, and scored with the base, for it."""
     seconds: float
     """That it is expected to take."""
+
+    @classmethod
+    def of(cls, run_id: str, spec: RunSpec, seconds: float) -> Job:
+        """Of a run."""
+        return cls(run_id, BaseVariant.of(spec), (spec.dataset, spec.dataset_revision), seconds)
 
     @property
     def group(self) -> Group:
@@ -108,3 +118,10 @@ def makespan(jobs: Iterable[Job], num_workers: int, loading_seconds: float = LOA
         loading = 0.0 if held is not None and held.base == job.base else loading_seconds
         heapq.heappush(workers, (now + loading + job.seconds, index, job))
     return max(ends_at for ends_at, _, _ in workers)
+
+
+def seconds_with_workers(plan: Plan, devices: Sequence[WorkerDevice]) -> float:
+    """About how long a planned experiment takes with a worker on each device; those on the processor share it."""
+    slowdown = 1 if plan.device.is_gpu else len(devices)
+    jobs = [Job.of(run.run_id, run.spec, slowdown * run.estimated_seconds) for run in plan.runs]
+    return plan.estimated_shared_seconds - LOADING_SECONDS + makespan(jobs, len(devices))  # which loads the first base

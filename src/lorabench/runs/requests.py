@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from lorabench.experiment.identity import BaseVariant
 from lorabench.runs.order import Job, Waiting
 from lorabench.runs.strategy import Request, Strategy
 from lorabench.runs.task import RunTask
@@ -47,6 +46,4 @@ class Requests:
         return self._requests.pop(self._waiting.take(held, [self._job(run_id) for run_id in under_way]).run_id)
 
     def _job(self, run_id: str) -> Job:
-        spec = self._tasks[run_id].spec
-        corpus = spec.dataset, spec.dataset_revision
-        return Job(run_id, BaseVariant.of(spec), corpus, self._seconds.get(run_id, 0.0))
+        return Job.of(run_id, self._tasks[run_id].spec, self._seconds.get(run_id, 0.0))

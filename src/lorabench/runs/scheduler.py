@@ -10,12 +10,10 @@ from collections.abc import Mapping, Sequence, Set
 from contextlib import suppress
 from pathlib import Path
 
-from lorabench.core.device import Device, choose_device
 from lorabench.core.errors import CancelledError, DiskError, InputError, RunError
 from lorabench.core.locks import is_free, lock_owner
 from lorabench.core.machine import prepare_process
 from lorabench.core.storage import disk_error
-from lorabench.core.worker_devices import common_device, parse_devices
 from lorabench.experiment.estimates import remember_speed, remember_start
 from lorabench.experiment.plan import Plan, make_plan
 from lorabench.experiment.schema import Experiment
@@ -30,6 +28,7 @@ from lorabench.runs.leases import SILENCE_SECONDS, Watch, lease_path, try_lease
 from lorabench.runs.measuring import unmeasured_notes
 from lorabench.runs.needs import Need, find_need, lacks_measurements
 from lorabench.runs.outcome import Counts, Outcome
+from lorabench.runs.place import choose_place
 from lorabench.runs.remaining import measuring_seconds, with_recorded_ids
 from lorabench.runs.requests import Requests
 from lorabench.runs.results import Results
@@ -130,19 +129,6 @@ def check_run_options(output_dir: Path | str, checkpoint_seconds: float) -> None
         raise InputError(f"{output_dir}: it is not a folder; results need one of their own")
     if not isinstance(checkpoint_seconds, int | float) or not checkpoint_seconds >= 0:
         raise InputError(f"checkpoint_seconds: {checkpoint_seconds!r} is not accepted; a number from 0 is expected")
-
-
-def choose_place(device: str | None, devices: str | None, executor: str = "here") -> tuple[str, Device]:
-    """The executor, and the device that runs are planned for. Raises InputError for options that exclude each other."""
-    if devices is None:
-        if executor == "devices":
-            raise InputError("--executor devices: give --devices, such as all, 0,1 or cpu:2, instead")
-        return executor, choose_device(device)
-    if device is not None:
-        raise InputError(f"--device {device} and --devices {devices} exclude each other; give one of them")
-    if executor not in ("here", "devices"):
-        raise InputError(f"--devices {devices} and --executor {executor} exclude each other; give one of them")
-    return "devices", common_device(parse_devices(devices))
 
 
 def _make_folders(store: RecordStore) -> None:

@@ -16,6 +16,7 @@ def plan(
     set_: Overrides = None,
     output_dir: OutputDir = Path("outputs"),
     device: DeviceName = None,
+    devices: DeviceNames = None,
     detect: Annotated[
         float | None, typer.Option(help="A difference in bits per byte: what would detect it?", min=1e-6)
     ] = None,
@@ -24,24 +25,30 @@ def plan(
     """Show every run an experiment would do, and what of it the output folder already holds; nothing is run."""
     from lorabench.analysis.designs import detections, known_spreads
     from lorabench.cli.views.detections import print_detections
-    from lorabench.cli.views.plan import print_plan, print_remaining
+    from lorabench.cli.views.plan import print_plan, print_remaining, print_workers
     from lorabench.cli.views.rows import print_json
-    from lorabench.core.device import choose_device
+    from lorabench.core.worker_devices import parse_devices
     from lorabench.experiment.plan import make_plan
     from lorabench.experiment.schema import load_experiment
     from lorabench.records.store import RecordStore
+    from lorabench.runs.order import seconds_with_workers
+    from lorabench.runs.place import choose_place
     from lorabench.runs.remaining import find_remaining, with_recorded_ids
 
     store = RecordStore(output_dir)
-    planned = make_plan(load_experiment(experiment, set_ or []), choose_device(device))
+    planned = make_plan(load_experiment(experiment, set_ or []), choose_place(device, devices)[1])
     planned = with_recorded_ids(planned, store)
     remaining = find_remaining(planned, store)
     found = detections(planned, known_spreads(planned, store), detect)
+    workers = parse_devices(devices) if devices else ()
+    seconds = seconds_with_workers(planned, workers) if workers else None
     if as_json:
         detected = {"detectable": [detection.to_json() for detection in found]}
-        print_json(planned.to_json() | {"remaining": remaining.to_json()} | detected)
+        shared = {} if seconds is None else {"workers": [worker.name for worker in workers], "workers_seconds": seconds}
+        print_json(planned.to_json() | {"remaining": remaining.to_json()} | detected | shared)
     else:
         print_plan(planned)
+        print_workers([worker.name for worker in workers], seconds)
         print_detections(found)
         print_remaining(remaining, output_dir)
 

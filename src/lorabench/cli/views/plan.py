@@ -43,6 +43,13 @@ def print_plan(plan: Plan) -> None:
         console.print(f"note: {escape(note)}")
 
 
+def print_workers(names: Sequence[str], seconds: float | None) -> None:
+    """How long all runs take with a worker on each device; nothing where there is but this process."""
+    if seconds is not None:
+        workers = f"{len(names)} workers" if len(names) > 1 else "1 worker"
+        wide_console().print(f"with {workers} ({', '.join(names)}): about {duration(seconds)}", soft_wrap=True)
+
+
 def _here_and_there(plan: Plan) -> str:
     return f" on this machine, {duration(plan.estimated_gpu_seconds)} on one GPU like an A100"
 
