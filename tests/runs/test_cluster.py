@@ -105,7 +105,7 @@ def test_a_run_done_on_a_node_is_the_run_done_here(
     assert {"start_run", "phase", "step"} <= set(head.told)
     assert [*(tmp_path / "there" / "runs").glob(".arriving-*")] == []
     assert [*(head.node_cache / "cluster" / "processes").glob("*/output/runs/*")] == []
-    names = [{path.name for path in (tmp_path / out / "base_scores").iterdir()} for out in ("there", "here")]
+    names = [{path.name for path in (tmp_path / out / "base_scores").glob("*.parquet")} for out in ("there", "here")]
     assert names[0] == names[1]
 
 

@@ -24,8 +24,6 @@ class RunContext:
     device: Device
     environment: Environment
     should_stop: Callable[[], bool]
-    where: str = ""
-    """What the user said to the executor: which devices, or which cluster."""
     _started: list[str] = field(default_factory=list)
 
     def show_start(self, task: RunTask, num_steps: int = 0) -> None:

@@ -42,10 +42,10 @@ ExecutorKind = Callable[[RunContext], Executor]
 
 @runtime_checkable
 class RemoteKind(Protocol):
-    """An ExecutorKind whose runs are done on other machines."""
+    """An ExecutorKind whose runs are done elsewhere: in other processes or on other machines."""
 
     def at(self, address: str) -> RemoteKind:
-        """The same for the cluster at `address`."""
+        """The same for the cluster at `address`, or for the devices of that name."""
 
     def find_device(self, name: str | None) -> Device:
         """What runs compute on there; `name` as for `choose_device`. Raises InputError, EnvironmentProblem."""

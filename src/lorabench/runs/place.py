@@ -5,16 +5,26 @@ from __future__ import annotations
 from lorabench.core.device import Device, choose_device
 from lorabench.core.errors import InputError
 from lorabench.core.worker_devices import common_device, parse_devices
+from lorabench.runs.executor import ExecutorKind, RemoteKind, executor_kind
 
 
-def choose_place(device: str | None, devices: str | None, executor: str = "here") -> tuple[str, Device]:
-    """The executor, and the device that runs are planned for. Raises InputError for options that exclude each other."""
+def device_to_plan_for(device: str | None, devices: str | None) -> Device:
+    """Of the options `--device` and `--devices`. Raises InputError where both are given, or name what is not there."""
     if devices is None:
-        if executor == "devices":
-            raise InputError("--executor devices: give --devices, such as all, 0,1 or cpu:2, instead")
-        return executor, choose_device(device)
+        return choose_device(device)
     if device is not None:
         raise InputError(f"--device {device} and --devices {devices} exclude each other; give one of them")
-    if executor not in ("here", "devices"):
-        raise InputError(f"--devices {devices} and --executor {executor} exclude each other; give one of them")
-    return "devices", common_device(parse_devices(devices))
+    return common_device(parse_devices(devices))
+
+
+def choose_place(
+    device: str | None, devices: str | None, executor: str, address: str | None
+) -> tuple[ExecutorKind, Device]:
+    """The executor, and the device that runs are planned for. Raises InputError for options that exclude each other."""
+    if devices is not None:
+        if executor not in ("here", "devices") or address is not None:
+            other = f"--executor {executor}" if address is None else "--address"
+            raise InputError(f"--devices {devices} and {other} exclude each other; give one of them")
+        return executor_kind("devices", devices), device_to_plan_for(device, devices)
+    kind = executor_kind(executor, address)
+    return kind, kind.find_device(device) if isinstance(kind, RemoteKind) else choose_device(device)

@@ -23,7 +23,7 @@ from lorabench.records.schema import RunRecord, Status
 from lorabench.records.store import DamagedRecordError, RecordProblem, RecordStore
 from lorabench.report.build import ReportPaths, build_report
 from lorabench.runs.context import RunContext
-from lorabench.runs.executor import ExecutorKind, RemoteKind, executor_kind
+from lorabench.runs.executor import ExecutorKind
 from lorabench.runs.leases import SILENCE_SECONDS, Watch, lease_path, try_lease
 from lorabench.runs.measuring import unmeasured_notes
 from lorabench.runs.needs import Need, find_need, lacks_measurements
@@ -63,12 +63,12 @@ def run_experiment(
     Finished runs are never done again, failed ones only with `retry_failed`, cancelled ones are taken up where they
     stopped. Finished adapters are measured where the experiment asks for more than their records hold. `devices` has a
     worker on each (`core.worker_devices`). `strategy` and `executor` are names of files in `runs/strategies` and
-    `runs/executors`, or of what was added to them. Raises InputError before anything is done, EnvironmentProblem where
-    the machine cannot go on.
+    `runs/executors`, or of what was added to them; `address` is that of the cluster where the executor's runs are done.
+    Raises InputError before anything is done, EnvironmentProblem where the machine cannot go on.
     """
     check_run_options(output_dir, checkpoint_seconds)
-    executor, planned_device = choose_place(device, devices, executor)
-    make_strategy, make_executor = STRATEGIES.get(strategy), EXECUTORS.get(executor)
+    make_strategy = STRATEGIES.get(strategy)
+    make_executor, planned_device = choose_place(device, devices, executor, address)
     prepare_process()
     store = RecordStore(Path(output_dir))
     plan = with_recorded_ids(make_plan(experiment, planned_device), store)
@@ -97,7 +97,6 @@ def run_experiment(
             device=plan.device,
             environment=describe_environment(plan.device, command_line()),
             should_stop=should_stop,
-            where=devices or "",
         )
         for warning in plan.warnings:
             shown.message(warning)

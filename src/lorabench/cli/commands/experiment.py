@@ -32,11 +32,11 @@ def plan(
     from lorabench.experiment.schema import load_experiment
     from lorabench.records.store import RecordStore
     from lorabench.runs.order import seconds_with_workers
-    from lorabench.runs.place import choose_place
+    from lorabench.runs.place import device_to_plan_for
     from lorabench.runs.remaining import find_remaining, with_recorded_ids
 
     store = RecordStore(output_dir)
-    planned = make_plan(load_experiment(experiment, set_ or []), choose_place(device, devices)[1])
+    planned = make_plan(load_experiment(experiment, set_ or []), device_to_plan_for(device, devices))
     planned = with_recorded_ids(planned, store)
     remaining = find_remaining(planned, store)
     found = detections(planned, known_spreads(planned, store), detect)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import queue
 import time
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 
+from lorabench.core.device import Device
 from lorabench.core.errors import EnvironmentProblem, InputError
-from lorabench.core.worker_devices import WorkerDevice, parse_devices
+from lorabench.core.worker_devices import WorkerDevice, common_device, parse_devices
 from lorabench.experiment.identity import BaseVariant
 from lorabench.records.provenance import command_line
 from lorabench.records.schema import RunRecord, Status
@@ -28,6 +31,27 @@ CLOSING_SECONDS = 60.0
 STOPPING_SECONDS = 10.0
 """That a worker may take once the user has asked twice."""
 _POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class DevicesKind:
+    """Makes the executor, for the devices that `--devices` names."""
+
+    devices: str | None = None
+
+    def at(self, address: str) -> DevicesKind:
+        """For those devices."""
+        return DevicesKind(address)
+
+    def find_device(self, name: str | None) -> Device:
+        """What one of the workers computes on. Raises InputError."""
+        if self.devices is None or name is not None:
+            raise InputError("--executor devices: give --devices, such as all, 0,1 or cpu:2, instead")
+        return common_device(parse_devices(self.devices))
+
+    def __call__(self, context: RunContext) -> Devices:
+        """Start nothing yet: a worker is started with its first task."""
+        return Devices(context, parse_devices(self.devices or ""))
 
 
 class Worker:
@@ -64,10 +88,10 @@ class Worker:
 class Devices:
     """Hands tasks to workers, and starts a new one where one dies; the run that it was at is tried again."""
 
-    def __init__(self, context: RunContext) -> None:
+    def __init__(self, context: RunContext, devices: Sequence[WorkerDevice]) -> None:
         self._context = context
         self.inbox: queue.SimpleQueue[Received] = queue.SimpleQueue()
-        self._workers = [Worker(device, context, self) for device in parse_devices(context.where)]
+        self._workers = [Worker(device, context, self) for device in devices]
         self._deaths: Counter[str] = Counter()
         """By run, of workers that were at it."""
         self._said: dict[str, str] = {}
@@ -205,4 +229,4 @@ class Devices:
         return TaskOutcome(run_id=task.run_id, state=TaskState.DONE, record=record)
 
 
-EXECUTOR = Devices
+EXECUTOR = DevicesKind()
