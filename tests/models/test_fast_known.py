@@ -42,7 +42,7 @@ def assert_computed_by_its_own_modules(base: FrozenBase, before: Tensor) -> None
     """The score is that of the model's own forward pass, which is another one now, and of each document by itself."""
     base.choose_path()
     assert base.execution.kind == "reference", base.execution
-    assert base.execution.reason.endswith("not covered by the fast path")
+    assert base.execution.reason.endswith("not covered by the fast path; one document a pass")
     batch = batches(base, 1)[0]
     ours = base.token_nll(batch)
     assert torch.allclose(ours.double(), alone_nll(base.model, batch), rtol=1e-5, atol=1e-5)
@@ -111,7 +111,7 @@ def test_a_class_of_a_known_name_is_not_known(tiny_model: TinyModel) -> None:
     Halved.__name__ = "LlamaForCausalLM"
     base.model.__class__ = Halved
     base.choose_path()
-    assert base.execution.reason == "LlamaForCausalLM has no fast path"
+    assert base.execution.reason == "LlamaForCausalLM has no fast path; one document a pass"
     batch = batches(base, 1)[0]
     assert torch.allclose(base.token_nll(batch).double(), alone_nll(base.model, batch), rtol=1e-5, atol=1e-5)
     assert not torch.allclose(base.token_nll(batch), before, atol=1e-3)

@@ -27,10 +27,10 @@ def row_seeds(seed: int, step: int, num_rows: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Draws:
-    """Random numbers of tokens laid end to end: each span's own, from `starts[i]` to `starts[i + 1]`."""
+    """Random numbers of tokens laid end to end: each span has its own, from `starts[i]` to `starts[i + 1]`."""
 
     starts: Sequence[int]
-    generators: Sequence[torch.Generator]
+    generators: Sequence[torch.Generator | None]
 
     @classmethod
     def of_rows(cls, batch: PackedBatch, seeds: Sequence[int], device: torch.device) -> Draws:
@@ -51,12 +51,23 @@ class Draws:
             cls((0, length), [_generator(int(seed[0]), device)]) for length, seed in zip(lengths, mixed, strict=True)
         ]
 
+    @classmethod
+    def side_by_side(cls, segments: Sequence[Draws], width: int) -> Draws:
+        """For segments [B] in one pass, each padded behind to `width` tokens."""
+        spans = [
+            (row * width + place, generator)
+            for row, draws in enumerate(segments)
+            for place, generator in zip(draws.starts, (*draws.generators, None), strict=True)
+        ]
+        return cls([*(start for start, _ in spans), len(segments) * width], [generator for _, generator in spans])
+
     def kept(self, inputs: Tensor, probability: float) -> Tensor:
         """False with the given probability, bool, in the shape of inputs [..., T, in]."""
-        flat = torch.empty(inputs.shape, dtype=torch.bool, device=inputs.device)
+        flat = torch.ones(inputs.shape, dtype=torch.bool, device=inputs.device)
         tokens = flat.view(-1, inputs.shape[-1])
         for start, end, generator in zip(self.starts[:-1], self.starts[1:], self.generators, strict=True):
-            tokens[start:end].bernoulli_(1.0 - probability, generator=generator)
+            if generator is not None:
+                tokens[start:end].bernoulli_(1.0 - probability, generator=generator)
         return flat
 
 

@@ -20,8 +20,8 @@ _FAMILIES = {
     ),
 }
 """Class of the causal language model: its package in Transformers, and the classes of its parts."""
-_LENGTH_DEPENDENT_ROTATIONS = {"dynamic", "longrope"}
-"""Their frequencies depend on the longest document in the pass, so that documents cannot share one."""
+LENGTH_DEPENDENT_ROTATIONS = frozenset({"dynamic", "longrope"})
+"""Their frequencies depend on the longest document in the pass, so that only documents of one length can share one."""
 _OBSERVERS = "transformers.utils.output_capturing"
 """Transformers' own hooks that note outputs down and change none."""
 
@@ -36,7 +36,7 @@ def inner_model(model: Any) -> Any:
 
     if type(model) in (PeftModel, PeftModelForCausalLM) and type(model.base_model) is LoraModel:
         own = (model, model.base_model)
-        if not model.active_peft_config.is_prompt_learning and not any(_is_changed(module) for module in own):
+        if not model.active_peft_config.is_prompt_learning and not any(is_changed(module) for module in own):
             return model.base_model.model
     return model
 
@@ -54,7 +54,7 @@ def require_known(model: Any) -> None:
     for name, module in model.named_modules():
         if type(module) not in types:
             raise NotFast(f"{name} ({type(module).__name__}) is not covered by the fast path")
-        if _is_changed(module):
+        if is_changed(module):
             raise NotFast(f"a hook on {name or 'the model'} is not covered by the fast path")
 
 
@@ -70,8 +70,8 @@ def can_pack(model: Any) -> bool:
         return False
     adapted = [module for module in model.modules() if type(module) is Linear]
     variants = [variant for module in adapted for variant in module.lora_variant.values()]
-    rotations = {kind for module in model.modules() for kind in _rotation_kinds(module)}
-    return not rotations & _LENGTH_DEPENDENT_ROTATIONS and all(
+    rotations = {kind for module in model.modules() for kind in rotation_kinds(module)}
+    return not rotations & LENGTH_DEPENDENT_ROTATIONS and all(
         type(variant) is DoraLinearVariant for variant in variants
     )
 
@@ -87,7 +87,7 @@ def logits_of(model: Any, hidden: Tensor) -> Tensor:
     return logits if cap is None else cap * (logits / cap).tanh()
 
 
-def _rotation_kinds(module: Any) -> set[str]:
+def rotation_kinds(module: Any) -> set[str]:
     """The types of a rotary embedding, which may be one for each type of layer."""
     kinds = getattr(module, "rope_type", ())
     return {kinds} if isinstance(kinds, str) else {kinds[layer_type] for layer_type in kinds}
@@ -107,7 +107,7 @@ def activations() -> dict[type, ActivationKind]:
     }
 
 
-def _is_changed(module: nn.Module) -> bool:
+def is_changed(module: nn.Module) -> bool:
     """Whether somebody has put their own code before, after or in place of the module's forward pass."""
     before_and_after = (*module._forward_pre_hooks.values(), *module._forward_hooks.values())
     backward = module._backward_hooks or module._backward_pre_hooks

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lorabench.core.errors import ModelError
 from lorabench.methods.adapter import Adapter
 from lorabench.methods.portable import BaseReference
 from lorabench.methods.saved import WEIGHTS
@@ -39,7 +40,7 @@ class PeftAdapter(Adapter):
         published = {path: base.model.get_submodule(path).weight.data for path in targets}
         torch.manual_seed(seed)
         try:
-            with _without_deprecations():
+            with _without_deprecations(), _explained():
                 self._peft: Any = get_peft_model(base.model, config, autocast_adapter_dtype=True)
             base.model.eval()
             self.prepare(published)
@@ -105,6 +106,18 @@ def _undo(model: Any, published: Mapping[str, Tensor]) -> None:
     if hasattr(model, "peft_config"):
         del model.peft_config
     model.requires_grad_(False)
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Raises ModelError for modules that PEFT does not adapt."""
+    try:
+        yield
+    except ValueError as error:
+        message = " ".join(str(error).split())[:300]
+        raise ModelError(
+            f"adapter.target_modules: PEFT cannot adapt these modules: {message}; leave out the ones that it names"
+        ) from None
 
 
 @contextmanager

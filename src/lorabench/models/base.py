@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from lorabench.fast.known import NotFast, can_pack, inner_model, logits_of
 from lorabench.fast.segments import attention_within
 from lorabench.models.causality import Ids, ScoreChanges, find_changes
 from lorabench.models.shape import read_config
+from lorabench.models.side_by_side import MAX_LOGITS, Sharing, forget_lengths, grouped, sharing_of
 from lorabench.models.text_part import TEXT_PREFIXES, is_wrapper, require_no_encoder_decoder
 from lorabench.tokens.packing import IGNORED, PackedBatch
 
@@ -59,7 +59,9 @@ class FrozenBase:
         """The adapter's dropout. It is on in `loss` only; the base's own dropout is always off."""
         self.execution = ExecutionPath("reference")
         self._packs = False
-        """Whether documents can share a pass; where we do not know how a model attends or makes its logits, none do."""
+        """Whether documents can share a pass laid flat, told apart by our attention."""
+        self._sharing: Sharing = "one document"
+        """What shares a pass otherwise."""
         self.compile_seconds = 0.0
         """What compiling the kernels took in this process: 0 where they were kept from before."""
         self._decoder: Decoder | None = None
@@ -76,10 +78,13 @@ class FrozenBase:
             self.execution = ExecutionPath("fast", reason)
         except NotFast as answer:
             self._decoder = None
-            self.execution = ExecutionPath("reference", str(answer))
+            self._sharing = sharing_of(self.model)
+            alone = self._sharing == "one document" and not self._packs
+            self.execution = ExecutionPath("reference", f"{answer}; one document a pass" if alone else str(answer))
 
     def use_reference_path(self, reason: str) -> None:
         """Compute as Transformers and PEFT do until the path is chosen again: the yardstick of the fast one."""
+        self._sharing = sharing_of(self.model)
         self._decoder = None
         self.execution = ExecutionPath("reference", reason)
 
@@ -116,7 +121,10 @@ class FrozenBase:
             return self._decoder.token_nll(batch)
         with torch.inference_mode():
             if not self._packs:
-                return torch.cat(list(self._segment_nll(batch)))
+                nll = torch.zeros(len(batch.targets), device=self.device)
+                for places, losses in self._group_nll(batch):
+                    nll[places] = losses
+                return nll
             hidden, targets = self._hidden(batch), torch.from_numpy(batch.targets).to(self.device)
             chunks = zip(hidden.split(HEAD_CHUNK), targets.split(HEAD_CHUNK), strict=True)
             return torch.cat([self._chunk_nll(states, wanted) for states, wanted in chunks])
@@ -133,7 +141,7 @@ class FrozenBase:
         if self._decoder is None and not self._packs:
             draws = None if seeds is None else Draws.of_segments(batch, seeds, self.device)
             with dropping(self.dropout_modules):
-                return torch.stack([losses.sum() for losses in self._segment_nll(batch, draws)]).sum()
+                return torch.stack([losses.sum() for _, losses in self._group_nll(batch, draws)]).sum()
         with drawn_by(None if seeds is None else Draws.of_rows(batch, seeds, self.device)):
             if self._decoder is not None:
                 return self._decoder.loss(batch)
@@ -191,17 +199,28 @@ class FrozenBase:
         hidden: Tensor = output.last_hidden_state[0]
         return hidden
 
-    def _segment_nll(self, batch: PackedBatch, draws: Sequence[Draws] | None = None) -> Iterator[Tensor]:
-        """Nats of each segment's targets, one segment at a time; `draws` [S] are those of its dropout."""
+    def _group_nll(self, batch: PackedBatch, draws: Sequence[Draws] | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Of segments that share a pass: places of their tokens in the batch, int64 [N], and nats of the targets.
+
+        `draws` [S] are those of each segment's dropout.
+        """
         ids, targets = (torch.from_numpy(array).to(self.device) for array in (batch.input_ids, batch.targets))
-        for index, (start, end) in enumerate(itertools.pairwise(batch.segment_starts.tolist())):
-            with drawn_by(None if draws is None else draws[index]):
-                logits = self._logits(ids[None, start:end])[0].float()
-            yield functional.cross_entropy(logits, targets[start:end], ignore_index=IGNORED, reduction="none")
+        for group in grouped(batch.segment_starts, self._sharing, MAX_LOGITS // self.vocabulary_size):
+            places, real = (torch.from_numpy(array).to(self.device) for array in (group.places, group.real))
+            chosen = None if draws is None else [draws[index] for index in group.documents]
+            with drawn_by(None if chosen is None else Draws.side_by_side(chosen, real.shape[1])):
+                logits = self._logits(ids[places]).float()
+            wanted = targets[places].masked_fill(~real, IGNORED)
+            losses = functional.cross_entropy(
+                logits.flatten(0, 1), wanted.flatten(), ignore_index=IGNORED, reduction="none"
+            )
+            yield places[real], losses[real.flatten()]
 
     def _logits(self, ids: Tensor) -> Tensor:
         """Logits by the model's own forward pass: token ids [B, T] -> [B, T, V]."""
         options = {} if _has_virtual_tokens(self.model) else {"use_cache": False}
+        if self._sharing != "documents":
+            forget_lengths(self.model)
         with self._mixed(), _without_deprecations():
             logits: Tensor = self.model(input_ids=ids, **options).logits
         return logits[:, -ids.shape[1] :]  # of virtual tokens, which come first, nothing is scored

@@ -22,7 +22,10 @@ _MIXERS = {"mixer", "temporal_block", "mamba", "conv", "short_conv", "mlstm_laye
 _EXPERTS = {"experts", "block_sparse_moe"}
 _ROUTERS = {"gate", "router"}
 _HEADS = {"lm_head", "embed_out", "head", "output_projection"}
-_BUFFERS = {"masked_bias", "inv_freq", "e_score_correction_bias", "slope_rate"}
+_BUFFERS = (
+    "masked_bias inv_freq e_score_correction_bias slope_rate query_decay key_decay diagonal_decay "
+    "act_fn.beta act_fn.eps"
+)
 
 _BODIES = {
     "transformer": "bloom codegen ctrl dbrx falcon gpt2 gpt_bigcode gpt_neo gptj mpt openai-gpt xlm xlnet",
@@ -50,11 +53,13 @@ SPLIT_WHEN_LOADED = frozenset({"hrm_text", "lara_mini", "sarvam_moe"})
 """Model types of which Transformers makes several layers out of one that is stored."""
 _TRANSPOSED = {"gpt2", "openai-gpt"}
 """Model types whose linear layers store [inputs, outputs]."""
-_READ_DIRECTLY = {
-    "out_proj": "falcon_h1 falcon_mamba mamba mamba2 nemotron_h",
-    "dt_proj": "falcon_mamba mamba",
+_NOT_ADAPTED = {
+    ".out_proj": "falcon_h1 falcon_mamba mamba mamba2 nemotron_h",
+    ".dt_proj": "falcon_mamba jamba mamba",
+    ".self_attn.gate_proj": "afmoe",
 }
-"""Linear layer -> model types that read its weight without calling it: no adapter there has an effect."""
+"""End of a linear layer's path -> model types that read its weight without calling it, so that no adapter there has an
+effect; or, of afmoe, where PEFT takes attention's gate for the experts' and attaches nothing."""
 _TIED = """
     bart bert bert-generation big_bird bigbird_pegasus biogpt blenderbot blenderbot-small bloom camembert cohere cohere2
     cohere2_moe cohere_compass_text cpmant ctrl data2vec-text electra ernie ernie4_5 ernie4_5_moe falcon falcon_mamba
@@ -83,8 +88,8 @@ class HasLinears(Protocol):
 
 
 def can_adapt(path: str, model_type: str) -> bool:
-    """Whether an adapter on a linear layer has an effect."""
-    return model_type not in _READ_DIRECTLY.get(path.rpartition(".")[2], "").split()
+    """Whether an adapter on a linear layer can be attached and has an effect."""
+    return not any(path.endswith(end) and model_type in types.split() for end, types in _NOT_ADAPTED.items())
 
 
 @dataclass(frozen=True)
@@ -199,6 +204,13 @@ def _is_head(path: str) -> bool:
 def _is_parameter(name: str, shape: tuple[int, ...], config: Mapping[str, Any]) -> bool:
     """Whether a stored tensor is a parameter of its own: not a buffer, nor a head that is the embedding."""
     path, _, kind = name.rpartition(".")
-    if kind in _BUFFERS or (kind == "bias" and len(shape) > 2):
+    if _is_buffer(path, kind) or (kind == "bias" and len(shape) > 2):
         return False
     return not (kind == "weight" and _is_head(path) and is_tied(config))
+
+
+def _is_buffer(path: str, kind: str) -> bool:
+    owner = path.rpartition(".")[2]
+    if owner == "moe_statics":  # of Ernie, which has as a parameter what is a buffer elsewhere
+        return False
+    return not {kind, f"{owner}.{kind}"}.isdisjoint(_BUFFERS.split())

@@ -67,12 +67,21 @@ def shape_of(config: Mapping[str, Any], stored: Mapping[str, tuple[int, ...]], w
         linears=found.linears,
         experts=found.experts,
         num_parameters=found.num_parameters,
-        num_layers=_number(config, where, "num_hidden_layers", "n_layer", "num_layers", "n_layers"),
+        num_layers=_num_layers(config, where),
         hidden_size=_number(config, where, "hidden_size", "n_embd", "n_embed", "d_model"),
         vocabulary_size=int(config.get("vocab_size") or embeddings[0][0]),
         max_context_length=_max_context_length(config, where),
         family=str(config.get("model_type", "unknown")),
     )
+
+
+def _num_layers(config: Mapping[str, Any], where: str) -> int:
+    """As stated, or as many as have a type."""
+    names = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
+    types = config.get("layers_block_type") or config.get("layer_types")
+    if isinstance(types, list) and types and not any(config.get(name) for name in names):
+        return len(types)
+    return _number(config, where, *names)
 
 
 def _max_context_length(config: Mapping[str, Any], where: str) -> int:
