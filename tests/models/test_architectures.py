@@ -36,7 +36,10 @@ MODELS: dict[str, tuple[dict[str, Any], str]] = {
     "bloom": ({"hidden_size": 32, "n_layer": 2, "n_head": 4}, "all-linear"),
     "mamba": ({"hidden_size": 32, "num_hidden_layers": 2, "state_size": 4}, "all-linear"),
     "mamba2": (
-        {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 8, "num_heads": 8, "head_dim": 8, "n_groups": 2, "chunk_size": 16},
+        {
+            "hidden_size": 32, "num_hidden_layers": 2, "state_size": 8, "num_heads": 8, "head_dim": 8, "n_groups": 2,
+            "chunk_size": 16,
+        },
         "all-linear",
     ),
     "rwkv": ({"hidden_size": 32, "num_hidden_layers": 2, "attention_hidden_size": 32}, "all-linear"),
