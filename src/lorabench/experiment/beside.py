@@ -18,6 +18,7 @@ from lorabench.corpora.rows.kinds import kind_of
 from lorabench.models.locate import beside
 
 _KEYS = ("path", "train", "validation", "test")
+_METRIC = "evaluation.generate.metric"
 
 
 def corpora_beside(values: Mapping[str, Any], file: Path) -> dict[str, Any]:
@@ -39,6 +40,30 @@ def models_beside(values: Mapping[str, Any], file: Path) -> dict[str, Any]:
     What is of a wrong type is left for the schema to refuse. Raises ConfigError for folders that are in neither place.
     """
     return {key: _models(value, file) if key == "models" else value for key, value in values.items()}
+
+
+def metrics_beside(values: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    """The experiment's values, with the files of metrics of one's own that lie beside `file`.
+
+    What is of a wrong type is left for the schema to refuse. Raises ConfigError for files that are in neither place.
+    """
+    evaluation = values.get("evaluation")
+    generate = evaluation.get("generate") if isinstance(evaluation, Mapping) else None
+    if not isinstance(evaluation, Mapping) or generate is None:
+        return dict(values)
+    located: Any
+    if isinstance(generate, Mapping):
+        located = {key: _metrics(value, file) if key == "metric" else value for key, value in generate.items()}
+    else:
+        located = _metrics(generate, file)
+    return {**values, "evaluation": {**evaluation, "generate": located}}
+
+
+def _metrics(metric: Any, file: Path) -> Any:
+    if isinstance(metric, list):
+        return [_metrics(item, file) for item in metric]
+    path, _, function = metric.rpartition(":") if isinstance(metric, str) else ("", "", "")
+    return f"{_locate(path, file, _METRIC, must_be_path=True)}:{function}" if path.endswith(".py") else metric
 
 
 def _models(models: Any, file: Path) -> Any:

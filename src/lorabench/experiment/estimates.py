@@ -30,6 +30,14 @@ FIXED_SECONDS = 0.6
 """Per run: attaching, saving, writing the record."""
 SAMPLE_SECONDS_PER_LAYER = 0.03
 """Writing the sample continuations with the base and with the adapter, on a processor."""
+ANSWER_ROWS = 16
+"""Answers written at once."""
+ANSWER_TOKENS = 8192
+"""Of prompts and answers whose keys and values are held at once."""
+ANSWER_SECONDS_PER_LAYER = 0.0008
+"""Of a step that writes one token of every answer: calls whose time does not depend on the width, on a processor."""
+PROMPT_TOKENS = 100
+"""Of a question, about."""
 SHARE_OF_PROBE = {"training": 0.75, "evaluation": 0.85}
 """What runs were seen to reach of the probe's speed, where products are large."""
 LAYER_SECONDS = {"training": 0.0025, "evaluation": 0.0008}
@@ -80,6 +88,8 @@ class Workload:
     target_modules: Sequence[str] = ()
     rows_at_once: int = 1
     writes_samples: bool = False
+    answers: tuple[int, int] = (0, 0)
+    """Completions written greedily, and the most tokens of each."""
     quantization: str = "none"
 
     def is_fast(self, shape: PlannedShape) -> bool:
@@ -91,9 +101,11 @@ class Workload:
         return 1.0 if self.is_fast(shape) else REFERENCE_SLOWDOWN[self.precision]
 
     @classmethod
-    def evaluation_only(cls, *, num_tokens: int, context_length: int, precision: str) -> Workload:
-        """Scoring the base."""
-        return cls(context_length=context_length, precision=precision, evaluation_tokens=num_tokens)
+    def evaluation_only(
+        cls, *, num_tokens: int, context_length: int, precision: str, answers: tuple[int, int] = (0, 0)
+    ) -> Workload:
+        """Scoring the base, and its answers."""
+        return cls(context_length, precision, num_tokens, answers=answers)
 
 
 @dataclass(frozen=True)
@@ -160,6 +172,7 @@ def _seconds(shape: PlannedShape, workload: Workload, rates: Rates) -> float:
     per_token += rates.evaluation_layer_seconds * shape.num_layers / EVALUATION_TOKENS
     seconds = workload.evaluation_tokens * per_token
     seconds += SAMPLE_SECONDS_PER_LAYER * shape.num_layers if workload.writes_samples else 0.0
+    seconds += _answer_seconds(shape, workload, rates)
     if workload.train_tokens:
         seconds += FIXED_SECONDS
         per_token = training_multiply_adds(shape, workload) / rates.training
@@ -168,11 +181,27 @@ def _seconds(shape: PlannedShape, workload: Workload, rates: Rates) -> float:
     return seconds
 
 
+def _answer_seconds(shape: PlannedShape, workload: Workload, rates: Rates) -> float:
+    """Of prompts, and of a step for each token of the answers that are written at once; at most, as many end early."""
+    num_answers, length = workload.answers
+    steps, tokens = -(-num_answers // ANSWER_ROWS) * length, num_answers * (PROMPT_TOKENS + length)
+    work = tokens * forward_multiply_adds(shape, workload.context_length) * workload.slowdown(shape) / rates.evaluation
+    return work + steps * shape.num_layers * ANSWER_SECONDS_PER_LAYER
+
+
+def _answer_bytes(shape: PlannedShape, workload: Workload, width: int) -> int:
+    """Keys and values of the answers that are written at once, where every head has its own."""
+    num_answers, length = workload.answers
+    tokens = min(ANSWER_TOKENS, min(num_answers, ANSWER_ROWS) * (PROMPT_TOKENS + length))
+    return 2 * shape.num_layers * shape.hidden_size * width * tokens
+
+
 def _memory(shape: PlannedShape, workload: Workload) -> int:
     width = 2 if workload.precision == "bf16" else 4
     base = PROCESS_BYTES + shape.num_parameters * width
+    answers = _answer_bytes(shape, workload, width)
     if workload.adapter is None:
-        return base
+        return base + answers
     tokens = workload.rows_at_once * workload.context_length
     outputs = sum(outputs for _, outputs in shape.linears.values()) + shape.num_layers * shape.hidden_size
     num_logits = min(tokens, LOGIT_TOKENS) if shape.family in FAST_TYPES else tokens
@@ -181,7 +210,7 @@ def _memory(shape: PlannedShape, workload: Workload) -> int:
         training = round(REFERENCE_KEPT * training)
     method = method_of(workload.adapter)
     trained = method.training_bytes(shape, workload.adapter, workload.target_modules, width)
-    return base + trained + training
+    return base + trained + max(training, answers)
 
 
 def _rates(shape: PlannedShape, workload: Workload, device: Device) -> Rates:

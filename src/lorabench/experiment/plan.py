@@ -13,9 +13,11 @@ from lorabench.core.device import Device, choose_device
 from lorabench.core.errors import ConfigError
 from lorabench.corpora.planning import DatasetPlan, plan_dataset
 from lorabench.experiment.estimates import Workload, estimate_gpu_seconds, estimate_run, start_seconds
+from lorabench.experiment.generate import answer_work
 from lorabench.experiment.identity import run_id
 from lorabench.experiment.measurements import MeasurementRequest
 from lorabench.experiment.schema import Experiment, RunSpec, TrainingSettings
+from lorabench.experiment.scored_text import scored_bytes
 from lorabench.experiment.steps import micro_batch_size, num_steps
 from lorabench.experiment.templates import conversation_notes
 from lorabench.methods.registry import method_of
@@ -250,19 +252,21 @@ def _make_group(
     experiment: Experiment, device: Device, model: ModelPlan, dataset: DatasetPlan, also_on: Sequence[DatasetPlan]
 ) -> Group:
     others = tuple(other for other in also_on if other.name != dataset.name)
+    measures = MeasurementRequest.of(experiment.evaluation, dataset, others)
     distinct: dict[str, PlannedRun] = {}
     for training in (_choose_precision(training, device) for training in experiment.trainings()):
         for adapter in experiment.adapters():
             for seed in experiment.seeds:
-                run = _plan_run(experiment, device, model, dataset, others, adapter, training, seed)
+                run = _plan_run(experiment, device, model, dataset, others, measures, adapter, training, seed)
                 distinct.setdefault(run.run_id, run)
     runs = tuple(distinct.values())
     contexts = {(run.spec.training.context_length, run.spec.training.precision) for run in runs}
     scoring = [
         Workload.evaluation_only(
-            num_tokens=model.tokens_in(_scored_bytes(experiment, dataset, others)),
+            num_tokens=model.tokens_in(scored_bytes(experiment.evaluation, dataset, others)),
             context_length=context,
             precision=precision,
+            answers=answer_work(measures.answers, dataset),
         )
         for context, precision in contexts
     ]
@@ -273,15 +277,6 @@ def _make_group(
         runs=runs,
         estimated_base_seconds=sum(estimate_run(model.shape, work, device).seconds for work in scoring),
         estimated_base_gpu_seconds=sum(estimate_gpu_seconds(model.shape, work, device) for work in scoring),
-    )
-
-
-def _scored_bytes(experiment: Experiment, dataset: DatasetPlan, others: Sequence[DatasetPlan]) -> int:
-    evaluation = experiment.evaluation
-    return (
-        dataset.bytes_within("validation", evaluation.validation_bytes)
-        + dataset.bytes_within("test", evaluation.test_bytes)
-        + sum(other.bytes_within("validation", evaluation.validation_bytes) for other in others)
     )
 
 
@@ -297,6 +292,7 @@ def _plan_run(
     model: ModelPlan,
     dataset: DatasetPlan,
     others: Sequence[DatasetPlan],
+    measures: MeasurementRequest,
     adapter: AdapterSettings,
     training: TrainingSettings,
     seed: int,
@@ -327,8 +323,9 @@ def _plan_run(
         precision=training.precision,
         quantization=spec.quantization,
         train_tokens=train_text.num_tokens * training.epochs,
-        evaluation_tokens=_evaluation_tokens(experiment, model, dataset, others),
+        evaluation_tokens=model.tokens_in(scored_bytes(experiment.evaluation, dataset, others, along_the_run=True)),
         writes_samples=experiment.evaluation.samples > 0,
+        answers=answer_work(measures.answers, dataset),
     )
     estimate = estimate_run(model.shape, workload, device)
     return PlannedRun(
@@ -345,7 +342,7 @@ def _plan_run(
         estimated_gpu_seconds=estimate_gpu_seconds(model.shape, workload, device),
         estimated_memory_bytes=estimate.memory_bytes,
         workload=workload,
-        measures=MeasurementRequest.of(experiment.evaluation, others),
+        measures=measures,
     )
 
 
@@ -365,14 +362,6 @@ def _train_text(
     seen = question.answer()
     num_bytes = dataset.bytes_within("train", train_bytes)
     return (seen, True) if seen else (TextSize(num_bytes, model.tokens_in(num_bytes)), False)
-
-
-def _evaluation_tokens(
-    experiment: Experiment, model: ModelPlan, dataset: DatasetPlan, others: Sequence[DatasetPlan]
-) -> int:
-    evaluation = experiment.evaluation
-    again = (evaluation.times - 1) * dataset.bytes_within("validation", evaluation.validation_bytes)
-    return model.tokens_in(_scored_bytes(experiment, dataset, others) + again)
 
 
 def _warnings(experiment: Experiment, groups: Sequence[Group]) -> list[str]:

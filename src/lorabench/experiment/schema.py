@@ -32,7 +32,8 @@ from lorabench.core.errors import ConfigError, near_matches
 from lorabench.core.plain_yaml import MAX_FILE_BYTES, parse_yaml, show_key, show_value
 from lorabench.core.settings import Frozen, PositiveInt, Reference, check_reference, check_text, refuse_key, tidy
 from lorabench.corpora.references import CorpusReference, build_reference
-from lorabench.experiment.beside import corpora_beside, models_beside
+from lorabench.experiment.beside import corpora_beside, metrics_beside, models_beside
+from lorabench.experiment.generate import GenerateSettings
 from lorabench.methods.method import Method
 from lorabench.methods.registry import METHODS
 from lorabench.methods.settings import DEFAULT_METHOD, AdapterSettings
@@ -105,6 +106,8 @@ class EvaluationSettings(ScoringSettings):
     """Tasks of lm-evaluation-harness, or YAML files and folders of one's own, that each adapter and its base do."""
     task_examples: PositiveInt | None = None
     """At most so many documents of each task; null: all."""
+    generate: GenerateSettings | None = None
+    """Completions that each adapter and its base write, and by what they are judged."""
 
     def scoring(self) -> ScoringSettings:
         """Without what only measures."""
@@ -165,7 +168,9 @@ class Experiment(Frozen):
         if isinstance(evaluation, Mapping) and isinstance(evaluation.get("also_on"), str | Mapping):
             evaluation = values["evaluation"] = {**evaluation, "also_on": [evaluation["also_on"]]}
         if isinstance(evaluation, Mapping) and isinstance(evaluation.get("tasks"), str):
-            values["evaluation"] = {**evaluation, "tasks": [evaluation["tasks"]]}
+            evaluation = values["evaluation"] = {**evaluation, "tasks": [evaluation["tasks"]]}
+        if isinstance(evaluation, Mapping) and isinstance(evaluation.get("generate"), str | list):
+            values["evaluation"] = {**evaluation, "generate": {"metric": evaluation["generate"]}}
         for key in ("models", "datasets", "seeds"):
             if isinstance(values.get(key), str | int | Mapping):
                 values[key] = [values[key]]
@@ -319,7 +324,7 @@ def load_experiment(path: Path | str, overrides: Sequence[str] = ()) -> Experime
     values = corpora_beside(values, path)
     for override in [overrides] if isinstance(overrides, str) else overrides:
         _apply_override(values, override)
-    return build_experiment(models_beside(values, path), where=str(path))
+    return build_experiment(metrics_beside(models_beside(values, path), path), where=str(path))
 
 
 def build_experiment(values: Mapping[str, Any], where: str = "experiment") -> Experiment:
@@ -337,6 +342,10 @@ def build_experiment(values: Mapping[str, Any], where: str = "experiment") -> Ex
         for key in evaluation:
             if key not in EvaluationSettings.model_fields:
                 refuse_key("evaluation", key, EvaluationSettings)
+        generate = evaluation.get("generate")
+        for key in generate if isinstance(generate, Mapping) else ():
+            if key not in GenerateSettings.model_fields:
+                refuse_key("evaluation.generate", key, GenerateSettings)
     if evaluation is None:
         values = {key: value for key, value in values.items() if key != "evaluation"}
     try:

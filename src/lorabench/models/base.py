@@ -166,6 +166,16 @@ class FrozenBase:
         )
         return generated
 
+    @property
+    def can_pad(self) -> bool:
+        """Whether prompts of several lengths can be continued at once: a family that we know, no virtual tokens."""
+        return (self._decoder is not None or self._packs) and not _has_virtual_tokens(self.model)
+
+    @property
+    def longest_text(self) -> int:
+        """Tokens that the model has positions for, beside an adapter's virtual tokens."""
+        return _longest_document(self.model)
+
     def synchronize(self) -> None:
         """Wait for the device, so that a clock tells the truth."""
         synchronize(self.device)

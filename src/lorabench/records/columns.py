@@ -9,54 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from enum import StrEnum
 from operator import attrgetter
 from typing import Any
 
 from lorabench.experiment.schema import RunSpec
 from lorabench.methods.registry import method_of
 from lorabench.methods.settings import AdapterSettings
+from lorabench.records.column import Column, Form, Value
+from lorabench.records.measured_columns import MEASURED_BESIDE
 from lorabench.records.schema import RunRecord, Scores
-
-Value = str | int | float | None
-
-
-class Form(StrEnum):
-    """How values are written."""
-
-    TEXT = "text"
-    COUNT = "count"
-    """A whole number: 1,234."""
-    BITS = "bits"
-    """Four decimals: 0.1234."""
-    NUMBER = "number"
-    """Four significant digits."""
-    PERCENT = "percent"
-
-
-@dataclass(frozen=True)
-class Column:
-    """Something of a run that tables show."""
-
-    key: str
-    """Its name in the CSV and in the trackers."""
-    title: str
-    """What people call it: in sentences and where there is room."""
-    read: Callable[[RunRecord], Value]
-    """None where the run has none."""
-    form: Form = Form.TEXT
-    short: str = ""
-    """Its title in narrow tables; empty: the title."""
-    unit: str = ""
-    is_better: str = ""
-    """`lower` or `higher` of a figure that is better so; empty: neither."""
-    decimals: int | None = None
-    """Where a narrow table rounds more than the form does."""
-
-    @property
-    def short_title(self) -> str:
-        """For narrow tables."""
-        return self.short or self.title
 
 
 @dataclass(frozen=True)
@@ -241,36 +202,6 @@ METRICS = (
     ),
 )
 """What came out."""
-
-
-def _task_figures(record: RunRecord) -> Value:
-    """`name metric 0.5123 (base 0.4871)`, one after the other."""
-    figures = [
-        f"{result.task} {name} {metric.adapted:.4f} (base {metric.base:.4f})"
-        for result in record.tasks
-        for name, metric in result.metrics.items()
-    ]
-    return "; ".join(figures) or None
-
-
-MEASURED_BESIDE = (
-    Column(
-        "also_on",
-        "also scored on",
-        lambda record: "; ".join(drift.dataset for drift in record.drift) or None,
-        short="also on",
-    ),
-    Column("samples", "samples", lambda record: len(record.samples), Form.COUNT, unit="continuations written"),
-    Column("tasks", "tasks", _task_figures),
-    Column(
-        "task_examples",
-        "examples of tasks",
-        lambda record: max((result.num_examples for result in record.tasks), default=None),
-        Form.COUNT,
-        unit="documents of the largest task",
-    ),
-)
-"""What was measured of the finished adapter besides, which makes no figure of the run itself."""
 
 
 def _change(record: RunRecord) -> Value:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from lorabench.experiment.generate import AnswersRequest
 from lorabench.experiment.measurements import MeasurementRequest
 from lorabench.records.schema import RunRecord, Status
 
@@ -18,7 +21,18 @@ def missing_in(record: RunRecord, request: MeasurementRequest) -> MeasurementReq
     done = {result.revision for result in record.tasks}
     tasks = {task: revision for task, revision in request.tasks.items() if revision not in done}
     samples = request.samples if request.samples > written else 0
-    return MeasurementRequest(also_on, samples, tasks, request.task_examples)
+    return MeasurementRequest(also_on, samples, tasks, request.task_examples, _missing_answers(record, request.answers))
+
+
+def _missing_answers(record: RunRecord, request: AnswersRequest | None) -> AnswersRequest | None:
+    """Of the splits without answers of that kind; test is answered by runs alone that have scored it."""
+    if request is None:
+        return None
+    done = {answers.split for answers in record.answers if answers.revision == request.revision}
+    splits = tuple(
+        split for split in request.splits if split not in done and (split != "test" or record.test is not None)
+    )
+    return replace(request, splits=splits) if splits else None
 
 
 def is_measurable(record: RunRecord) -> bool:

@@ -10,10 +10,10 @@ import math
 from enum import StrEnum
 from typing import Any
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
-from lorabench.core.settings import Frozen
 from lorabench.experiment.schema import RunSpec
+from lorabench.records.measured import Answers, Facts, Measurement
 
 SCHEMA_VERSION = 2
 _LN2 = math.log(2.0)
@@ -28,12 +28,6 @@ class Status(StrEnum):
     DIVERGED = "diverged"
     CANCELLED = "cancelled"
     STOPPED_EARLY = "stopped_early"
-
-
-class Facts(Frozen):
-    """A part of a record: its figures are finite, since JSON has no others."""
-
-    model_config = ConfigDict(allow_inf_nan=False)
 
 
 class Scores(Facts):
@@ -184,23 +178,6 @@ class Evaluation(Facts):
     validation: Scores
 
 
-class Measurement(Facts):
-    """With what settings, when and by what a finished adapter was measured: it may be long after its run."""
-
-    validation_bytes: int
-    """At most so many bytes of the corpus' validation text."""
-    context_length: int
-    stride: int | None
-    precision: str
-    quantization: str = "none"
-    device: str
-    device_name: str
-    lorabench_version: str
-    code_sha256: str
-    measured_at: str
-    """ISO 8601, UTC."""
-
-
 class Drift(Facts):
     """A corpus the adapter was not trained on: what it scored before and after."""
 
@@ -342,6 +319,8 @@ class RunRecord(Facts):
     sampling: Sampling | None = None
     """Null where no samples were written."""
     tasks: tuple[TaskResult, ...] = ()
+    answers: tuple[Answers, ...] = ()
+    """By split; none where nothing was generated."""
     speed: Speed | None = None
     environment: Environment
     notes: tuple[str, ...] = ()
@@ -362,6 +341,10 @@ class RunRecord(Facts):
         """Which of `files` holds test's per-document results: whoever scores test again writes a file of a new name."""
         again = name_of_test_documents(self.num_test_scorings)
         return again if again in self.files else "documents/test.parquet"
+
+    def answers_of(self, split: str) -> Answers | None:
+        """What was answered of a split."""
+        return next((answers for answers in self.answers if answers.split == split), None)
 
     @property
     def best_validation(self) -> Evaluation | None:

@@ -28,7 +28,9 @@ from lorabench.core.errors import ConfigError, DataError, DiskError, UnknownName
 from lorabench.core.locks import exclusively
 from lorabench.core.revisions import file_revision
 from lorabench.core.storage import read_regular, set_aside, sha256_file, write_atomically
+from lorabench.records.answers import AnswerResults, parse_answers
 from lorabench.records.documents import DocumentResults, parse_documents
+from lorabench.records.measured import Answers
 from lorabench.records.reading import DamagedFileError, kind_of, parse_json, reason_of
 from lorabench.records.schema import SCHEMA_VERSION, RunRecord, Scores, Status, record_to_json
 from lorabench.records.versions import record_from_json
@@ -240,6 +242,14 @@ class RecordStore:
             return parse_documents(self.read_file(record, name), expected)
         except ValueError as error:
             raise DamagedFileError(self.run_dir(record.run_id) / name, f"it cannot be used: {error}") from None
+
+    def answers(self, record: RunRecord, answers: Answers) -> AnswerResults:
+        """Both models' answers to each question of a split, which the record sums up. Raises DamagedFileError."""
+        try:
+            return parse_answers(self.read_file(record, answers.documents), answers)
+        except ValueError as error:
+            path = self.run_dir(record.run_id) / answers.documents
+            raise DamagedFileError(path, f"it cannot be used: {error}") from None
 
     def metrics(self, record: RunRecord, max_lines: int | None = None) -> list[dict[str, object]]:
         """The lines of metrics.jsonl. Raises DamagedFileError.

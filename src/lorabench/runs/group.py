@@ -33,6 +33,7 @@ from lorabench.models.locate import locate_model
 from lorabench.records.provenance import running_code_sha256
 from lorabench.records.schema import ConversationFacts, Sample
 from lorabench.runs.task import SharedInputs
+from lorabench.scoring.answers import Answers
 from lorabench.scoring.documents import DocumentScores, score_documents
 from lorabench.scoring.samples import NUM_PROMPT_TOKENS, choose_prompts, continue_documents
 from lorabench.scoring.tasks import TaskFigures, run_tasks
@@ -105,6 +106,8 @@ class GroupWork:
     _base_scores: dict[str, DocumentScores] = field(default_factory=dict)
     _base_samples: dict[tuple[BaseVariant, str, int, int, int], list[Sample]] = field(default_factory=dict)
     _base_tasks: dict[tuple[BaseVariant, str, str], dict[str, TaskFigures]] = field(default_factory=dict)
+    base_answers: dict[str, Answers] = field(default_factory=dict)
+    """What the base wrote, kept by `lorabench.runs.answering`."""
 
     def corpus(self, name: str, train_bytes: int | None = None) -> Corpus:
         """The group's corpus, or one it is also scored on, as a run with this budget reads it; each is read once.

@@ -1,6 +1,6 @@
 """Measures a finished adapter beside its run's own figures: on other corpora, and by what it writes.
 
-Nothing here trains, and nothing here looks at test. A measurement that fails takes nothing from a finished run: its
+Nothing here trains, and of test nothing is looked at but what `evaluation.generate` answers. A measurement that fails takes nothing from a finished run: its
 record keeps its state and says what is missing, and the same command tries it again.
 """
 
@@ -19,10 +19,12 @@ from lorabench.core.redaction import without_secrets
 from lorabench.core.storage import sha256_file
 from lorabench.experiment.measurements import MeasurementRequest
 from lorabench.methods.saved import saved_adapter
+from lorabench.records.measured import Measurement
 from lorabench.records.measurements import missing_in
 from lorabench.records.provenance import now
-from lorabench.records.schema import Drift, Environment, Measurement, RunRecord, Sample, Sampling
+from lorabench.records.schema import Drift, Environment, RunRecord, Sample, Sampling
 from lorabench.records.store import RecordStore
+from lorabench.runs.answering import Answering, with_answers
 from lorabench.runs.context import RunContext
 from lorabench.runs.failures import failure
 from lorabench.runs.group import GroupWork, write_table
@@ -30,6 +32,7 @@ from lorabench.runs.loaded import LoadedBase
 from lorabench.runs.stages import check_model
 from lorabench.runs.task import RunTask
 from lorabench.runs.task_results import TasksDone, with_tasks
+from lorabench.scoring.answers import Answers
 from lorabench.scoring.documents import DocumentScores
 from lorabench.scoring.tasks import TaskFigures
 
@@ -49,6 +52,7 @@ class Measurements:
     _base_scores: dict[str, DocumentScores] = field(default_factory=dict)
     _base_samples: list[Sample] | None = None
     _base_tasks: dict[str, dict[str, TaskFigures]] = field(default_factory=dict)
+    _answering: list[tuple[Answering, Answers]] = field(default_factory=list)
 
     def measure_base(self) -> None:
         """The base's own figures. Call while no adapter is attached."""
@@ -66,10 +70,17 @@ class Measurements:
             with self._noting(_task_title(task)):
                 self._base_tasks[task] = self.work.base_tasks(task, revision, self.request.task_examples)
 
+        request = self.request.answers
+        for split in () if request is None else request.splits:
+            if request is not None and (split != "test" or self.task.stop_reason is None):
+                with self._noting(_answers_title(split)):
+                    asked = Answering.of(self.work, spec, request, split)
+                    self._answering.append((asked, asked.base_answers()))
+
     @property
     def is_possible(self) -> bool:
         """Whether anything is left to measure with the adapter."""
-        return bool(self._base_scores) or self._base_samples is not None or bool(self._base_tasks)
+        return bool(self._base_scores) or self._base_samples is not None or bool(self._base_tasks or self._answering)
 
     def add_to(self, record: RunRecord, store: RecordStore, environment: Environment) -> RunRecord:
         """Measure the attached adapter: the record with all that could be measured, not written yet.
@@ -97,6 +108,11 @@ class Measurements:
                     adapted = self.work.tasks(task, self.request.task_examples)
                     done = TasksDone(task, self.request.tasks[task], figures, adapted, self._how(environment))
                     measured = with_tasks(measured, done, store.run_dir(record.run_id))
+            for asked, answers in self._answering:
+                with self._noting(_answers_title(asked.split)):
+                    self.view.phase(f"answering {asked.split}")
+                    folder, how = store.run_dir(record.run_id), self._how(environment)
+                    measured = with_answers(measured, asked, answers, folder, how)
         return with_problems(measured, self.problems)
 
     def _add_drift(
@@ -176,6 +192,7 @@ def measure_finished(context: RunContext, loaded: LoadedBase, task: RunTask, rec
     except Exception as error:
         titles = [*map(_drift_title, request.also_on), *([_SAMPLES_TITLE] if request.samples else [])]
         titles += map(_task_title, request.tasks)
+        titles += map(_answers_title, () if request.answers is None else request.answers.splits)
         measured = with_problems(record, dict.fromkeys(titles, failure(error)[1]))
     also_on = {key: without_secrets(path) for key, path in task.references.items() if key.startswith("also_on:")}
     measured = measured.model_copy(update={"references": {**measured.references, **also_on}})
@@ -192,6 +209,7 @@ def with_problems(record: RunRecord, problems: Mapping[str, str]) -> RunRecord:
     known = [*(_drift_title(drift.dataset) for drift in record.drift), *problems]
     known += [_SAMPLES_TITLE] if record.sampling is not None else []
     known += [_task_title(result.reference) for result in record.tasks]
+    known += [_answers_title(answers.split) for answers in record.answers]
     outdated = tuple(f"{what}: {_NOT_MEASURED}" for what in known)
     notes = [note for note in record.notes if not note.startswith(outdated)]
     notes += [without_secrets(f"{what}: {_NOT_MEASURED}: {reason}") for what, reason in problems.items()]
@@ -209,6 +227,10 @@ def _drift_title(name: str) -> str:
 
 def _task_title(task: str) -> str:
     return f"task {task}"
+
+
+def _answers_title(split: str) -> str:
+    return f"answers to {split}"
 
 
 _SAMPLES_TITLE = "samples"

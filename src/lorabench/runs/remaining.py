@@ -8,6 +8,7 @@ from typing import Any
 
 from lorabench.core.device import Device
 from lorabench.experiment.estimates import Workload, estimate_run, start_seconds
+from lorabench.experiment.generate import answer_work
 from lorabench.experiment.identity import run_id
 from lorabench.experiment.measurements import MeasurementRequest
 from lorabench.experiment.plan import Group, Plan, PlannedRun
@@ -47,7 +48,12 @@ class Remaining:
             "num_to_do": self.num_to_do,
             "estimated_seconds": round(self.estimated_seconds, 1),
             "to_measure": {
-                run: {"also_on": list(request.also_on), "samples": request.samples, "tasks": list(request.tasks)}
+                run: {
+                    "also_on": list(request.also_on),
+                    "samples": request.samples,
+                    "tasks": list(request.tasks),
+                    "generate": [] if request.answers is None else list(request.answers.metrics),
+                }
                 for run, request in self.to_measure.items()
             },
         }
@@ -100,7 +106,13 @@ def _measuring(group: Group, run: PlannedRun, missing: MeasurementRequest) -> Wo
     budget = run.spec.evaluation.validation_bytes
     num_bytes = sum(corpora[name].bytes_within("validation", budget) for name in missing.also_on)
     tokens = group.model.tokens_in(num_bytes)
-    return replace(run.workload, train_tokens=0, evaluation_tokens=tokens, writes_samples=missing.samples > 0)
+    return replace(
+        run.workload,
+        train_tokens=0,
+        evaluation_tokens=tokens,
+        writes_samples=missing.samples > 0,
+        answers=answer_work(missing.answers, group.dataset),
+    )
 
 
 def with_recorded_ids(plan: Plan, store: RecordStore) -> Plan:

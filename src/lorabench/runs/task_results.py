@@ -11,7 +11,8 @@ from typing import Any
 from lorabench.core.canonical import fingerprint
 from lorabench.core.revisions import safe_name
 from lorabench.core.storage import sha256_file, write_atomically
-from lorabench.records.schema import Measurement, RunRecord, TaskMetric, TaskResult
+from lorabench.records.measured import Measurement
+from lorabench.records.schema import RunRecord, TaskMetric, TaskResult
 from lorabench.scoring.tasks import TaskFigures, paired_error
 
 

@@ -137,7 +137,7 @@ class Tokeniser:
             for values in settings:
                 token = values.get(kind)
                 token = token.get("content") if isinstance(token, dict) else token
-                number = self._number(token) if isinstance(token, str) else None
+                number = self.token_id(token) if isinstance(token, str) else None
                 if number is not None:
                     self._check_fit(number)
                     return number
@@ -161,7 +161,8 @@ class Tokeniser:
         value = value[0] if isinstance(value, list) and value else value
         return value if isinstance(value, int) and not isinstance(value, bool) else None
 
-    def _number(self, token: str) -> int | None:
+    def token_id(self, token: str) -> int | None:
+        """The id of a token that is written so; None where it is none, or several."""
         number = self._backend.token_to_id(token) if self._is_fast else self._backend.get_vocab().get(token)
         return None if number is None else int(number)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lorabench.records.columns import COLUMNS, METRICS, Column, Value
+from lorabench.records.column import Column, Value
+from lorabench.records.columns import COLUMNS, METRICS
 from lorabench.records.schema import RunRecord
 
 _SIZES = ("trainable_parameters", "train_tokens", "steps")

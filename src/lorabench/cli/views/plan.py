@@ -92,7 +92,9 @@ def _what(to_measure: Mapping[str, MeasurementRequest]) -> str:
     names = dict.fromkeys(name for request in to_measure.values() for name in request.also_on)
     samples = ["samples"] if any(request.samples for request in to_measure.values()) else []
     tasks = dict.fromkeys(name for request in to_measure.values() for name in request.tasks)
-    return f" ({', '.join([*(f'also on {name}' for name in names), *samples, *(f'task {task}' for task in tasks)])})"
+    answers = ["answers"] if any(request.answers for request in to_measure.values()) else []
+    what = [*(f"also on {name}" for name in names), *samples, *(f"task {task}" for task in tasks), *answers]
+    return f" ({', '.join(what)})"
 
 
 def _runs(count: int) -> str:

@@ -11,7 +11,8 @@ from typing import Any
 
 from lorabench.analysis.statistics import Interval
 from lorabench.core.formatting import alike
-from lorabench.records.columns import CHANGE, COLUMNS, SETTINGS, Form
+from lorabench.records.column import Form
+from lorabench.records.columns import CHANGE, COLUMNS, SETTINGS
 from lorabench.records.schema import RunRecord
 from lorabench.report.latex import LATEX_NAME, latex_text
 from lorabench.report.page_data import short
