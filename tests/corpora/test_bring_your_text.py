@@ -69,7 +69,7 @@ def test_every_example_is_planned(tmp_path: Path, cache: Path, monkeypatch: pyte
     folder.mkdir()
     write_files(folder)
     monkeypatch.chdir(tmp_path)
-    assert len(BLOCKS) == 9
+    assert len(BLOCKS) == 10
     for block in BLOCKS:
         values = {"name": "x", "models": ["gpt2"], **yaml.safe_load(block)}
         (folder / "x.yaml").write_text(yaml.safe_dump(values))

@@ -37,7 +37,7 @@ PUBLISHED = (
 
 def undescribed(section: str, settings: type[Frozen]) -> str:
     """One sentence for the first setting of the section that no table would show; empty where there is none."""
-    measured = ("also_on", "samples", "tasks", "task_examples")
+    measured = ("also_on", "samples", "tasks", "task_examples", "generate")
     described = {setting.path for setting in SETTINGS} | {f"evaluation.{key}" for key in measured}
     for name in settings.model_fields:
         if f"{section}.{name}" not in described or name not in COLUMNS:
@@ -86,7 +86,8 @@ def test_every_column_can_be_told_apart_and_read(tmp_path: Path) -> None:
     values = {key: column.read(record) for key, column in COLUMNS.items()}
     assert values["also_on"] == "stories"
     assert {key for key, value in values.items() if value is None} == {
-        *("status_reason", "method_settings", "micro_batch_size", "stride", "notes", "tasks", "task_examples")
+        *("status_reason", "method_settings", "micro_batch_size", "stride", "notes", "tasks", "task_examples"),
+        *("generate", "val_answers", "base_val_answers", "test_answers", "base_test_answers"),
     }
 
 

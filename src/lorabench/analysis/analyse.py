@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
+from lorabench.analysis.answers import read_answers
 from lorabench.analysis.axes import judge_axes, pair_values
 from lorabench.analysis.best import best_sets
 from lorabench.analysis.candidates import CorpusGroup, describe, gather, model_labels, settings_of, varied_axes
@@ -35,7 +36,7 @@ def analyse(records: Sequence[RunRecord], store: RecordStore) -> Findings:
     """All that the records support. What cannot be used of them is listed among the problems, and never raises."""
     reader = DocumentReader(store)
     findings = choose(read_validation_runs(records, reader), drift_reader(records, reader))
-    findings = read_test(findings, records, reader)
+    findings = read_answers(read_test(findings, records, reader), records, store)
     return replace(findings, problems=(*reader.problems, *findings.problems))
 
 

@@ -1,10 +1,11 @@
-"""Parts of the findings that compare nothing: what lies in the folder, what has no result, documents by length."""
+"""Parts of the findings that choose nothing: what is there, what has no result, documents by length, answers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from lorabench.analysis.statistics import Interval
 from lorabench.records.schema import Status
 
 
@@ -79,3 +80,23 @@ class UnfinishedRun:
     model: str
     corpus: str
     label: str
+
+
+@dataclass(frozen=True)
+class AnswersFinding:
+    """What a candidate's answers to one split are worth by one metric, mean over questions and seeds."""
+
+    candidate: str
+    """Key."""
+    split: str
+    metric: str
+    base: Interval
+    adapted: Interval
+    gain: Interval
+    """Adapted minus base, paired by question: positive is better."""
+    num_left_out: int
+    num_cut: int
+    """Of the adapter's answers, over all seeds."""
+    base_num_cut: int
+    num_times: int
+    """How often the split was answered, the most of any seed."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from lorabench.analysis.facts import LengthBucket, Overview, UnfinishedRun
+from lorabench.analysis.facts import AnswersFinding, LengthBucket, Overview, UnfinishedRun
 from lorabench.analysis.spread import Detectable
 from lorabench.analysis.statistics import Interval
 from lorabench.records.schema import Status
@@ -336,6 +336,8 @@ class Findings:
     """Records or files that could not be used, one sentence each."""
     test: tuple[TestReading, ...] = ()
     """Filled in after everything else was chosen."""
+    answers: tuple[AnswersFinding, ...] = ()
+    """Likewise: to validation of every candidate, to test of those whose test was read."""
 
     def candidate(self, key: str) -> Candidate:
         """The candidate of this key. Raises KeyError."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -82,8 +81,8 @@ class AnswersRequest:
 
     metrics: Mapping[str, str]
     """By name: the metric, of functions with the file's absolute path."""
-    hashes: Mapping[str, str]
-    """By the metrics that are functions: SHA-256 of the file."""
+    sources: Mapping[str, str]
+    """By the names of metrics that are functions: the file's content, which is what runs, wherever it runs."""
     pattern: str | None
     max_new_tokens: int
     num_examples: int
@@ -93,7 +92,7 @@ class AnswersRequest:
     @property
     def revision(self) -> str:
         """A hash of all but the splits: answers with the same one are those that are asked for."""
-        names = [[name, self.hashes.get(metric)] for name, metric in sorted(self.metrics.items())]
+        names = [[name, self.sources.get(name)] for name in sorted(self.metrics)]
         return fingerprint([names, self.pattern, self.max_new_tokens, self.num_examples])
 
 
@@ -103,15 +102,16 @@ def plan_answers(settings: GenerateSettings | None, corpus: DatasetPlan) -> Answ
         return None
     if corpus.format == "text":
         raise DataError(no_questions(corpus.name))
-    metrics, hashes = {}, {}
+    metrics: dict[str, str] = {}
+    sources: dict[str, str] = {}
     for metric in settings.metric:
         name = metric_name(metric)
         if (function := function_of(metric)) is not None:
             path = function[0].absolute()
             metric = f"{path}:{function[1]}"
-            hashes[metric] = hashlib.sha256(_checked_source(path, function[1])).hexdigest()
+            sources[name] = _checked_source(path, function[1])
         metrics[name] = metric
-    return AnswersRequest(metrics, hashes, settings.pattern, settings.max_new_tokens, settings.num_examples)
+    return AnswersRequest(metrics, sources, settings.pattern, settings.max_new_tokens, settings.num_examples)
 
 
 def answer_work(request: AnswersRequest | None, corpus: DatasetPlan) -> tuple[int, int]:
@@ -131,21 +131,21 @@ def no_questions(corpus: str) -> str:
     )
 
 
-def read_function_file(path: Path) -> bytes:
-    """The content of a file with metrics. Raises DataError."""
+def _read(path: Path) -> str:
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise DataError(f"evaluation.generate: {path}: the file is larger than {MAX_FILE_BYTES} bytes")
-        return path.read_bytes()
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise DataError(f"evaluation.generate: {path}: there is no such file; give FILE.py:function") from None
-    except OSError as error:
-        raise DataError(f"evaluation.generate: {path}: it cannot be read: {error.strerror}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror
+        raise DataError(f"evaluation.generate: {path}: it cannot be read: {reason}") from None
 
 
-def _checked_source(path: Path, function: str) -> bytes:
+def _checked_source(path: Path, function: str) -> str:
     """The file's content, in which a function of that name is defined or imported; nothing of it is run."""
-    content = read_function_file(path)
+    content = _read(path)
     try:
         module = ast.parse(content)
     except (SyntaxError, ValueError) as error:

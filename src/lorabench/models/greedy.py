@@ -24,7 +24,8 @@ def continue_greedily(
     else the model's generation settings ask for, such as penalties or beams, is left out.
     """
     with _own_settings(base.model, max_new_tokens, end_ids), torch.inference_mode(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="`past_key_values` is deprecated")  # of PEFT's virtual tokens
+        for message in ("`past_key_values` is deprecated", "Position ids are not supported"):  # of virtual tokens
+            warnings.filterwarnings("ignore", message=message)
         generated: Tensor = base.model.generate(input_ids=input_ids, attention_mask=mask)
     return generated[:, input_ids.shape[1] :]
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from lorabench.core.canonical import fingerprint
 from lorabench.core.errors import DataError
@@ -56,7 +57,7 @@ class Answering:
         corpus = work.corpus(spec.dataset)
         if corpus.info.format == "text":
             raise DataError(no_questions(spec.dataset))
-        load_metrics(request)  # so that a file that does not run costs no minutes
+        load_metrics(request)  # one that does not run costs no answers
         documents = corpus.splits[split][: request.num_examples]
         asked = questions_of(documents, work.chat.encode(documents))
         questions, num_left_out = split_by_room(asked, work.shared.base.longest_text, request.max_new_tokens)
@@ -76,8 +77,15 @@ class Answering:
             progress=lambda done, total: self.work.progress(phase, done, total),
         )
 
+    def judged(self, answers: Answers) -> dict[str, npt.NDArray[np.float64]]:
+        """By metric, what answers are worth [Q]. Raises DataError where a metric fails."""
+        return score_answers(answers, self.questions, load_metrics(self.request))
+
     def base_answers(self) -> Answers:
-        """The base's own, written once and kept on disk. Call only while no adapter is attached, or after the first."""
+        """The base's own, written once and kept on disk; judged once, so that a metric that fails is known early.
+
+        Call only while no adapter is attached, or after the first call.
+        """
         shared = self.work.shared
         key = fingerprint(
             {
@@ -97,6 +105,7 @@ class Answering:
                 found = self.answers(f"the base answers {self.spec.dataset} ({self.split})")
                 _write(self.work.base_scores_dir, key, found)
             kept[key] = found
+            self.judged(found)
         return kept[key]
 
 
@@ -108,9 +117,8 @@ def with_answers(
     The file's name changes with what was asked for, so that an earlier record stays whole until there is a new one.
     """
     adapted = asked.answers(f"answering {asked.split}")
-    metrics = load_metrics(asked.request)
-    scores = [score_answers(answers, asked.questions, metrics) for answers in (base, adapted)]
-    table = answers_table(asked.questions, base, adapted, scores[0], scores[1], asked.work.shared.tokeniser.decode)
+    base_scores, scores = asked.judged(base), asked.judged(adapted)
+    table = answers_table(asked.questions, base, adapted, base_scores, scores, asked.work.shared.tokeniser.decode)
     file = f"documents/answers-{asked.split}@{asked.request.revision[:8]}.parquet"
     write_atomically(folder / file, table.to_parquet(index=False, compression="zstd"))
     before = record.answers_of(asked.split)
@@ -118,8 +126,8 @@ def with_answers(
         split=asked.split,
         revision=asked.request.revision,
         metrics={
-            name: AnswerFigure(base=float(scores[0][name].mean()), adapted=float(scores[1][name].mean()))
-            for name in metrics
+            name: AnswerFigure(base=float(base_scores[name].mean()), adapted=float(values.mean()))
+            for name, values in scores.items()
         },
         pattern=asked.request.pattern,
         max_new_tokens=asked.request.max_new_tokens,

@@ -1,7 +1,8 @@
 """Measures a finished adapter beside its run's own figures: on other corpora, and by what it writes.
 
-Nothing here trains, and of test nothing is looked at but what `evaluation.generate` answers. A measurement that fails takes nothing from a finished run: its
-record keeps its state and says what is missing, and the same command tries it again.
+Nothing here trains, and nothing here scores test: `evaluation.generate` alone answers it, once for what is asked for. A
+measurement that fails takes nothing from a finished run: its record keeps its state and says what is missing, and the
+same command tries it again.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import re
@@ -11,8 +10,9 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any, NoReturn
 
+from lorabench.core.canonical import fingerprint
 from lorabench.core.errors import DataError
-from lorabench.experiment.generate import AnswersRequest, function_of, read_function_file
+from lorabench.experiment.generate import AnswersRequest, function_of
 
 Metric = Callable[[str, str], float]
 _WORD = re.compile(r"[^\W_]+")
@@ -72,7 +72,7 @@ def longest_common_subsequence(first: list[str], second: list[str]) -> int:
 
 
 def load_metrics(request: AnswersRequest) -> dict[str, Metric]:
-    """By name. Runs files of functions; raises DataError where one is not what was planned, or cannot be run."""
+    """By name. Runs files of functions; raises DataError where one cannot be run."""
     known: dict[str, Metric] = {
         "exact_match": exact_match,
         "contains": contains,
@@ -82,7 +82,7 @@ def load_metrics(request: AnswersRequest) -> dict[str, Metric]:
     if request.pattern is not None:
         known["regex"] = regex(request.pattern)
     return {
-        name: known[metric] if metric in known else _load(metric, request.hashes[metric])
+        name: known[metric] if metric in known else _load(metric, request.sources[name])
         for name, metric in request.metrics.items()
     }
 
@@ -101,19 +101,16 @@ def judge(name: str, metric: Metric, place: int, answer: str, reference: str) ->
     return score
 
 
-def _load(metric: str, digest: str) -> Metric:
-    """A function of the user's own, of the file as it was when the runs were planned."""
+def _load(metric: str, source: str) -> Metric:
+    """A function of the user's own, from its file as it was when the runs were planned."""
     function = function_of(metric)
     assert function is not None
     path, name = function
-    content = read_function_file(path)
-    if hashlib.sha256(content).hexdigest() != digest:
-        raise DataError(f"evaluation.generate: {path}: it changed while the experiment ran; start it again")
-    module = ModuleType(f"lorabench_metrics_{digest[:16]}")
+    module = ModuleType(f"lorabench_metrics_{fingerprint([str(path), source])[:16]}")
     module.__file__ = str(path)
     sys.modules[module.__name__] = module  # dataclasses look themselves up there
     try:
-        exec(compile(content, str(path), "exec"), module.__dict__)
+        exec(compile(source, str(path), "exec"), module.__dict__)
     except (Exception, SystemExit) as error:  # whatever a user's file meets
         raise DataError(f"evaluation.generate: {path}: {type(error).__name__}: {_line(error)}") from None
     found = getattr(module, name, None)

@@ -130,5 +130,18 @@ def test_every_section_has_its_place() -> None:
     names = [section.name for section in in_order([*SECTIONS.all().values()])]
     assert names == [
         *("recommendation", "unanswered", "next_steps", "problems", "overview", "texts", "models", "corpora"),
-        *("settings", "cost", "gain", "drift", "lengths", "curves", "tasks", "samples", "runs", "failures", "place"),
+        *(
+            "settings",
+            "cost",
+            "gain",
+            "drift",
+            "lengths",
+            "curves",
+            "answers",
+            "tasks",
+            "samples",
+            "runs",
+            "failures",
+            "place",
+        ),
     ]

@@ -11,7 +11,7 @@ from rich.text import Text
 from lorabench.analysis.lengths import by_length
 from lorabench.cli.views.text import clean, make_console, percent, sparkline, styled
 from lorabench.core.errors import DiskError
-from lorabench.core.formatting import bits, duration, number
+from lorabench.core.formatting import bits, duration, number, signed_bits
 from lorabench.experiment.schema import RunSpec
 from lorabench.methods.registry import method_of
 from lorabench.records.columns import SETTINGS
@@ -32,6 +32,7 @@ def show_run(record: RunRecord, store: RecordStore, console: Console | None = No
     )
     _section(console, "What was run", _configuration(record))
     _results(console, record)
+    _answers(console, record)
     _lengths(console, record, store)
     _curve(console, record, store)
     _section(console, "What it took", _cost(record))
@@ -112,6 +113,29 @@ def _results(console: Console, record: RunRecord) -> None:
     if table.row_count:
         console.print()
         console.print(Text("Bits per byte", style="bold"))
+        console.print(table)
+
+
+def _answers(console: Console, record: RunRecord) -> None:
+    """What base and adapter answered to validation and test, by metric."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("")
+    for name in ("questions", "base", "adapted", "change", "cut", "left out"):
+        table.add_column(name, justify="right")
+    for answers in record.answers:
+        for name, figure in answers.metrics.items():
+            table.add_row(
+                styled(f"{answers.split}, {name}"),
+                Text(f"{answers.num_examples:,}"),
+                Text(bits(figure.base)),
+                Text(bits(figure.adapted), style="bold"),
+                Text(signed_bits(figure.adapted - figure.base)),
+                Text(f"{answers.base_num_cut:,} / {answers.num_cut:,}"),
+                Text(f"{answers.num_left_out:,}"),
+            )
+    if table.row_count:
+        console.print()
+        console.print(Text("Answers", style="bold"))
         console.print(table)
 
 

@@ -19,6 +19,10 @@ class DocstringsCorpus(WholeCorpus):
     source: Literal["docstrings"]
     packages: Annotated[tuple[str, ...], Field(min_length=1)]
 
+    def expected_format(self) -> str:
+        """Plain text."""
+        return "text"
+
     def expected_revision(self) -> str:
         """The packages with their versions. Raises DataError where one is not installed."""
         return versions(self.name, self.packages)

@@ -14,6 +14,10 @@ class GeneratedCorpus(WholeCorpus):
 
     source: Literal["generator"]
 
+    def expected_format(self) -> str:
+        """Plain text."""
+        return "text"
+
     def expected_revision(self) -> str:
         """The generator's version."""
         return f"generator-{GENERATOR_VERSION}"

@@ -15,6 +15,10 @@ class StandardLibraryCorpus(WholeCorpus):
 
     source: Literal["stdlib"]
 
+    def expected_format(self) -> str:
+        """Plain text."""
+        return "text"
+
     def expected_revision(self) -> str:
         """Python's version."""
         return f"python-{platform.python_version()}"

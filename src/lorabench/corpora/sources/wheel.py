@@ -17,6 +17,10 @@ class WheelCorpus(FromWheel, DatasetEntry):
     reader: Literal["csv-in-zip", "wikipedia-dump", "ontology", "ontology-questions"]
     """How the member becomes documents."""
 
+    def expected_format(self) -> str:
+        """Plain text, or conversations where the reader makes questions."""
+        return "chat" if self.reader == "ontology-questions" else "text"
+
     def read(self, max_bytes: int | None, progress: Progress | None = None) -> SourceTexts:
         """All documents. Raises DownloadError or DiskError."""
         from lorabench.samplepack.readers import PAIR_READERS, READERS
