@@ -24,7 +24,8 @@ class RunContext:
     device: Device
     environment: Environment
     should_stop: Callable[[], bool]
-    _started: list[str] = field(default_factory=list)
+    _started: dict[str, int] = field(default_factory=dict)
+    """Runs in the order in which they began, from 1."""
 
     def show_start(self, task: RunTask, num_steps: int = 0) -> None:
         """Show that a task's run begins or goes on."""
@@ -32,9 +33,8 @@ class RunContext:
 
     def start_run(self, run_id: str, num_steps: int = 0) -> None:
         """Show that a run begins or goes on, and which of the runs begun it is."""
-        if run_id not in self._started:
-            self._started.append(run_id)
-        self.view.start_run(run_id, 1 + self._started.index(run_id), num_steps)
+        index = self._started.setdefault(run_id, len(self._started) + 1)
+        self.view.start_run(run_id, index, num_steps)
 
     def of_worker(self, name: str) -> RunContext:
         """The same, for what a worker of that name does: the runs of all are counted together."""

@@ -10,16 +10,20 @@ from lorabench.records.store import RecordStore
 from lorabench.report.build import build_report, rebuild_table
 
 PAGE_SECONDS = 30.0
-PAGE_SHARE = 0.05
-"""Of the time at most this much goes into rebuilding the page, however many runs it shows."""
+SHARE = 0.05
+"""Of the time at most this much goes into rebuilding the table, and as much into the page, however many runs they show.
+
+So a command that does ten thousand runs does not write a table of up to ten thousand rows ten thousand times.
+"""
 
 
 class Results:
-    """The table after every run; the page with it where the last one is old enough."""
+    """The table after every run, and the page with it, each where what rebuilding it last took has paid for itself."""
 
     def __init__(self, store: RecordStore, report: Callable[[str], None]) -> None:
         self._store = store
         self._report = report
+        self._table_due_at = time.monotonic()
         self._page_due_at = time.monotonic() + PAGE_SECONDS
         self._complaint = ""
         """Why they could not be rebuilt the last time."""
@@ -27,14 +31,21 @@ class Results:
     def rebuild(self) -> None:
         """What cannot be rebuilt now, another process being at it, is rebuilt after a later run."""
         started = time.monotonic()
+        if started < min(self._table_due_at, self._page_due_at):
+            return
+        is_page_due = started >= self._page_due_at
         try:
-            if started < self._page_due_at:
+            if is_page_due:
+                build_report(self._store, figures=False, wait=False)
+            else:
                 rebuild_table(self._store, wait=False)
-                return
-            build_report(self._store, figures=False, wait=False)
         except (BusyError, DiskError) as error:
             if str(error) != self._complaint:
                 self._report(f"table and page are rebuilt later: {error}")
             self._complaint = str(error)
         ended = time.monotonic()
-        self._page_due_at = ended + max(PAGE_SECONDS, (ended - started) / PAGE_SHARE)
+        pause = (ended - started) / SHARE
+        if is_page_due:
+            self._page_due_at = ended + max(PAGE_SECONDS, pause)
+        else:
+            self._table_due_at = ended + pause
