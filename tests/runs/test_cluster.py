@@ -64,7 +64,7 @@ class Head:
         return bytes(piece)
 
     def do(self, task: RunTask) -> TaskOutcome:
-        inputs, files = shared_files(task.inputs, lambda *_: None)
+        inputs, files = shared_files(task.inputs, task.spec.training.train_bytes, lambda *_: None)
         own = run_files(self.store, task.run_id)
         parcels = [pack(path, place, bytes) for place, path in (*files, *base_score_files(self.store), *own)]
         key = f"job-{len(self.told)}"
@@ -97,6 +97,7 @@ def test_a_run_done_on_a_node_is_the_run_done_here(
         outcome = head.do(task)
         assert outcome.state is TaskState.DONE
         assert outcome.record == head.store.get(task.run_id)
+        assert outcome.record.environment.worker == "a-node"
         assert head.store.damaged_files(head.store.get(task.run_id)) == []
     assert results(tmp_path / "there") == results(tmp_path / "here")
     for name in ("adapter/adapter_config.json", "adapter/tokenizer.json"):
@@ -154,7 +155,7 @@ def test_a_node_with_other_code_says_so(experiment: ExperimentWriter, tmp_path: 
     outcome = TaskOutcome.model_validate_json(node.do_job(job, head))
     assert outcome.state is TaskState.LEFT_ALONE
     assert outcome.problem == (
-        f"{task.run_id}: node a-node: another version of lorabench is installed here; install the head's on every node"
+        f"{task.run_id}: a-node: another version of lorabench is installed here; install the head's on every node"
     )
 
 
@@ -191,7 +192,7 @@ def test_files_of_ones_own_are_the_same_corpus_elsewhere(
         text_field="text",
         largest_train_bytes=4000,
     )
-    moved, found = shared_files(inputs, lambda *_: None)
+    moved, found = shared_files(inputs, 4000, lambda *_: None)
     for place, path in found:
         unpack(pack(path, place, bytes), tmp_path / "node" / place, bytes)
     there = parts_of(moved.corpora[0].reference).with_paths(lambda path: str(tmp_path / "node" / path))

@@ -67,7 +67,7 @@ class Post(Protocol):
 
     @property
     def node(self) -> str:
-        """What the node is called, for people; no other has the name."""
+        """What the node is called, as no other is: in records too, so not its host name."""
 
     def send(self, letter: Letter) -> bool:
         """Hand over a letter, waiting where the head is behind; returns whether the command is to stop."""

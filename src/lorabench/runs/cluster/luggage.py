@@ -57,16 +57,18 @@ def check_travels(task: RunTask) -> None:
             raise InputError(f"{key}: {name} is listed in {place}, which nodes do not have; give its path or hub id")
 
 
-def shared_files(inputs: SharedInputs, progress: Progress) -> tuple[SharedInputs, list[tuple[str, Path]]]:
-    """The inputs as a node names them, and their files. What is not here yet is fetched, made or prepared first.
+def shared_files(
+    inputs: SharedInputs, train_bytes: int, progress: Progress
+) -> tuple[SharedInputs, list[tuple[str, Path]]]:
+    """The inputs of a run with this budget as a node names them, and their files.
 
-    Paths of the user's own begin with `.inbox/` there.
+    What is not here yet is fetched, made or prepared first. Paths of the user's own begin with `.inbox/` there.
     """
     location = locate_model(inputs.model, progress=progress)
     model, files = _model_files(inputs.model, location)
     corpora = []
     for corpus in inputs.corpora:
-        reference, found = _corpus_files(corpus, inputs, progress)
+        reference, found = _corpus_files(corpus, inputs, train_bytes, progress)
         corpora.append(corpus.model_copy(update={"reference": reference}))
         files += found
     for name in _SMALL_CACHES:
@@ -123,15 +125,16 @@ def _model_files(reference: str, location: ModelLocation) -> tuple[str, list[tup
 
 
 def _corpus_files(
-    corpus: CorpusInput, inputs: SharedInputs, progress: Progress
+    corpus: CorpusInput, inputs: SharedInputs, train_bytes: int, progress: Progress
 ) -> tuple[str | CorpusReference, list[tuple[str, Path]]]:
     most = inputs.largest_train_bytes
     source = find_corpus(corpus.reference, text_field=inputs.text_field, max_train_bytes=most)
-    if read_corpus_info(source, max_train_bytes=most) is None:
-        load_prepared(source, max_train_bytes=most, progress=progress)
-    drawn = source.drawn_for(most)
-    folder = prepared_folder(drawn, drawn.bytes_to_read(most))
-    files = [(_in_cache(path), path) for path in _files_in(folder)]
+    files = []
+    for budget in dict.fromkeys((train_bytes, most)):  # held-out text is read with the largest where training is not
+        if read_corpus_info(source, max_train_bytes=budget) is None:
+            load_prepared(source, max_train_bytes=budget, progress=progress)
+        folder = prepared_folder(source, source.bytes_to_read(budget))
+        files += [(_in_cache(path), path) for path in _files_in(folder)]
     if not isinstance(source, FileCorpus):
         return corpus.reference, files
     parts = parts_of(corpus.reference)

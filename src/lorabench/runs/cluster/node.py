@@ -45,7 +45,7 @@ def do_job(job: Job, post: Post) -> str:
     try:
         outcome = _do(job, task, post)
     except LorabenchError as error:
-        problem = f"{task.run_id}: node {post.node}: {error}"
+        problem = f"{task.run_id}: {post.node}: {error}"
         outcome = TaskOutcome(run_id=task.run_id, state=TaskState.LEFT_ALONE, problem=problem)
     return outcome.model_dump_json()
 
@@ -62,7 +62,7 @@ def _do(job: Job, task: RunTask, post: Post) -> TaskOutcome:
     task = office.as_placed(task)
     courier = _Courier(job, post)
     view = ForwardingView(lambda event: courier.send(Letter(job.key, post.node, event=event)))
-    context, loaded = office.open(task, job.command, view, courier.must_stop)
+    context, loaded = office.open(task, job.command, post.node, view, courier.must_stop)
     with courier.watching(folder):
         outcome = do_task(task, context, loaded)
     new = {place: path for place, path in office.base_scores() if place not in sent}
@@ -105,18 +105,19 @@ class _Office:
         return task.model_copy(update={"inputs": inputs, "options": options})
 
     def open(
-        self, task: RunTask, command: tuple[str, ...], view: ForwardingView, should_stop: Callable[[], bool]
+        self, task: RunTask, command: tuple[str, ...], node: str, view: ForwardingView, should_stop: Callable[[], bool]
     ) -> tuple[RunContext, LoadedBase]:
         """What runs of this process are given; the head keeps trackers but for the run's own file."""
         if self._context is None or self._loaded is None:
             prepare_process()
             device = choose_device(task.options.device)
+            environment = describe_environment(device, list(command))
             self._context = RunContext(
                 store=self.store,
                 trackers=make_trackers("none", self.store.output_dir),
                 view=view,
                 device=device,
-                environment=describe_environment(device, list(command)),
+                environment=environment.model_copy(update={"worker": node}),
                 should_stop=should_stop,
             )
             self._loaded = LoadedBase(self._context)

@@ -7,7 +7,6 @@ import importlib.util
 import logging
 import os
 import signal
-import socket
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -151,7 +150,7 @@ class RayPost:
         import ray
 
         self._mailbox = mailbox
-        self.node = f"{socket.gethostname()[:60]}-{ray.get_runtime_context().get_node_id()[:6]}"
+        self.node = f"node-{ray.get_runtime_context().get_node_id()[:8]}"
 
     def send(self, letter: Letter) -> bool:
         """See Post. Raises ConnectionError where the head is gone."""

@@ -35,8 +35,6 @@ LOOK_SECONDS = 0.25
 """Between two looks for what nodes have sent."""
 COUNT_SECONDS = 5.0
 """Between two counts of the nodes."""
-STOP_SECONDS = 180.0
-"""At most so long nodes have for their checkpoints when the command is stopped."""
 NUM_WAITING = 1
 """Tasks beyond those that the nodes take at once, so that a cluster that grows by need does."""
 
@@ -107,11 +105,10 @@ class RayExecutor:
         self._over: deque[TaskOutcome] = deque()
         self._losses: Counter[str] = Counter()
         self._packed: dict[tuple[str, Path], tuple[tuple[int, int, int], Parcel]] = {}
-        self._shared: dict[SharedInputs, tuple[SharedInputs, list[tuple[str, Path]]]] = {}
+        self._shared: dict[tuple[SharedInputs, int], tuple[SharedInputs, list[tuple[str, Path]]]] = {}
         self._places = (0, -COUNT_SECONDS)
         """As counted last, and when."""
         self._has_told_to_stop = False
-        self._is_interrupted = False
 
     @property
     def num_free(self) -> int:
@@ -145,9 +142,10 @@ class RayExecutor:
     def _send(self, task: RunTask, lease: ExitStack) -> None:
         """Start a Ray task, with what the head holds of the run now."""
         store, key = self._context.store, uuid.uuid4().hex[:16]
-        if task.inputs not in self._shared:
-            self._shared[task.inputs] = shared_files(task.inputs, self._context.progress)
-        inputs, files = self._shared[task.inputs]
+        wanted = task.inputs, task.spec.training.train_bytes
+        if wanted not in self._shared:
+            self._shared[wanted] = shared_files(*wanted, self._context.progress)
+        inputs, files = self._shared[wanted]
         own = run_files(store, task.run_id)
         parcels = [self._pack(place, path) for place, path in (*files, *base_score_files(store))]
         parcels += [pack(path, place, self._ray.put) for place, path in own]
@@ -179,12 +177,8 @@ class RayExecutor:
 
     def next_outcome(self) -> TaskOutcome:
         """See Executor."""
-        try:
-            while not self._over:
-                self._look()
-        except KeyboardInterrupt:
-            self._is_interrupted = True
-            raise
+        while not self._over:
+            self._look()
         return self._over.popleft()
 
     def _look(self) -> None:
@@ -192,6 +186,9 @@ class RayExecutor:
         if self._context.should_stop() and not self._has_told_to_stop:
             self._has_told_to_stop = True
             self._mailbox.stop.remote()
+            for reference, under_way in self._under_way.items():
+                if under_way.shown is None:  # no node has begun with it
+                    self._ray.cancel(reference)
         ended, _ = self._ray.wait(list(self._under_way), timeout=LOOK_SECONDS)
         self._take_letters()
         for reference in ended:
@@ -240,13 +237,12 @@ class RayExecutor:
         """Do the run again elsewhere, from what has reached the head; not where the user wants to stop."""
         task, run_id = under_way.task, under_way.task.run_id
         self._losses[run_id] += 1
-        where = f"node {under_way.node}" if under_way.node else "the node that was to do it"
+        where = under_way.node or "the node that was to do it"
         under_way.arrival.forget()
         self._places = 0, -COUNT_SECONDS
         if self._context.should_stop():
             self._release(under_way)
-            problem = f"{run_id}: {where} was lost while the command was stopped"
-            self._over.append(TaskOutcome(run_id=run_id, state=TaskState.LEFT_ALONE, problem=problem))
+            self._over.append(TaskOutcome(run_id=run_id, state=TaskState.STOPPED))
         elif self._losses[run_id] < MOST_LOSSES:
             self._context.view.message(f"{run_id}: {where} was lost; the run goes on elsewhere")
             self._send(task, under_way.lease)
@@ -282,13 +278,9 @@ class RayExecutor:
             tracker.finish(record, str(record.status))
 
     def stop(self) -> None:
-        """Wait, where the user has stopped the command, for what nodes still bring back; then leave the cluster."""
-        deadline = time.monotonic() + STOP_SECONDS
-        while self._under_way and not self._is_interrupted and time.monotonic() < deadline:
-            self._look()
-        for under_way in self._under_way.values():
+        """Leave the cluster; what a node has not brought back yet is on the head up to its last checkpoint."""
+        for reference, under_way in self._under_way.items():
             self._release(under_way)
-        for reference in self._under_way:
             self._ray.cancel(reference, force=True)
         self._ray.kill(self._mailbox)
         ray_post.leave()
