@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from lorabench.core.cards import CARDS, Card
 from lorabench.core.device import Device
 from lorabench.core.machine import memory_bytes, num_cores, processor_name
 from lorabench.core.storage import cache_root, recall, remember
@@ -46,6 +47,10 @@ ASSUMED_GPU_RATE = 25e12
 """Multiply-adds per second of a GPU where nothing was measured yet: a third of an A100's peak."""
 FULL_SPEED_GPU_WIDTH = 2048
 """Narrower models reach less of a GPU's rate: with the square root of their width."""
+CARD_SHARES = {"products": 0.8, "memory": 0.9}
+"""Of a known card's published rates: what products reach of the one, everything else of the other."""
+CARD_BYTES = {"training": 330, "evaluation": 110}
+"""Per token, layer and unit of width: what everything but products moves once passes are compiled."""
 ASSUMED_BF16_GAIN = {"cpu": 3.0, "gpu": 2.0}
 REFERENCE_SLOWDOWN = {"bf16": 2.5, "fp32": 1.6}
 """PEFT's and Transformers' own computation, next to the fast path."""
@@ -218,7 +223,8 @@ def _rates(shape: PlannedShape, workload: Workload, device: Device) -> Rates:
     if measured is not None:
         return Rates(float(measured["training"]), float(measured["evaluation"]))
     if device.is_gpu:
-        return _gpu_rates(shape, workload)
+        card = CARDS.get(device.name)
+        return _gpu_rates(shape, workload) if card is None else _card_rates(shape, workload, card)
     rate = _probed_rate(device) / workload.slowdown(shape)
     if workload.precision == "bf16" and device.supports_bf16:
         rate *= ASSUMED_BF16_GAIN["cpu"]
@@ -234,6 +240,20 @@ def _gpu_rates(shape: PlannedShape, workload: Workload) -> Rates:
     rate = ASSUMED_GPU_RATE * (ASSUMED_BF16_GAIN["gpu"] if workload.precision == "bf16" else 1.0)
     rate *= min(1.0, (shape.hidden_size / FULL_SPEED_GPU_WIDTH) ** 0.5) / workload.slowdown(shape)
     return Rates(rate, rate)
+
+
+def _card_rates(shape: PlannedShape, workload: Workload, card: Card) -> Rates:
+    """Products and what lies between them, one after the other."""
+    rate = (card.bf16_rate if workload.precision == "bf16" else card.fp32_rate) or card.fp32_rate
+    products = CARD_SHARES["products"] * rate / 2 / workload.slowdown(shape)
+    seconds_per_byte = workload.slowdown(shape) / (CARD_SHARES["memory"] * card.bytes_per_second)
+    width = (1 if workload.precision == "bf16" else 2) * shape.hidden_size
+    return Rates(
+        products,
+        products,
+        CARD_BYTES["training"] * width * seconds_per_byte * workload.rows_at_once * workload.context_length,
+        CARD_BYTES["evaluation"] * width * seconds_per_byte * EVALUATION_TOKENS,
+    )
 
 
 def _probed_rate(device: Device) -> float:

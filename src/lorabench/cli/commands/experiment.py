@@ -17,6 +17,10 @@ def plan(
     output_dir: OutputDir = Path("outputs"),
     device: DeviceName = None,
     devices: DeviceNames = None,
+    on: Annotated[
+        str | None, typer.Option(help="Devices that are not here, such as 8xH100: hours, money, disk.", metavar="CARDS")
+    ] = None,
+    price: Annotated[float | None, typer.Option(help="With --on: of one device for an hour.", min=0.0)] = None,
     detect: Annotated[
         float | None, typer.Option(help="A difference in bits per byte: what would detect it?", min=1e-6)
     ] = None,
@@ -25,29 +29,42 @@ def plan(
     """Show every run an experiment would do, and what of it the output folder already holds; nothing is run."""
     from lorabench.analysis.designs import detections, known_spreads
     from lorabench.cli.views.detections import print_detections
+    from lorabench.cli.views.elsewhere import print_elsewhere
     from lorabench.cli.views.plan import print_plan, print_remaining, print_workers
     from lorabench.cli.views.rows import print_json
+    from lorabench.core.cards import parse_devices_elsewhere
     from lorabench.core.worker_devices import parse_devices
     from lorabench.experiment.plan import make_plan
     from lorabench.experiment.schema import load_experiment
     from lorabench.records.store import RecordStore
+    from lorabench.runs.elsewhere import plan_elsewhere
     from lorabench.runs.order import seconds_with_workers
     from lorabench.runs.place import device_to_plan_for
     from lorabench.runs.remaining import find_remaining, with_recorded_ids
 
     store = RecordStore(output_dir)
-    planned = make_plan(load_experiment(experiment, set_ or []), device_to_plan_for(device, devices))
+    if price is not None and on is None:
+        raise InputError("--price: it is that of a device hour; say which devices with --on, such as 8xH100")
+    if on is not None and (device is not None or devices is not None):
+        raise InputError("--on and --device or --devices exclude each other; give one of them")
+    count, card = parse_devices_elsewhere(on) if on is not None else (0, None)
+    plan_device = card.device if card is not None else device_to_plan_for(device, devices)
+    planned = make_plan(load_experiment(experiment, set_ or []), plan_device)
     planned = with_recorded_ids(planned, store)
     remaining = find_remaining(planned, store)
     found = detections(planned, known_spreads(planned, store), detect)
     workers = parse_devices(devices) if devices else ()
     seconds = seconds_with_workers(planned, workers) if workers else None
+    elsewhere = None if card is None else plan_elsewhere(planned, card, count, price)
     if as_json:
         detected = {"detectable": [detection.to_json() for detection in found]}
         shared = {} if seconds is None else {"workers": [worker.name for worker in workers], "workers_seconds": seconds}
-        print_json(planned.to_json() | {"remaining": remaining.to_json()} | detected | shared)
+        there = {} if elsewhere is None else {"on": elsewhere.to_json()}
+        print_json(planned.to_json() | {"remaining": remaining.to_json()} | detected | shared | there)
     else:
         print_plan(planned)
+        if elsewhere is not None:
+            print_elsewhere(elsewhere, price)
         print_workers([worker.name for worker in workers], seconds)
         print_detections(found)
         print_remaining(remaining, output_dir)
