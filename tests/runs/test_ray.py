@@ -59,11 +59,16 @@ def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) ->
 def test_twenty_runs_on_two_nodes_of_which_one_is_lost(
     experiment: ExperimentWriter, tmp_path: Path, cluster: Any
 ) -> None:
-    path, out = experiment(adapter={"rank": [2, 4], "dropout": 0.1}, seeds=list(range(NUM_RUNS // 2))), tmp_path / "ray"
+    adapter = {"rank": [2, 4], "dropout": 0.1}
+    training = {"learning_rate": 0.02, "batch_size": 4, "context_length": 32, "train_bytes": 3000, "precision": "fp32"}
+    evaluation = {"validation_bytes": 600, "test_bytes": 600, "times": 1, "samples": 0}
+    seeds = list(range(NUM_RUNS // 2))
+    path = experiment(adapter=adapter, training=training, evaluation=evaluation, seeds=seeds)
+    out = tmp_path / "ray"
     process = start(path, out, cluster.address)
     wait_until(lambda: len([*out.glob("runs/*/record.json")]) >= 4, process)
     cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
-    said, _ = process.communicate(timeout=300)
+    said, _ = process.communicate(timeout=400)
     assert process.returncode == 0, said
     assert f"{NUM_RUNS} of {NUM_RUNS} runs completed" in said
     store = RecordStore(out)
