@@ -19,7 +19,7 @@ from lorabench.core.errors import EnvironmentProblem, InputError
 from lorabench.core.locks import lock_owner
 from lorabench.records.schema import Status
 from lorabench.records.store import RecordStore, load_records
-from lorabench.runs import processes
+from lorabench.runs import place, processes
 from lorabench.runs.executors import devices as devices_module
 from lorabench.runs.leases import lease_path
 from lorabench.runs.view import RunView
@@ -121,7 +121,7 @@ def test_a_run_that_kills_every_worker_fails_and_the_others_do_not(
             os.kill(process_of(tmp_path / "out", run_id), signal.SIGKILL)
 
     view = Watching(kill)
-    outcome = lorabench.run(path, tmp_path / "out", trackers=["none"], devices="cpu:2", view=view)
+    outcome = lorabench.run(path, tmp_path / "out", trackers=["none"], devices="cpu:1", view=view)
     assert outcome.exit_code == 1
     assert outcome.counts.sentence() == "1 of 2 runs completed; 1 failed"
     assert view.started.count(doomed) == devices_module.MOST_TRIES == 3
@@ -130,9 +130,7 @@ def test_a_run_that_kills_every_worker_fails_and_the_others_do_not(
     assert record.status_reason == (
         "its worker's process died 3 times; the last one was ended by SIGKILL, as the system does where memory runs out"
     )
-    again = lorabench.run(path, tmp_path / "out", trackers=["none"], retry_failed=True, view=RunView())
-    assert again.exit_code == 0
-    assert RecordStore(tmp_path / "out").get(doomed).attempt == 2
+    assert "1 failed before and not tried again" in lorabench.run(path, tmp_path / "out", view=view).counts.sentence()
 
 
 @pytest.fixture
@@ -193,6 +191,20 @@ def test_where_runs_are_done_is_said_once(experiment: ExperimentWriter, tmp_path
         with pytest.raises(InputError, match=re.escape(sentence)):
             lorabench.run(path, tmp_path / "out", trackers=["none"], **options)
     assert not (tmp_path / "out").exists()
+
+
+def test_what_a_machine_lacks_for_so_many_workers_is_said(
+    experiment: ExperimentWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned = lorabench.plan(experiment(), device="cpu")
+    each = max(run.estimated_memory_bytes for run in planned.runs)
+    monkeypatch.setattr(place, "num_cores", lambda: 4)
+    monkeypatch.setattr(place, "memory_bytes", lambda: 3 * each)
+    assert place.worker_warnings(planned, "cpu:3") == []
+    assert [sentence.split(";")[1] for sentence in place.worker_warnings(planned, "cpu:5")] == [
+        " fewer workers are safer",
+        " more than one a core gains nothing",
+    ]
 
 
 def test_a_worker_that_cannot_start_ends_the_command(

@@ -139,5 +139,5 @@ def test_a_run_that_is_stopped_early_keeps_what_it_learned_and_never_sees_test(
 def test_an_unknown_strategy_or_executor_is_refused(experiment: ExperimentWriter, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="there is no strategy 'matrxi'; accepted: matrix"):
         lorabench.run(experiment(), tmp_path / "out", strategy="matrxi")
-    with pytest.raises(ConfigError, match="there is no executor 'ray'; accepted: here"):
-        lorabench.run(experiment(), tmp_path / "out", executor="ray")
+    with pytest.raises(ConfigError, match=r"there is no executor 'hree'; accepted: devices, here, ray\."):
+        lorabench.run(experiment(), tmp_path / "out", executor="hree")

@@ -55,7 +55,7 @@ class Problem(_Wire):
 
 
 class Report(_Wire):
-    """What a worker says at once; one of these is given."""
+    """What a worker says at once: one of these, or none when it is ready for its first task."""
 
     event: Event | None = None
     outcome: TaskOutcome | None = None

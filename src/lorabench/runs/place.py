@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from lorabench.core.device import Device, choose_device
 from lorabench.core.errors import InputError
+from lorabench.core.formatting import rough_size
+from lorabench.core.machine import memory_bytes, num_cores
 from lorabench.core.worker_devices import common_device, parse_devices
+from lorabench.experiment.plan import Plan
 from lorabench.runs.executor import ExecutorKind, RemoteKind, executor_kind
 
 
@@ -28,3 +31,19 @@ def choose_place(
         return executor_kind("devices", devices), device_to_plan_for(device, devices)
     kind = executor_kind(executor, address)
     return kind, kind.find_device(device) if isinstance(kind, RemoteKind) else choose_device(device)
+
+
+def worker_warnings(plan: Plan, devices: str | None) -> list[str]:
+    """What the machine lacks for so many workers on its processor; nothing where each has a GPU of its own."""
+    if devices is None or plan.device.is_gpu:
+        return []
+    count, warnings = len(parse_devices(devices)), []
+    needed = count * max((run.estimated_memory_bytes for run in plan.runs), default=0)
+    if needed > memory_bytes():
+        warnings.append(
+            f"{count} workers may take {rough_size(needed)} of memory, and this machine has "
+            f"{rough_size(memory_bytes())}; fewer workers are safer"
+        )
+    if count > num_cores():
+        warnings.append(f"{count} workers share {num_cores()} cores; more than one a core gains nothing")
+    return warnings

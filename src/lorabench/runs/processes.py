@@ -31,7 +31,7 @@ class Received:
 class WorkerProcess:
     """A process in a session of its own: Ctrl-C reaches the command alone, which tells its workers.
 
-    What it reports is put into `inbox`; each line that it writes beside that goes to `say`, from a thread.
+    What it reports is put into `inbox`; each line that it writes beside that goes to `overhear`, from a thread.
     """
 
     def __init__(
@@ -39,10 +39,10 @@ class WorkerProcess:
         device: WorkerDevice,
         setup: WorkerSetup,
         inbox: queue.SimpleQueue[Received],
-        say: Callable[[str], None],
+        overhear: Callable[[str], None],
     ) -> None:
         self._inbox = inbox
-        self._say = say
+        self._overhear = overhear
         self._last_line = ""
         """Of what it wrote, to say why it ended."""
         self.has_reported = False
@@ -63,7 +63,7 @@ class WorkerProcess:
         self._input: IO[str] = self._process.stdin
         self._threads = [
             threading.Thread(target=target, args=(stream,), name="lorabench-worker", daemon=True)
-            for target, stream in ((self._listen, self._process.stdout), (self._overhear, self._process.stderr))
+            for target, stream in ((self._listen, self._process.stdout), (self._listen_aside, self._process.stderr))
         ]
         for thread in self._threads:
             thread.start()
@@ -126,8 +126,8 @@ class WorkerProcess:
         self.close()
         self._inbox.put(Received(self, None))
 
-    def _overhear(self, stream: IO[str]) -> None:
+    def _listen_aside(self, stream: IO[str]) -> None:
         with stream:
             for line in filter(str.strip, stream):
                 self._last_line = line.strip()
-                self._say(line.rstrip())
+                self._overhear(line.rstrip())

@@ -28,7 +28,7 @@ from lorabench.runs.leases import SILENCE_SECONDS, Watch, lease_path, try_lease
 from lorabench.runs.measuring import unmeasured_notes
 from lorabench.runs.needs import Need, find_need, lacks_measurements
 from lorabench.runs.outcome import Counts, Outcome
-from lorabench.runs.place import choose_place
+from lorabench.runs.place import choose_place, worker_warnings
 from lorabench.runs.remaining import measuring_seconds, with_recorded_ids
 from lorabench.runs.requests import Requests
 from lorabench.runs.results import Results
@@ -98,7 +98,7 @@ def run_experiment(
             environment=describe_environment(plan.device, command_line()),
             should_stop=should_stop,
         )
-        for warning in plan.warnings:
+        for warning in (*plan.warnings, *worker_warnings(plan, devices)):
             shown.message(warning)
         outcome = Scheduler(context, plan, options, make_strategy, make_executor).run(retry_failed=retry_failed)
     if outcome.records:

@@ -79,7 +79,7 @@ def serve(lines: TextIO, send: Send) -> None:
             should_stop=should_stop,
         )
         loaded, tasks = LoadedBase(context), Tasks(lines)
-        view.phase("")
+        send(Report())
         try:
             while (task := tasks.next()) is not None:
                 send(Report(outcome=do_task(task, context, loaded)))

@@ -12,6 +12,7 @@ import logging
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lorabench.core.errors import DiskError, ModelError
+from lorabench.core.locks import exclusively
 from lorabench.core.storage import cache_root, read_regular, set_aside, write_atomically
 from lorabench.corpora.documents import Document
 
@@ -69,13 +71,22 @@ class Tokeniser:
         return tokens
 
     def kept(self, documents: Sequence[Document], make: Callable[[], list[Tokens]], kind: str = "") -> list[Tokens]:
-        """What `make` gives for these documents, kept on disk; `kind` tells it from other things made of them."""
+        """What `make` gives for these documents, kept on disk; `kind` tells it from other things made of them.
+
+        Of several processes one makes it. A cache that cannot be written is done without.
+        """
         path = self._cache_path(documents, kind)
         tokens = _read(path, len(documents))
-        if tokens is None:
-            tokens = make()
-            _write(path, tokens)
-        return tokens
+        if tokens is not None:
+            return tokens
+        with ExitStack() as stack:
+            with suppress(DiskError):
+                stack.enter_context(exclusively(path))
+            tokens = _read(path, len(documents))
+            if tokens is None:
+                tokens = make()
+                _write(path, tokens)
+            return tokens
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids, special tokens included."""

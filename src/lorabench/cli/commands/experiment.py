@@ -39,7 +39,7 @@ def plan(
     from lorabench.records.store import RecordStore
     from lorabench.runs.elsewhere import plan_elsewhere
     from lorabench.runs.order import seconds_with_workers
-    from lorabench.runs.place import device_to_plan_for
+    from lorabench.runs.place import device_to_plan_for, worker_warnings
     from lorabench.runs.remaining import find_remaining, with_recorded_ids
 
     store = RecordStore(output_dir)
@@ -65,7 +65,8 @@ def plan(
         print_plan(planned)
         if elsewhere is not None:
             print_elsewhere(elsewhere, price)
-        print_workers([worker.name for worker in workers], seconds)
+        if seconds is not None:
+            print_workers(len(workers), seconds, worker_warnings(planned, devices))
         print_detections(found)
         print_remaining(remaining, output_dir)
 

@@ -43,11 +43,12 @@ def print_plan(plan: Plan) -> None:
         console.print(f"note: {escape(note)}")
 
 
-def print_workers(names: Sequence[str], seconds: float | None) -> None:
-    """How long all runs take with a worker on each device; nothing where there is but this process."""
-    if seconds is not None:
-        workers = f"{len(names)} workers" if len(names) > 1 else "1 worker"
-        wide_console().print(f"with {workers} ({', '.join(names)}): about {duration(seconds)}", soft_wrap=True)
+def print_workers(count: int, seconds: float, warnings: Sequence[str]) -> None:
+    """How long all runs take with a worker on each of `count` devices."""
+    console = wide_console()
+    console.print(f"with {count} workers: about {duration(seconds)}" if count > 1 else "with one worker: the same")
+    for warning in warnings:
+        console.print(f"note: {escape(warning)}", soft_wrap=True)
 
 
 def _here_and_there(plan: Plan) -> str:

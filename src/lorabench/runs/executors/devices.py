@@ -80,8 +80,8 @@ class Worker:
             setup = WorkerSetup(
                 name=self.device.name, device=options.device, options=options, command=tuple(command_line())
             )
-            say = partial(self._devices.say, self.device.name)
-            self.process = WorkerProcess(self.device, setup, self._devices.inbox, say)
+            overhear = partial(self._devices.overhear, self.device.name)
+            self.process = WorkerProcess(self.device, setup, self._devices.inbox, overhear)
         self.process.submit(task.model_copy(update={"options": options}))
 
 
@@ -136,6 +136,11 @@ class Devices:
         """Show what the worker of that name says, once where several say the same."""
         if self._said.setdefault(sentence, name) == name:
             self._context.view.message(sentence)
+
+    def overhear(self, name: str, line: str) -> None:
+        """Show what a library wrote to the worker's standard error."""
+        if self._said.setdefault(line, name) == name:
+            self._context.view.message(f"{name}: {line}")
 
     def _next(self) -> TaskOutcome | None:
         if self._context.should_stop() and not self._is_stopping:
