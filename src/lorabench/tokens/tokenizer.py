@@ -81,7 +81,7 @@ class Tokeniser:
             return tokens
         with ExitStack() as stack:
             with suppress(DiskError):
-                stack.enter_context(exclusively(path))
+                stack.enter_context(exclusively(path.with_suffix("")))
             tokens = _read(path, len(documents))
             if tokens is None:
                 tokens = make()
