@@ -9,7 +9,7 @@ import torch
 import transformers
 
 from lorabench.core.errors import ModelError
-from lorabench.fast.cpu.native import kernels_for
+from lorabench.fast.choice import kernels_for
 from lorabench.fast.kernels import PlainKernels
 from lorabench.methods.attach import attach
 from lorabench.models.base import FrozenBase, freeze

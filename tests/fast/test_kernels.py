@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lorabench.fast.attention import Heads, Layout, Rotation, Segments
-from lorabench.fast.cpu.native import kernels_for
+from lorabench.fast.choice import kernels_for
 from lorabench.fast.kernels import Kernels, Norm, PlainKernels, Product
 from lorabench.tokens.packing import IGNORED
 
@@ -245,7 +245,7 @@ def test_cross_entropy_agrees(compiled: Kernels, dtype: torch.dtype, size: float
 
 @pytest.mark.slow
 def test_the_library_is_compiled_once_and_again_when_damaged(tmp_path: Path) -> None:
-    code = "from lorabench.fast.cpu.native import kernels_for; print(kernels_for('cpu').name)"
+    code = "from lorabench.fast.choice import kernels_for; print(kernels_for('cpu').name)"
     environment = {**os.environ, "LORABENCH_CACHE": str(tmp_path)}
     made: list[list[tuple[str, int]]] = []
     for time in ("first", "again", "damaged"):

@@ -10,7 +10,7 @@ import torch
 import transformers
 from torch import Tensor
 
-from lorabench.fast.cpu.native import kernels_for
+from lorabench.fast.choice import kernels_for
 from lorabench.fast.kernels import PlainKernels
 from lorabench.fast.known import can_pack
 from lorabench.methods.attach import attach

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from lorabench.fast.cpu.native import kernels_for
+from lorabench.fast.choice import kernels_for
 from tests.fast.test_kernels import NO_PRODUCTS
 from tests.marks import slow
 
@@ -19,7 +19,8 @@ import torch
 from lorabench.core.out_of_memory import is_out_of_memory
 from lorabench.fast.attention import Heads, Segments
 from lorabench.fast.kernels import Product
-from lorabench.fast.cpu.native import _AttentionCall, kernels_for
+from lorabench.fast.choice import kernels_for
+from lorabench.fast.cpu.native import _AttentionCall
 from tests.marks import slow
 
 what, dtype, threads = sys.argv[1], getattr(torch, sys.argv[2]), int(sys.argv[3])

@@ -15,7 +15,7 @@ import yaml
 
 from lorabench.core.device import choose_device
 from lorabench.experiment import estimates as estimate
-from lorabench.fast.cpu.native import kernels_for
+from lorabench.fast.choice import kernels_for
 from lorabench.samplepack.stories import write_stories
 
 FACTOR = 1.5

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from lorabench.core.device import synchronize
-from lorabench.fast.head import HEAD_CHUNK
+from lorabench.fast.kernels import HEAD_CHUNK
 from lorabench.models.shape import ModelShape
 
 MIN_ROUNDS = 3

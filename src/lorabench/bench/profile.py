@@ -15,7 +15,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from lorabench.bench.request import Point
 from lorabench.bench.subject import Subject
 from lorabench.experiment.schema import TrainingSettings
-from lorabench.fast.cpu.native import kernels_for
+from lorabench.fast.choice import kernels_for
 from lorabench.fast.kernels import Product
 from lorabench.methods.adapter import Adapter
 from lorabench.methods.attach import attach

@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -24,6 +24,8 @@ from lorabench.core.errors import InputError
 from lorabench.core.machine import memory_bytes, processor_has_bf16, processor_name, trim_heap
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import torch
 
 DeviceType = Literal["cpu", "cuda", "mps"]
@@ -189,6 +191,19 @@ def _apple_gpu() -> Device:
     import torch
 
     return Device("mps", f"{processor_name()} GPU", torch.mps.recommended_max_memory(), supports_bf16=False)
+
+
+def upload(arrays: Sequence[npt.NDArray[np.int64]], device: torch.device) -> list[torch.Tensor]:
+    """Vectors of numbers on the device: all of them in one copy, for which a GPU's stream of work does not wait."""
+    import numpy as np
+    import torch
+
+    if device.type == "cpu":
+        return [torch.from_numpy(array) for array in arrays]
+    together = torch.from_numpy(np.concatenate(arrays))
+    if device.type == "cuda":
+        together = together.pin_memory()
+    return list(together.to(device, non_blocking=True).split([len(array) for array in arrays]))
 
 
 def synchronize(device: torch.device) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -57,6 +57,19 @@ class Segments:
 
     starts: npt.NDArray[np.int32]
     rotation: Rotation | None
+    bounds: Tensor | None = None
+    """The starts once more where the model computes, int32 [S + 1], for kernels that read them there."""
+    made: dict[Any, Any] = field(default_factory=dict, compare=False)
+    """What kernels derive from the pattern in the first layer and use again in the others."""
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest segment."""
+        return int(np.diff(self.starts).max())
+
+    def bounds_on(self, device: torch.device) -> Tensor:
+        """The starts on the device, int32 [S + 1]."""
+        return torch.from_numpy(self.starts).to(device) if self.bounds is None else self.bounds
 
 
 def attend(projections: tuple[Tensor, ...], heads: Heads, segments: Segments) -> Tensor:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from lorabench.core.device import upload
 from lorabench.fast.attention import Heads, Rotation, Segments
 from lorabench.fast.differentiable import apply
-from lorabench.fast.head import Head, head_loss, head_nll
+from lorabench.fast.head import Head, Targets, head_loss, head_nll
 from lorabench.fast.kernels import ActivationKind, Kernels, Norm
 from lorabench.fast.linear import Projections, linear
 from lorabench.fast.recomputed import ActivationLinear, NormLinear, NormOnly, Setting
-from lorabench.tokens.packing import PackedBatch
+from lorabench.tokens.packing import IGNORED, PackedBatch
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,11 +36,39 @@ class Rotary:
         frequencies = self.frequencies[None]
         if self.long_frequencies is not None:
             lengths = np.diff(starts)
-            is_long = torch.from_numpy(np.repeat(lengths > self.longest, lengths)).to(positions.device)
-            frequencies = torch.where(is_long[:, None], self.long_frequencies, self.frequencies)
+            (is_long,) = upload([np.repeat(lengths > self.longest, lengths).astype(np.int64)], positions.device)
+            frequencies = torch.where(is_long.bool()[:, None], self.long_frequencies, self.frequencies)
         angles = positions.float()[:, None] * frequencies
         cosine, sine = angles.cos(), angles.sin()
         return Rotation(cosine, sine) if self.factor == 1.0 else Rotation(cosine * self.factor, sine * self.factor)
+
+
+@dataclass(frozen=True)
+class Uploaded:
+    """A packed batch where the model computes: int64 [T] each."""
+
+    input_ids: Tensor
+    positions: Tensor
+    targets: Targets
+    starts: npt.NDArray[np.int32]
+    bounds: Tensor
+    """The starts, int32 [S + 1] on the device."""
+
+    @classmethod
+    def of(cls, batch: PackedBatch, device: torch.device) -> Uploaded:
+        """One copy of all that the model needs."""
+        places = np.flatnonzero(batch.targets != IGNORED)
+        everything = len(places) == len(batch.targets)
+        starts = batch.segment_starts.astype(np.int64)
+        arrays = [batch.input_ids, batch.position_ids, starts, batch.targets[places]]
+        ids, positions, bounds, wanted, *others = upload(arrays if everything else [*arrays, places], device)
+        targets = Targets(wanted, None if everything else others[0])
+        return cls(ids, positions, targets, batch.segment_starts, bounds.int())
+
+    def segments(self, rotary: Rotary | None, made: dict[Any, Any]) -> Segments:
+        """The pattern of attention, turned as `rotary` says."""
+        rotation = None if rotary is None else rotary.rotation(self.positions, self.starts)
+        return Segments(self.starts, rotation, self.bounds, made)
 
 
 @dataclass(frozen=True)
@@ -83,23 +113,19 @@ class Decoder:
 
     def loss(self, batch: PackedBatch) -> Tensor:
         """Nats summed over the scored targets, float32 scalar, differentiable in the adapters."""
-        targets = torch.from_numpy(batch.targets).to(self.head.weight.device)
-        return head_loss(self._hidden(batch, training=True), self.head, targets, self.kernels)
+        there = Uploaded.of(batch, self.head.weight.device)
+        return head_loss(self._hidden(there, training=True), self.head, there.targets, self.kernels)
 
     def token_nll(self, batch: PackedBatch) -> Tensor:
         """Nats of each target, float32 [T]; 0 where nothing is scored. No gradient, no dropout."""
-        targets = torch.from_numpy(batch.targets).to(self.head.weight.device)
+        there = Uploaded.of(batch, self.head.weight.device)
         with torch.no_grad():
-            return head_nll(self._hidden(batch, training=False), self.head, targets, self.kernels)
+            return head_nll(self._hidden(there, training=False), self.head, there.targets, self.kernels)
 
-    def _hidden(self, batch: PackedBatch, *, training: bool) -> Tensor:
-        device, starts = self.head.weight.device, batch.segment_starts
-        positions = torch.from_numpy(batch.position_ids).to(device)
-        residual = self.embed(torch.from_numpy(batch.input_ids).to(device), positions)
-        segments = {
-            rotary: Segments(starts, None if rotary is None else rotary.rotation(positions, starts))
-            for rotary in {layer.rotary for layer in self.layers}
-        }
+    def _hidden(self, batch: Uploaded, *, training: bool) -> Tensor:
+        residual = self.embed(batch.input_ids, batch.positions)
+        made: dict[Any, Any] = {}
+        segments = {rotary: batch.segments(rotary, made) for rotary in {layer.rotary for layer in self.layers}}
         delta: Tensor | None = None
         for layer in self.layers:
             residual, projected = self._norm_linear(

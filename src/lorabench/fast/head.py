@@ -10,12 +10,6 @@ from torch import Tensor
 
 from lorabench.fast.differentiable import apply
 from lorabench.fast.kernels import Kernels, Product
-from lorabench.tokens.packing import IGNORED
-
-HEAD_CHUNK = 256
-"""Tokens whose logits are held at once."""
-ROW_GAP = 32
-"""Unused elements between their rows."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +21,26 @@ class Head:
     """Logits become soft_cap * tanh(logit / soft_cap)."""
 
 
-def head_loss(hidden: Tensor, head: Head, targets: Tensor, kernels: Kernels) -> Tensor:
-    """Nats summed over the scored targets, float32 scalar; differentiable in `hidden` [T, width].
+@dataclass(frozen=True)
+class Targets:
+    """Which tokens the head is to predict: int64 [n] ids and, unless all T tokens have one, their places."""
+
+    ids: Tensor
+    places: Tensor | None
+
+    def of(self, hidden: Tensor) -> Tensor:
+        """Hidden states [T, width] -> those that have a target [n, width]."""
+        return hidden if self.places is None else hidden.index_select(0, self.places)
+
+    def spread(self, values: Tensor, num_tokens: int) -> Tensor:
+        """Values [n, ...] at their places among zeros [T, ...]."""
+        if self.places is None:
+            return values
+        return values.new_zeros(num_tokens, *values.shape[1:]).index_copy_(0, self.places, values)
+
+
+def head_loss(hidden: Tensor, head: Head, targets: Targets, kernels: Kernels) -> Tensor:
+    """Nats summed over the targets, float32 scalar; differentiable in `hidden` [T, width].
 
     The gradient is computed beside the loss, while a chunk's logits are at hand.
     """
@@ -36,41 +48,34 @@ def head_loss(hidden: Tensor, head: Head, targets: Tensor, kernels: Kernels) -> 
     return loss
 
 
-def head_nll(hidden: Tensor, head: Head, targets: Tensor, kernels: Kernels) -> Tensor:
-    """Nats of each target, float32 [T]; 0 where nothing is scored."""
-    scored = torch.nonzero(targets != IGNORED).squeeze(1)
-    losses = torch.zeros(len(targets), device=targets.device)
-    picked, wanted = hidden[scored], targets[scored]
-    buffer = _logits_buffer(hidden, head.weight)
+def head_nll(hidden: Tensor, head: Head, targets: Targets, kernels: Kernels) -> Tensor:
+    """Nats of each target, float32 [T]; 0 where there is none."""
+    picked = targets.of(hidden)
+    room = kernels.room_for_logits(picked, len(head.weight))
     chunks = [
-        kernels.cross_entropy_(_logits(states, head, buffer, kernels), chunk_targets, gradient=False)
-        for states, chunk_targets in zip(picked.split(HEAD_CHUNK), wanted.split(HEAD_CHUNK), strict=True)
+        kernels.cross_entropy_(_logits(states, head, room, kernels), ids, gradient=False)
+        for states, ids in zip(picked.split(len(room)), targets.ids.split(len(room)), strict=True)
     ]
-    losses[scored] = torch.cat(chunks)
-    return losses
+    return targets.spread(torch.cat(chunks), len(hidden))
 
 
 class _HeadLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, head: Head, targets: Tensor, kernels: Kernels) -> Tensor:
-        scored = torch.nonzero(targets != IGNORED).squeeze(1)
-        everything = len(scored) == len(targets)
-        picked, wanted = (hidden, targets) if everything else (hidden[scored], targets[scored])
+    def forward(ctx: Any, hidden: Tensor, head: Head, targets: Targets, kernels: Kernels) -> Tensor:
+        picked = targets.of(hidden)
         gradients = torch.empty_like(picked)
-        buffer = _logits_buffer(hidden, head.weight)
+        room = kernels.room_for_logits(picked, len(head.weight))
         precise = torch.float32 if hidden.device.type == "mps" else torch.float64  # Apple's GPUs have no float64
         total = torch.zeros((), dtype=precise, device=hidden.device)
-        chunks = zip(picked.split(HEAD_CHUNK), wanted.split(HEAD_CHUNK), gradients.split(HEAD_CHUNK), strict=True)
-        for states, chunk_targets, chunk_gradients in chunks:
-            logits = _logits(states, head, buffer, kernels)
+        parts = (part.split(len(room)) for part in (picked, targets.ids, gradients))
+        for states, ids, chunk_gradients in zip(*parts, strict=True):
+            logits = _logits(states, head, room, kernels)
             slopes = None if head.soft_cap is None else 1.0 - (logits / head.soft_cap).square()
-            total += kernels.cross_entropy_(logits, chunk_targets, gradient=True).sum(dtype=precise)
+            total += kernels.cross_entropy_(logits, ids, gradient=True).sum(dtype=precise)
             if slopes is not None:
                 logits.mul_(slopes)
             kernels.multiply([Product(((logits, head.weight),), out=chunk_gradients)])
-        if not everything:
-            gradients = torch.zeros_like(hidden).index_copy_(0, scored, gradients)
-        ctx.save_for_backward(gradients)
+        ctx.save_for_backward(targets.spread(gradients, len(hidden)))
         return total.float()
 
     @staticmethod
@@ -79,11 +84,6 @@ class _HeadLoss(torch.autograd.Function):
         return (saved * gradients[0]).to(saved.dtype), None, None, None
 
 
-def _logits_buffer(hidden: Tensor, weight: Tensor) -> Tensor:
-    """Room for a chunk's logits. Rows do not lie a power of two apart: they would share few lines of the caches."""
-    return hidden.new_empty(min(HEAD_CHUNK, len(hidden)), len(weight) + ROW_GAP)[:, :-ROW_GAP]
-
-
-def _logits(states: Tensor, head: Head, buffer: Tensor, kernels: Kernels) -> Tensor:
-    (logits,) = kernels.multiply([Product(((states, head.weight.t()),), out=buffer[: len(states)])])
+def _logits(states: Tensor, head: Head, room: Tensor, kernels: Kernels) -> Tensor:
+    (logits,) = kernels.multiply([Product(((states, head.weight.t()),), out=room[: len(states)])])
     return logits if head.soft_cap is None else logits.div_(head.soft_cap).tanh_().mul_(head.soft_cap)

@@ -17,6 +17,10 @@ from torch.nn import functional
 from lorabench.fast.attention import Heads, Segments, attend
 
 ActivationKind = Literal["silu", "gelu_tanh", "gelu_erf"]
+HEAD_CHUNK = 256
+"""Tokens whose logits are held at once on a processor."""
+ROW_GAP = 32
+"""Unused elements between their rows: rows a power of two apart would share few lines of the caches."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +47,12 @@ class Kernels(Protocol):
     """Passes over activations [T, ...] of float32 or bfloat16; sums and the residual stream are float32."""
 
     name: str
-    compile_seconds: float
-    """What compiling them took in this process."""
+    reason: str
+    """Why they are slower than they could be on this machine; empty where they are not."""
+
+    @property
+    def compile_seconds(self) -> float:
+        """What compiling them took in this process so far."""
 
     def multiply(self, products: Sequence[Product]) -> list[Tensor]:
         """Products that do not need one another. Factors are views whose rows or columns are contiguous."""
@@ -76,6 +84,9 @@ class Kernels(Protocol):
     def cross_entropy_(self, logits: Tensor, targets: Tensor, *, gradient: bool) -> Tensor:
         """Nats float32 [n] of targets [n]; with `gradient`, logits [n, V] become softmax minus one-hot."""
 
+    def room_for_logits(self, hidden: Tensor, vocabulary_size: int) -> Tensor:
+        """Where logits of a chunk of hidden states [T, width] are held: [at most T, V], rows any distance apart."""
+
 
 class PlainKernels:
     """Every pass in torch operations."""
@@ -83,8 +94,11 @@ class PlainKernels:
     name = "torch"
     compile_seconds = 0.0
 
+    def __init__(self, reason: str = "") -> None:
+        self.reason = reason
+
     def multiply(self, products: Sequence[Product]) -> list[Tensor]:
-        return [_multiply(product) for product in products]
+        return [self.multiply_one(product) for product in products]
 
     def add_norm(
         self, residual: Tensor, delta: Tensor | None, norm: Norm, dtype: torch.dtype
@@ -139,16 +153,19 @@ class PlainKernels:
             logits.copy_(slope)
         return losses
 
+    def multiply_one(self, product: Product) -> Tensor:
+        """One of `multiply`."""
+        (left, right), *others = product.terms
+        out, bias = product.out, product.bias
+        if out is not None and out.dtype == left.dtype and bias is None and not others:
+            return torch.mm(left, right, out=out)
+        total = torch.mm(left, right) if bias is None else torch.addmm(bias, left, right)
+        for other_left, other_right in others:
+            total.addmm_(other_left, other_right)
+        return total if out is None else out.copy_(total)
 
-def _multiply(product: Product) -> Tensor:
-    (left, right), *others = product.terms
-    out, bias = product.out, product.bias
-    if out is not None and out.dtype == left.dtype and bias is None and not others:
-        return torch.mm(left, right, out=out)
-    total = torch.mm(left, right) if bias is None else torch.addmm(bias, left, right)
-    for other_left, other_right in others:
-        total.addmm_(other_left, other_right)
-    return total if out is None else out.copy_(total)
+    def room_for_logits(self, hidden: Tensor, vocabulary_size: int) -> Tensor:
+        return hidden.new_empty(min(HEAD_CHUNK, len(hidden)), vocabulary_size + ROW_GAP)[:, :-ROW_GAP]
 
 
 _GELU = {"gelu_tanh": "tanh", "gelu_erf": "none"}

@@ -181,8 +181,8 @@ def interleave(d_firsts: Sequence[Tensor], d_seconds: Sequence[Tensor]) -> list[
 
 
 def _lower(inputs: Tensor, adapted: Sequence[Projection], kernels: Kernels, training: bool) -> Lowered:
-    firsts = torch.cat([layer.a.to(inputs.dtype) for layer in adapted if layer.a is not None])
-    seconds = tuple((layer.b * layer.scaling).to(inputs.dtype) for layer in adapted if layer.b is not None)
+    firsts = _together([layer.a for layer in adapted if layer.a is not None]).to(inputs.dtype)
+    seconds = tuple(_scaled(layer.b, layer.scaling, inputs.dtype) for layer in adapted if layer.b is not None)
     if not (training and any(layer.dropout for layer in adapted)):
         return Lowered(kernels.multiply([Product(((inputs, firsts.t()),))])[0], firsts, seconds, ())
     kept = tuple(draw_kept(inputs, layer.dropout) for layer in adapted)
@@ -192,6 +192,15 @@ def _lower(inputs: Tensor, adapted: Sequence[Projection], kernels: Kernels, trai
         kernels.multiply([Product(((inputs * kept_here, a.t()),), out=u)])
         u.div_(1.0 - layer.dropout)
     return Lowered(product, firsts, seconds, kept)
+
+
+def _together(factors: Sequence[Tensor]) -> Tensor:
+    return torch.cat(list(factors)) if len(factors) > 1 else factors[0].detach()
+
+
+def _scaled(factor: Tensor, scaling: float, dtype: torch.dtype) -> Tensor:
+    """In one pass: multiplied in float32, rounded once."""
+    return torch.mul(factor.detach(), scaling, out=torch.empty_like(factor, dtype=dtype))
 
 
 def _split(tensor: Tensor, adapted: Sequence[Projection], dim: int = 1) -> tuple[Tensor, ...]:

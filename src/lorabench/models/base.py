@@ -16,10 +16,11 @@ from torch.utils.checkpoint import checkpoint
 
 from lorabench.core.device import release_memory, synchronize
 from lorabench.core.errors import ModelError
-from lorabench.fast.cpu.native import kernels_for
+from lorabench.fast.choice import kernels_for
 from lorabench.fast.dropout import Draws, drawn_by, dropping
 from lorabench.fast.families import read_decoder
 from lorabench.fast.forward import Decoder
+from lorabench.fast.kernels import Kernels
 from lorabench.fast.known import NotFast, can_pack, inner_model, logits_of
 from lorabench.fast.segments import attention_within
 from lorabench.models.causality import Ids, ScoreChanges, find_changes
@@ -62,8 +63,7 @@ class FrozenBase:
         """Whether documents can share a pass laid flat, told apart by our attention."""
         self._sharing: Sharing = "one document"
         """What shares a pass otherwise."""
-        self.compile_seconds = 0.0
-        """What compiling the kernels took in this process: 0 where they were kept from before."""
+        self._fast_kernels: Kernels | None = None
         self._decoder: Decoder | None = None
         self.choose_path()
 
@@ -73,14 +73,18 @@ class FrozenBase:
         self._packs = can_pack(self.model)
         try:
             self._decoder = read_decoder(self.model, kernels)
-            self.compile_seconds = max(self.compile_seconds, kernels.compile_seconds)
-            reason = "" if kernels.name == "compiled" or self.device.type != "cpu" else "no C++ compiler: slower"
-            self.execution = ExecutionPath("fast", reason)
+            self._fast_kernels = kernels
+            self.execution = ExecutionPath("fast", kernels.reason)
         except NotFast as answer:
             self._decoder = None
             self._sharing = sharing_of(self.model)
             alone = self._sharing == "one document" and not self._packs
             self.execution = ExecutionPath("reference", f"{answer}; one document a pass" if alone else str(answer))
+
+    @property
+    def compile_seconds(self) -> float:
+        """What compiling the kernels took in this process so far: 0 where they were kept from before."""
+        return 0.0 if self._fast_kernels is None else self._fast_kernels.compile_seconds
 
     def use_reference_path(self, reason: str) -> None:
         """Compute as Transformers and PEFT do until the path is chosen again: the yardstick of the fast one."""

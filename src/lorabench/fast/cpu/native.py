@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,7 @@ class NativeKernels:
     name = "compiled"
 
     def __init__(self, library: Path, compile_seconds: float) -> None:
+        self.reason = ""
         self.compile_seconds = compile_seconds
         loaded = ctypes.CDLL(str(library))
         self._functions = {}
@@ -165,6 +166,9 @@ class NativeKernels:
         """Run `attention.cpp` on what the call says."""
         _check_memory(self._functions["attention_backward" if backward else "attention", dtype](ctypes.byref(call)))
 
+    def room_for_logits(self, hidden: Tensor, vocabulary_size: int) -> Tensor:
+        return self._plain.room_for_logits(hidden, vocabulary_size)
+
     def cross_entropy_(self, logits: Tensor, targets: Tensor, *, gradient: bool) -> Tensor:
         losses = torch.empty(len(targets))
         self._functions["cross_entropy", logits.dtype](
@@ -238,17 +242,14 @@ class _Attention(torch.autograd.Function):
         return None, None, None, *projections
 
 
-@cache
-def kernels_for(device_type: str) -> Kernels:
-    """The fastest passes this machine can have; without a C++ compiler plain torch's, said once."""
-    if device_type != "cpu":
-        return PlainKernels()
+def native_kernels() -> Kernels:
+    """The compiled passes; without a C++ compiler plain torch's, said once."""
     try:
         return NativeKernels(*_build())
     except (OSError, subprocess.SubprocessError, DiskError) as error:
         message = " ".join(str(error).split())[:200]
         _LOG.warning("No compiled kernels on this machine (%s): everything works, training is slower.", message)
-        return PlainKernels()
+        return PlainKernels("no C++ compiler: slower")
 
 
 def _build() -> tuple[Path, float]:
