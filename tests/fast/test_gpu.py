@@ -250,6 +250,7 @@ def cases(name: str, rows: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated")  # inductor itself calls it
 def test_compiled_passes_are_the_plain_ones_and_are_compiled_once() -> None:
     """Through inductor on the processor: ten numbers of tokens, one of them as large as a width."""
     passes = CompiledPasses()
