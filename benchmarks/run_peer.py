@@ -41,13 +41,16 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--text", type=Path, required=True)
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    parser.add_argument("--weights", choices=("fp32", "bf16"), default="fp32", help="how the base is held")
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--context-length", type=int, default=512)
     parser.add_argument("--batch-size", type=int, default=2)
     parser.add_argument("--steps", type=int, default=12)
     options = parser.parse_args()
     set_seed(0)
-    model = AutoModelForCausalLM.from_pretrained(options.model, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(
+        options.model, dtype=torch.bfloat16 if options.weights == "bf16" else torch.float32
+    )
     adapter = LoraConfig(
         r=options.rank, lora_alpha=2 * options.rank, target_modules="all-linear", task_type="CAUSAL_LM"
     )
@@ -78,6 +81,7 @@ def main() -> None:
         * options.context_length
         / statistics.median(seconds[NUM_WARMUP_STEPS - 1 :]),
         "losses": [entry["loss"] for entry in trainer.state.log_history if "loss" in entry],
+        "peak_gpu_bytes": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
         "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
     print(json.dumps(result))

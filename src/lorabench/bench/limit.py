@@ -7,6 +7,7 @@ this limit, and only who multiplies faster can come out above it.
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import time
 from collections import Counter
@@ -17,12 +18,14 @@ import torch
 from torch import Tensor
 
 from lorabench.core.device import synchronize
-from lorabench.fast.kernels import HEAD_CHUNK
+from lorabench.fast.choice import kernels_for
 from lorabench.models.shape import ModelShape
 
 MIN_ROUNDS = 3
 SECONDS = 2.0
 """At least, and every product once per round: the speed of a machine changes from second to second."""
+REPEATS = 4
+"""Of a product in a round on a GPU."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +72,19 @@ class _Bench:
         rounds: list[list[float]] = []
         started = time.perf_counter()
         while len(rounds) <= MIN_ROUNDS or time.perf_counter() - started < SECONDS:
-            rounds.append([self._seconds(product) for product in self.products])
+            rounds.append(self._marked() if self.device.type == "cuda" else list(map(self._seconds, self.products)))
         return [statistics.median(seconds) for seconds in zip(*rounds[1:], strict=True)]
+
+    def _marked(self) -> list[float]:
+        """Seconds by the card's own clock: products are asked for ahead of it, and it is waited for once."""
+        marks = [torch.cuda.Event(enable_timing=True) for _ in range(len(self.products) + 1)]
+        marks[0].record()
+        for product, mark in zip(self.products, marks[1:], strict=True):
+            for _ in range(REPEATS):
+                product()
+            mark.record()
+        marks[-1].synchronize()
+        return [begin.elapsed_time(end) / 1e3 / REPEATS for begin, end in itertools.pairwise(marks)]
 
     def _seconds(self, product: Callable[[], object]) -> float:
         started = time.perf_counter()
@@ -95,7 +109,8 @@ def measure_products(
     """Time every distinct product once and count how often a step needs it. `adapted`: modules with an adapter."""
     bench = _Bench(dtype, device)
     num_tokens = num_rows * context_length
-    chunk = min(HEAD_CHUNK, num_tokens)
+    hidden = torch.empty(num_tokens, 1, dtype=dtype, device=device)
+    chunk = len(kernels_for(device.type).room_for_logits(hidden, shape.vocabulary_size))
     group = num_query_heads // num_key_heads
     linears = {bench.add(_linear(bench, num_tokens, *sizes)): n for sizes, n in Counter(shape.linears.values()).items()}
     adapters = {

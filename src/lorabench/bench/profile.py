@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -42,6 +43,15 @@ _PARTS = {
 }
 """Operation (its own time, what it calls apart) -> part. What has no name here is `everything else`."""
 OTHER = "everything else"
+IDLE = "nothing: the GPU waits"
+_KERNELS = {
+    "attention": r"flash|fmha|varlen",
+    PRODUCTS: r"gemm|cutlass|nvjet|xmma|cublas|splitk",
+    "compiled passes": r"triton",
+    "optimizer": r"multi_tensor|adam",
+    "copies": r"memcpy|memset|copy",
+}
+"""Part -> what the names of its kernels on an NVIDIA GPU hold; the first that fits."""
 
 
 @dataclass(frozen=True)
@@ -60,19 +70,42 @@ def profile_step(subject: Subject, point: Point) -> list[Part]:
     try:
         step = _make_step(subject, adapter, point)
         step()
-        with profile(activities=[ProfilerActivity.CPU]) as profiler, _visible_products(base.device.type):
+        is_gpu = base.device.type == "cuda"
+        activities = [ProfilerActivity.CUDA] if is_gpu else [ProfilerActivity.CPU]
+        with profile(activities=activities) as profiler, _visible_products(base.device.type):
             started = time.perf_counter()
             step()
             took = time.perf_counter() - started
     finally:
         adapter.detach()
+    spent = [
+        (
+            part_of_kernel(event.key) if is_gpu else _PARTS.get(event.key, OTHER),
+            (event.self_device_time_total if is_gpu else event.self_cpu_time_total) / 1e6,
+            event.count,
+        )
+        for event in profiler.key_averages()
+    ]
+    return _together(spent, took, IDLE if is_gpu else OTHER)
+
+
+def part_of_kernel(name: str) -> str:
+    """The part that a kernel on a GPU belongs to; its own name where it is none that we know."""
+    for part, pattern in _KERNELS.items():
+        if re.search(pattern, name, re.IGNORECASE):
+            return part
+    return re.split(r"[<(]", name.removeprefix("void "), maxsplit=1)[0].strip()[:60] or OTHER
+
+
+def _together(spent: Sequence[tuple[str, float, int]], took: float, rest: str) -> list[Part]:
+    """Name, seconds and calls of each operation, put together by name, and what is left of the step's seconds."""
     seconds: dict[str, float] = defaultdict(float)
     calls: dict[str, int] = defaultdict(int)
-    for event in profiler.key_averages():
-        name = _PARTS.get(event.key, OTHER)
-        seconds[name] += event.self_cpu_time_total / 1e6
-        calls[name] += event.count
-    seconds[OTHER] += max(0.0, took - sum(seconds.values()))
+    for name, of_it, count in spent:
+        if of_it > 0.0 or name in _PARTS.values() or name == OTHER:
+            seconds[name] += of_it
+            calls[name] += count
+    seconds[rest] += max(0.0, took - sum(seconds.values()))
     parts = [Part(name, seconds[name], calls[name]) for name in seconds]
     return sorted(parts, key=lambda part: -part.seconds)
 
