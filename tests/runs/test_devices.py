@@ -10,21 +10,31 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, cast
 
 import pytest
 
 import lorabench
+from lorabench.core.device import choose_device
 from lorabench.core.errors import EnvironmentProblem, InputError
 from lorabench.core.locks import lock_owner
-from lorabench.records.schema import Status
+from lorabench.records.provenance import describe_environment
+from lorabench.records.schema import RunRecord, Status
 from lorabench.records.store import RecordStore, load_records
 from lorabench.runs import place, processes
+from lorabench.runs.context import RunContext
 from lorabench.runs.executors import devices as devices_module
 from lorabench.runs.leases import lease_path
+from lorabench.runs.messages import Report, WorkerSetup
+from lorabench.runs.processes import Received, WorkerProcess
+from lorabench.runs.requests import Requests
+from lorabench.runs.strategy import Request, Standing, Strategy
+from lorabench.runs.task import RunTask, TaskOutcome, TaskState
 from lorabench.runs.view import RunView
+from lorabench.trackers.make import make_trackers
 from tests.runs.conftest import ExperimentWriter
 from tests.runs.test_survival import finish, results, start, wait_for
+from tests.runs.test_tasks import tasks
 
 SIX = {"adapter": {"rank": [1, 2, 4]}, "seeds": [0, 1]}
 CHILDREN = "lorabench.runs.serving"
@@ -85,7 +95,8 @@ class _OfWorker(RunView):
 def test_two_workers_of_which_one_is_killed_give_the_records_of_one(
     experiment: ExperimentWriter, tmp_path: Path
 ) -> None:
-    path, killed = experiment(**SIX), []
+    path = experiment(**SIX)
+    killed: list[str] = []
 
     def kill(run_id: str, step: int) -> None:
         if step and not killed:
@@ -192,6 +203,105 @@ def test_where_runs_are_done_is_said_once(experiment: ExperimentWriter, tmp_path
         with pytest.raises(InputError, match=re.escape(sentence)):
             lorabench.run(path, tmp_path / "out", trackers=["none"], **options)
     assert not (tmp_path / "out").exists()
+
+
+class _Scripted:
+    """Stands for a worker's process: at each task it reports what `script` gives, and ends where that is None."""
+
+    script: ClassVar[list[Report | None]] = []
+    made: ClassVar[list[_Scripted]] = []
+    has_reported, was_killed = True, True
+
+    def __init__(self, device: object, setup: WorkerSetup, inbox: Any, overhear: object) -> None:
+        self.setup, self.inbox, self.is_closed = setup, inbox, False
+        self.made.append(self)
+
+    def submit(self, task: RunTask) -> None:
+        assert task.options.device == self.setup.device == "cpu"
+        self.inbox.put(Received(cast("WorkerProcess", self), self.script.pop(0)))
+
+    def close(self) -> None:
+        if not self.is_closed:
+            self.is_closed = True
+            self.inbox.put(Received(cast("WorkerProcess", self), None))
+
+    def wait(self, seconds: float) -> None:
+        assert self.is_closed
+
+    def how_it_ended(self) -> str:
+        return "ended"
+
+
+def test_a_worker_that_somebody_else_stopped_has_died(
+    experiment: ExperimentWriter,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    make_context: Any,
+    finished: RunRecord,
+) -> None:
+    """Its run was cancelled, though the user of the command did not ask for that: it is taken up again."""
+    (task,) = tasks(experiment(adapter={"rank": 2}), tmp_path / "out")
+    cancelled = finished.model_copy(update={"status": Status.CANCELLED})
+    outcomes = [
+        TaskOutcome(run_id=task.run_id, state=TaskState.DONE, record=cancelled),
+        TaskOutcome(run_id=task.run_id, state=TaskState.UNNEEDED),
+    ]
+    monkeypatch.setattr(devices_module, "WorkerProcess", _Scripted)
+    monkeypatch.setattr(_Scripted, "script", [None, *(Report(outcome=outcome) for outcome in outcomes)])
+    monkeypatch.setattr(_Scripted, "made", [])
+    view = Watching()
+    executor = devices_module.EXECUTOR.at("cpu:2")(make_context(view))
+    assert executor.num_free == 2
+    executor.submit(task)
+    assert executor.num_free == 1
+    outcome = executor.next_outcome()
+    assert (outcome.state, outcome.record) == (TaskState.DONE, finished), "it was written just before the last death"
+    assert executor.num_free == 2
+    assert [text.rpartition("(")[2] for text in view.said] == ["try 2 of 3)", "try 3 of 3)"]
+    assert len(_Scripted.made) == 3
+    executor.stop()
+    assert _Scripted.made[-1].is_closed
+
+
+@pytest.fixture
+def make_context(tmp_path: Path) -> Callable[[RunView], RunContext]:
+    """Of a command that writes to `tmp_path / "out"`."""
+
+    def make(view: RunView) -> RunContext:
+        device = choose_device("cpu")
+        store = RecordStore(tmp_path / "out")
+        environment = describe_environment(device, ["lorabench"])
+        return RunContext(store, make_trackers("none", tmp_path), view, device, environment, bool)
+
+    return make
+
+
+def test_several_workers_get_what_is_asked_for_in_the_best_order(experiment: ExperimentWriter, tmp_path: Path) -> None:
+    """Unless the strategy's own order counts; what other processes held comes first."""
+    found = {task.run_id: task for task in tasks(experiment(adapter={"rank": [1, 2, 4]}), tmp_path)}
+    first, second, third = found
+    seconds = {first: 1.0, second: 3.0, third: 2.0}
+
+    class InOrder:
+        def __init__(self) -> None:
+            self.left = [*found]
+
+        def tell(self, standing: Standing) -> None:
+            raise AssertionError
+
+        def ask(self) -> Request | None:
+            return Request(self.left.pop(0)) if self.left else None
+
+    class InAnyOrder(InOrder):
+        in_any_order = True
+
+    def order(strategy: Strategy, num_workers: int) -> list[str]:
+        requests = Requests(strategy, found, seconds, num_workers)
+        requests.put_back([Request("held")])
+        return [request.run_id for request in iter(lambda: requests.next(None, []), None) if request is not None]
+
+    assert order(InAnyOrder(), 2) == ["held", second, third, first]
+    assert order(InAnyOrder(), 1) == order(InOrder(), 2) == ["held", first, second, third]
 
 
 def test_what_a_machine_lacks_for_so_many_workers_is_said(
