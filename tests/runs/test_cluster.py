@@ -23,7 +23,12 @@ from lorabench.runs.cluster.arrivals import Arrival
 from lorabench.runs.cluster.jobs import Delivery, Job, Letter, Piece
 from lorabench.runs.cluster.luggage import base_score_files, check_travels, run_files, shared_files
 from lorabench.runs.cluster.parcels import pack, unpack
+from lorabench.runs.cluster.tracking import track_again
 from lorabench.runs.task import RunOptions, RunTask, SharedInputs, TaskOutcome, TaskState, make_tasks
+from lorabench.trackers.background import BackgroundTracker
+from lorabench.trackers.jsonl import MetricsFile
+from lorabench.trackers.make import TrackerGroup
+from tests.report.synthetic import SyntheticResults
 from tests.runs.conftest import ExperimentWriter, new_cache, write_corpus
 from tests.runs.test_survival import results
 
@@ -231,3 +236,22 @@ def test_without_ray_the_command_names_what_to_install(
 def test_an_address_belongs_to_a_cluster(experiment: ExperimentWriter, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--address: the executor here does its runs here"):
         lorabench.run(experiment(), tmp_path / "out", address="10.0.0.1:6379", trackers=["none"])
+
+
+def test_trackers_on_the_head_are_told_the_whole_curve(tmp_path: Path, experiment: ExperimentWriter) -> None:
+    told: list[tuple[str, Any]] = []
+
+    class Tracker:
+        def __getattr__(self, name: str) -> Callable[..., None]:
+            return lambda *values: told.append((name, values))
+
+    (record,) = SyntheticResults(tmp_path / "out", steps=6).grid(ranks=[8])
+    task = tasks(experiment(adapter={"rank": 2}), tmp_path / "out")[0].model_copy(update={"spec": record.spec})
+    group = TrackerGroup(MetricsFile(), [BackgroundTracker("fake", Tracker(), print)], 10.0)
+    track_again(group, RecordStore(tmp_path / "out"), task, record)
+    group.close()
+    assert [name for name, _ in told] == ["start", *["log_step"] * 6, *["log_evaluation"] * 3, "log_samples", "finish"]
+    assert told[0][1][0].run_id == record.run_id
+    assert [values[0]["step"] for name, values in told if name == "log_step"] == [1, 2, 3, 4, 5, 6]
+    assert "kind" not in told[1][1][0]
+    assert told[-1][1] == (record, "completed")

@@ -12,22 +12,22 @@ from pathlib import Path
 from typing import Any
 
 from lorabench.core.device import Device
-from lorabench.core.errors import DiskError, InputError
+from lorabench.core.errors import DiskError, EnvironmentProblem, InputError
 from lorabench.core.redaction import without_secrets
 from lorabench.records.provenance import running_code_sha256
-from lorabench.records.schema import RunRecord, Status
+from lorabench.records.schema import Status
 from lorabench.records.store import DamagedRecordError
 from lorabench.runs.cluster import ray_post
 from lorabench.runs.cluster.arrivals import Arrival
 from lorabench.runs.cluster.jobs import Job, Letter
 from lorabench.runs.cluster.luggage import base_score_files, check_travels, run_files, shared_files
 from lorabench.runs.cluster.parcels import Parcel, pack
+from lorabench.runs.cluster.tracking import track_again
 from lorabench.runs.context import RunContext
 from lorabench.runs.draft import Draft
 from lorabench.runs.leases import lease_path, try_lease
 from lorabench.runs.messages import show
 from lorabench.runs.task import RunTask, SharedInputs, TaskOutcome, TaskState
-from lorabench.trackers.base import TrackedRun
 
 MOST_LOSSES = 3
 """Of nodes or their processes at one run; then it has failed."""
@@ -216,8 +216,13 @@ class RayExecutor:
         under_way = self._under_way.pop(reference)
         try:
             outcome = TaskOutcome.model_validate_json(self._ray.get(reference))
-        except self._ray.exceptions.RayTaskError:
-            raise  # a mistake of ours, with its traceback
+        except self._ray.exceptions.RayTaskError as error:
+            self._release(under_way)
+            reason = " ".join(str(error.cause or error).split())[:300]
+            raise EnvironmentProblem(
+                f"{under_way.node or 'a node'} cannot do {under_way.task.run_id} ({reason}); install the head's "
+                "lorabench and its requirements on every node"
+            ) from error
         except self._ray.exceptions.RayError:
             self._lose(under_way)
             return
@@ -226,7 +231,7 @@ class RayExecutor:
             return
         self._release(under_way)
         if outcome.record is not None and outcome.state is TaskState.DONE:
-            self._track(outcome.record, under_way.task)
+            track_again(self._context.trackers, self._context.store, under_way.task, outcome.record)
         self._over.append(outcome)
 
     def _release(self, under_way: _UnderWay) -> None:
@@ -260,22 +265,6 @@ class RayExecutor:
         record = draft.finish(Status.FAILED, reason, environment_failed=True)
         store.write(record)
         self._over.append(TaskOutcome(run_id=task.run_id, state=TaskState.DONE, record=record))
-
-    def _track(self, record: RunRecord, task: RunTask) -> None:
-        """Tell the trackers of this machine, which hold its user's keys, what the node's figures were."""
-        trackers = self._context.trackers.trackers
-        if not trackers:
-            return
-        folder = self._context.store.run_dir(record.run_id)
-        run = TrackedRun(record.run_id, record.attempt, task.experiment, task.spec, folder)
-        lines = self._context.store.metrics(record)
-        for tracker in trackers:
-            tracker.start(run)
-            for line in lines:
-                values = {name: value for name, value in line.items() if name != "kind"}
-                (tracker.log_step if line["kind"] == "step" else tracker.log_evaluation)(values)
-            tracker.log_samples(record.samples)
-            tracker.finish(record, str(record.status))
 
     def stop(self) -> None:
         """Leave the cluster; what a node has not brought back yet is on the head up to its last checkpoint."""
