@@ -18,7 +18,7 @@ from lorabench.core.device import Device
 from lorabench.core.machine import memory_bytes, num_cores, processor_name
 from lorabench.core.storage import cache_root, recall, remember
 from lorabench.experiment.identity import loading_name
-from lorabench.fast.declarations import FAST_TYPES
+from lorabench.fast.declarations import FAST_TYPES, MAX_LOGITS
 from lorabench.methods.registry import method_of
 from lorabench.methods.settings import AdapterSettings
 from lorabench.models.linears import HasLinears
@@ -60,8 +60,11 @@ PROBE_LIFE_SECONDS = 3600.0
 """A machine that was busy with something else is probed again."""
 PROCESS_BYTES = 620_000_000
 """Python and the libraries themselves."""
-REFERENCE_KEPT = 4.0
-"""Activations that PEFT and Transformers keep, next to the fast path."""
+REFERENCE_BYTES = {"known": 8, "unknown": 12}
+"""Per output of a linear layer that PEFT and Transformers keep for the backward pass, and what that needs itself, in
+either precision: adapters and norms are float32. Attention of families without a fast path may keep its weights."""
+LOGIT_BYTES = {"kept": 4, "passing": 8}
+"""Per logit where a model makes them itself: those of a micro-batch, and on top those of one pass."""
 EVALUATION_TOKENS = 2048
 """Scored at once."""
 LOGIT_TOKENS = 256
@@ -208,14 +211,27 @@ def _memory(shape: PlannedShape, workload: Workload) -> int:
     if workload.adapter is None:
         return base + answers
     tokens = workload.rows_at_once * workload.context_length
-    outputs = sum(outputs for _, outputs in shape.linears.values()) + shape.num_layers * shape.hidden_size
-    num_logits = min(tokens, LOGIT_TOKENS) if shape.family in FAST_TYPES else tokens
-    training = tokens * width * outputs + num_logits * shape.vocabulary_size * width
-    if not workload.is_fast(shape):
-        training = round(REFERENCE_KEPT * training)
     method = method_of(workload.adapter)
     trained = method.training_bytes(shape, workload.adapter, workload.target_modules, width)
+    training = _logit_bytes(shape, tokens, width)
+    if workload.is_fast(shape):
+        training += tokens * _num_outputs(shape) * width
+    else:
+        kept = REFERENCE_BYTES["known" if shape.family in FAST_TYPES else "unknown"]
+        training += tokens * _num_outputs(shape) * (kept + method.reference_bytes)
     return base + trained + max(training, answers)
+
+
+def _num_outputs(shape: PlannedShape) -> int:
+    """Numbers that a token's pass makes: outputs of linear layers, and one norm a layer."""
+    return sum(outputs for _, outputs in shape.linears.values()) + shape.num_layers * shape.hidden_size
+
+
+def _logit_bytes(shape: PlannedShape, tokens: int, width: int) -> int:
+    if shape.family in FAST_TYPES:
+        return min(tokens, LOGIT_TOKENS) * shape.vocabulary_size * width
+    logits = tokens * shape.vocabulary_size
+    return LOGIT_BYTES["kept"] * logits + LOGIT_BYTES["passing"] * min(logits, MAX_LOGITS)
 
 
 def _rates(shape: PlannedShape, workload: Workload, device: Device) -> Rates:

@@ -91,3 +91,5 @@ LLAMA_LIKE = {
 """Class of the causal language model: how it is built."""
 FAST_TYPES = frozenset({"gpt2", "gpt_neox", *(family.model_type for family in LLAMA_LIKE.values())})
 """The `model_type` in the configurations of models with a fast path."""
+MAX_LOGITS = 1 << 26
+"""Logits of one pass where a model makes them itself: 256 MiB in float32."""

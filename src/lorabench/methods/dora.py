@@ -13,6 +13,7 @@ class Dora(Lora):
     """LoRA with magnitudes."""
 
     is_fast = False
+    reference_bytes = 16
 
     def count_trainable(self, shape: HasLinears, settings: AdapterSettings, targets: Sequence[str]) -> int:
         """A, B and one magnitude for each output."""

@@ -32,6 +32,8 @@ class Method(ABC):
     """Settings of AdapterSettings that mean nothing to it: no table shows them, and no run's identity has them."""
     is_fast = True
     """Whether the fast path computes it; else PEFT's and Transformers' own modules do."""
+    reference_bytes = 0
+    """Memory that these keep more for it than for LoRA, for each output of a linear layer and each token."""
 
     def uses(self, setting: str) -> bool:
         """Whether a setting means something to it."""

@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from lorabench.core.device import release_memory, synchronize
 from lorabench.core.errors import ModelError
 from lorabench.fast.choice import kernels_for
+from lorabench.fast.declarations import MAX_LOGITS
 from lorabench.fast.dropout import Draws, drawn_by, dropping
 from lorabench.fast.families import read_decoder
 from lorabench.fast.forward import Decoder
@@ -25,7 +26,7 @@ from lorabench.fast.known import NotFast, can_pack, inner_model, logits_of
 from lorabench.fast.segments import attention_within
 from lorabench.models.causality import Ids, ScoreChanges, find_changes
 from lorabench.models.shape import read_config
-from lorabench.models.side_by_side import MAX_LOGITS, Sharing, forget_lengths, grouped, sharing_of
+from lorabench.models.side_by_side import Sharing, forget_lengths, grouped, sharing_of
 from lorabench.models.text_part import TEXT_PREFIXES, is_wrapper, require_no_encoder_decoder
 from lorabench.tokens.packing import IGNORED, PackedBatch
 

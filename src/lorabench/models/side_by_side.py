@@ -16,8 +16,6 @@ from lorabench.fast.known import LENGTH_DEPENDENT_ROTATIONS, inner_model, is_cha
 
 Sharing = Literal["documents", "documents of one length", "one document"]
 """What goes through one pass."""
-MAX_LOGITS = 1 << 26
-"""Logits of one pass: 256 MiB in float32."""
 _PADDING_SHARE = 0.25
 _FREE_PADDING = 16
 """Tokens behind a document that cost less than a pass of its own."""
