@@ -64,6 +64,13 @@ class TrainingSettings(Frozen):
     max_grad_norm: Annotated[float, Field(gt=0.0, le=1e6)] = 1.0
 
 
+class TrainingSection(TrainingSettings):
+    """The `training` section: how it is trained, and on how many devices at once, which is no part of a run."""
+
+    devices: Annotated[int, Field(ge=1, le=64)] = 1
+    """Devices that share the rows of each step."""
+
+
 def _check_corpus(value: Any, info: ValidationInfo) -> str | CorpusReference:
     if isinstance(value, CorpusReference):
         return value
@@ -163,7 +170,7 @@ class Experiment(Frozen):
             return values
         values = dict(values)
         values["adapter"] = _read_adapter_axes(values.get("adapter"))
-        values["training"] = _read_axes("training", values.get("training"), TrainingSettings)
+        values["training"] = _read_training_axes(values.get("training"))
         evaluation = values.get("evaluation")
         if isinstance(evaluation, Mapping) and isinstance(evaluation.get("also_on"), str | Mapping):
             evaluation = values["evaluation"] = {**evaluation, "also_on": [evaluation["also_on"]]}
@@ -199,7 +206,14 @@ class Experiment(Frozen):
 
     def trainings(self) -> list[TrainingSettings]:
         """Every point of the training axes, in the file's order."""
-        return [TrainingSettings(**point) for point in _points(self.training)]
+        axes = {name: values for name, values in self.training.items() if name in TrainingSettings.model_fields}
+        return [TrainingSettings(**point) for point in _points(axes)]
+
+    @property
+    def num_devices(self) -> int:
+        """Devices that share a run."""
+        count: int = self.training.get("devices", [TrainingSection().devices])[0]
+        return count
 
     def to_yaml(self) -> str:
         """The experiment as a file that parses to the same experiment."""
@@ -221,6 +235,20 @@ def _read_adapter_axes(raw: Any) -> dict[str, list[Any]]:
             if key not in settings.model_fields:
                 _refuse_method_key(key, name)
         axes = _read_axes("adapter", raw, settings)
+    return axes
+
+
+def _read_training_axes(raw: Any) -> dict[str, list[Any]]:
+    """The axes of the `training` section; `devices` is none."""
+    axes = _read_axes("training", raw, TrainingSection)
+    counts, batches = axes.get("devices", [1]), axes.get("batch_size", [TrainingSettings().batch_size])
+    if len(counts) > 1:
+        raise ConfigError("training.devices: a list is not accepted; runs are the same on any number, so give one")
+    if counts[0] > min(batches):
+        raise ConfigError(
+            f"training.devices: {counts[0]} is not accepted; the rows of a batch are shared, and the smallest batch "
+            f"has {min(batches)}"
+        )
     return axes
 
 

@@ -12,6 +12,7 @@ from lorabench.records.store import RecordStore
 from lorabench.runs.task import RunTask
 from lorabench.runs.view import RunView
 from lorabench.trackers.make import TrackerGroup
+from lorabench.training.ranks import Ranks
 
 
 @dataclass
@@ -24,6 +25,8 @@ class RunContext:
     device: Device
     environment: Environment
     should_stop: Callable[[], bool]
+    ranks: Ranks = field(default_factory=Ranks)
+    """The processes that share each run, of which this is one."""
     _started: dict[str, int] = field(default_factory=dict)
     """Runs in the order in which they began, from 1."""
 

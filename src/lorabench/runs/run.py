@@ -21,6 +21,7 @@ from lorabench.runs.stages import (
     attached,
     describe_adapter,
     prepare,
+    rows_per_device,
     save_adapter,
     score_adapter,
     score_base,
@@ -96,7 +97,7 @@ def _try_twice(context: RunContext, loaded: LoadedBase, draft: Draft) -> Trained
     """Out of memory once: the same mathematics at half the micro-batch, and the record says so."""
     task = draft.task
     work = loaded.open(task)
-    rows = micro_batch_size(task.spec.training, context.device)
+    rows = min(micro_batch_size(task.spec.training, context.device), rows_per_device(task))
     try:
         return _go_through_stages(context, work, draft, rows)
     except Exception as error:
@@ -122,6 +123,7 @@ def _go_through_stages(context: RunContext, work: GroupWork, draft: Draft, rows:
     folder = context.store.run_dir(task.run_id)
     draft.stage = "prepare"
     draft.prepared = prepare(task, work, rows, note)
+    context.ranks.begin(rows)
     draft.stage = "base scores"
     draft.base = score_base(task, work)
     measurements = Measurements(work, task, task.measures, context.view)

@@ -24,6 +24,7 @@ from lorabench.records.store import DamagedRecordError, RecordProblem, RecordSto
 from lorabench.report.build import ReportPaths, build_report
 from lorabench.runs.context import RunContext
 from lorabench.runs.executor import ExecutorKind
+from lorabench.runs.launching import check_devices
 from lorabench.runs.leases import SILENCE_SECONDS, Watch, lease_path, try_lease
 from lorabench.runs.measuring import unmeasured_notes
 from lorabench.runs.needs import Need, find_need, lacks_measurements
@@ -72,6 +73,7 @@ def run_experiment(
     prepare_process()
     store = RecordStore(Path(output_dir))
     plan = with_recorded_ids(make_plan(experiment, planned_device), store)
+    check_devices(plan.device, experiment.num_devices, is_shared=devices is not None or executor != "here")
     if experiment.evaluation.tasks:
         check_tasks(list(plan.runs[0].measures.tasks))
     tracker_group = make_trackers(trackers, store.output_dir, upload_adapters=upload_adapters)

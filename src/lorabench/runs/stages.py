@@ -87,7 +87,7 @@ def prepare(task: RunTask, work: GroupWork, micro_batch_size: int, note: Note) -
         steps=course.num_steps,
         epochs=spec.training.epochs,
         micro_batch_size=micro_batch_size,
-        accumulation_steps=-(-spec.training.batch_size // micro_batch_size),
+        accumulation_steps=-(-rows_per_device(task) // micro_batch_size),
         training_text_sha256=fingerprint([document.hash for document in documents]),
     )
     dataset = DatasetFacts(**corpus.info.model_dump(include=set(DatasetFacts.model_fields)))
@@ -95,6 +95,11 @@ def prepare(task: RunTask, work: GroupWork, micro_batch_size: int, note: Note) -
     for sentence in _about_conversations(spec, conversations):
         note(sentence)
     return Prepared(text, course, _describe_model(work), dataset, budget, conversations)
+
+
+def rows_per_device(task: RunTask) -> int:
+    """At most so many rows of a step are on one device."""
+    return -(-task.spec.training.batch_size // task.num_devices)
 
 
 def _about_conversations(spec: RunSpec, facts: ConversationFacts | None) -> list[str]:
@@ -266,6 +271,23 @@ class Trained:
         )
 
 
+def checkpoints_of(task: RunTask, context: RunContext, num_recorded_steps: int) -> Checkpoints:
+    """Where the run's checkpoints lie, and which are its own."""
+    return Checkpoints(
+        folder=context.store.checkpoints_dir(task.run_id),
+        key=f"{task.run_id}:{context.environment.code_sha256}",
+        seconds=task.options.checkpoint_seconds,
+        num_recorded_steps=num_recorded_steps,
+    )
+
+
+def last_step(task: RunTask, course: Course) -> int | None:
+    """After which step the run is to pause; None: at its end. One that is stopped early stays where it is."""
+    if task.stop_reason is not None:
+        return 0
+    return None if task.until_share is None else step_at(course.num_steps, task.until_share)
+
+
 def train_adapter(
     task: RunTask,
     context: RunContext,
@@ -281,19 +303,12 @@ def train_adapter(
     """
     course, base = prepared.course, work.shared.base
     report = TrainingReport(task, context, work, adapter, course.num_steps, note)
-    checkpoints = Checkpoints(
-        folder=context.store.checkpoints_dir(task.run_id),
-        key=f"{task.run_id}:{context.environment.code_sha256}",
-        seconds=task.options.checkpoint_seconds,
-        num_recorded_steps=context.trackers.metrics.last_step,
-    )
-    until_step = None if task.until_share is None else step_at(course.num_steps, task.until_share)
-    if task.stop_reason is not None:
-        until_step = 0
+    checkpoints = checkpoints_of(task, context, context.trackers.metrics.last_step)
+    until_step = last_step(task, course)
     setup_seconds = time.perf_counter() - started
     reset_peak_memory(base.device)
     context.view.phase("training")
-    position = train(base, adapter, prepared.text, course, checkpoints, report.hooks(), until_step)
+    position = train(base, adapter, prepared.text, course, checkpoints, report.hooks(), until_step, context.ranks)
     trained = Trained(
         position=position,
         num_steps=course.num_steps,

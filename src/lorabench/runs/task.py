@@ -88,6 +88,8 @@ class RunTask(Frozen):
     memory_bytes: int = 0
     """About how much the device's memory has to hold; 0: unknown."""
     options: RunOptions
+    num_devices: int = 1
+    """That share the run."""
     num_attempts_to_repeat: int = 0
     """A record of a run that did not complete is replaced where it is of at most this attempt."""
     until_share: float | None = Field(default=None, gt=0.0, le=1.0)
@@ -157,6 +159,7 @@ def _make_task(
         planned_steps=run.steps,
         memory_bytes=run.estimated_memory_bytes,
         options=options,
+        num_devices=plan.experiment.num_devices,
     )
 
 

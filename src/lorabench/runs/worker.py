@@ -16,6 +16,7 @@ from lorabench.core.machine import prepare_process
 from lorabench.records.provenance import command_line, describe_environment
 from lorabench.records.store import DamagedRecordError, RecordStore
 from lorabench.runs.context import RunContext
+from lorabench.runs.launching import do_on_devices
 from lorabench.runs.leases import lease_path, try_lease
 from lorabench.runs.loaded import LoadedBase
 from lorabench.runs.measuring import measure_finished
@@ -29,6 +30,9 @@ from lorabench.trackers.make import make_trackers
 
 def do_task(task: RunTask, context: RunContext, loaded: LoadedBase) -> TaskOutcome:
     """Do or measure the run, unless another process holds its lease or has done it."""
+    if task.num_devices > context.ranks.size:
+        loaded.free()
+        return do_on_devices(task, context)
     with ExitStack() as stack:
         try:
             mine = stack.enter_context(try_lease(lease_path(context.store, task.run_id)))

@@ -91,6 +91,7 @@ class ProcessRanks(Ranks):
 
     def __init__(self, device: torch.device) -> None:
         """Meet the others, by the addresses that torch's launcher has put into the environment."""
+        self._told: Exception | None = None
         backend = "gloo" if device.type == "cpu" else f"cpu:gloo,{device.type}:nccl"
         distributed.init_process_group(backend, timeout=_PATIENCE)
         self.rank, self.size = distributed.get_rank(), distributed.get_world_size()
@@ -131,11 +132,12 @@ class ProcessRanks(Ranks):
         except (BegunError, OtherRankError, OtherRankMemoryError):
             raise
         except Exception as error:
-            self.tell(error)
+            if error is not self._told:
+                self._told = error
+                self._tell(error)
             raise
 
-    def tell(self, error: Exception) -> None:
-        """Tell the others that this rank does not go on."""
+    def _tell(self, error: Exception) -> None:
         state = _State.OUT_OF_MEMORY if is_out_of_memory(error) else _State.FAILED
         self._exchange(state, sentence=" ".join(str(error).split()) or type(error).__name__)
 
