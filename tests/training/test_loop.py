@@ -19,6 +19,7 @@ from lorabench.tokens.packing import make_batch
 from lorabench.training.checkpoints import Checkpoints, Position, remove_checkpoints
 from lorabench.training.loop import Course, Hooks, tokens_per_second, train
 from lorabench.training.optimization import learning_rate_at
+from lorabench.training.ranks import Ranks
 from tests.training.tiny import GroupedAdapter, TinyAdapter, TinyBase, tiny_text
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -55,6 +56,7 @@ class Run:
         checkpoint_seconds: float = 1000.0,
         num_recorded_steps: int | None = None,
         break_at: Callable[[int], None] = lambda step: None,
+        ranks: Ranks | None = None,
     ) -> Position:
         def on_step(values: dict[str, Any]) -> None:
             self.losses[values["step"]] = values["loss"]
@@ -83,6 +85,7 @@ class Run:
                 should_stop=lambda: stop_after is not None and max(self.losses, default=0) >= stop_after,
             ),
             until_step,
+            ranks,
         )
 
     def weights(self) -> bytes:
