@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,10 @@ def disturb(path: Path, out: Path, how: Callable[[subprocess.Popen[bytes]], None
     return " ".join(said.split()), only_record(out)
 
 
+def kill_rank(rank: int, command: subprocess.Popen[bytes]) -> None:
+    os.kill(pid_of_rank(command, rank), signal.SIGKILL)
+
+
 def latest_checkpoint(out: Path) -> int:
     return max((int(path.name[5:]) for path in out.glob("runs/*/checkpoints/step-*")), default=0)
 
@@ -106,7 +111,7 @@ def test_a_run_that_is_disturbed_in_every_way(shared: Callable[[int], Path], tmp
     assert lorabench.run(shared(1), tmp_path / "alone", trackers=["none"]).exit_code == 0
     path, out = shared(2), tmp_path / "out"
     for rank in (1, 0):
-        said, record = disturb(path, out, lambda command: os.kill(pid_of_rank(command, rank), signal.SIGKILL))
+        said, record = disturb(path, out, partial(kill_rank, rank))
         assert f"the process of rank {rank} of 2 was ended by SIGKILL; the same command goes on" in said
         assert (record.status, record.goes_on, record.environment.num_devices) == (Status.FAILED, True, 2)
     said, record = disturb(path, out, lambda command: command.send_signal(signal.SIGINT))
@@ -146,6 +151,8 @@ def test_gpus_that_are_not_there_are_named() -> None:
     from lorabench.runs.launching import check_devices
 
     check_devices(Device("cpu", "a processor", 1, False), 4)
+    with pytest.raises(InputError, match="leave one of them out"):
+        check_devices(Device("cpu", "a processor", 1, False), 4, is_worker=True)
     with pytest.raises(InputError, match="takes the first 2 GPUs, not cuda:1"):
         check_devices(Device("cuda", "a card", 1, True, 1), 2)
     with pytest.raises(InputError, match=r"devices: 99 is not accepted: torch finds"):

@@ -6,11 +6,9 @@ is strict: an unknown key, an impossible value or a wrong type is refused with o
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -21,7 +19,6 @@ from pydantic import (
     Field,
     PlainValidator,
     SerializeAsAny,
-    TypeAdapter,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -32,6 +29,7 @@ from lorabench.core.errors import ConfigError, near_matches
 from lorabench.core.plain_yaml import MAX_FILE_BYTES, parse_yaml, show_key, show_value
 from lorabench.core.settings import Frozen, PositiveInt, Reference, check_reference, check_text, refuse_key, tidy
 from lorabench.corpora.references import CorpusReference, build_reference
+from lorabench.experiment.axes import points, read_axes
 from lorabench.experiment.beside import corpora_beside, metrics_beside, models_beside
 from lorabench.experiment.generate import GenerateSettings
 from lorabench.methods.method import Method
@@ -202,12 +200,12 @@ class Experiment(Frozen):
 
     def adapters(self) -> list[AdapterSettings]:
         """Every point of the adapter axes, in the file's order."""
-        return [_make_adapter(point) for point in _points(self.adapter)]
+        return [_make_adapter(point) for point in points(self.adapter)]
 
     def trainings(self) -> list[TrainingSettings]:
         """Every point of the training axes, in the file's order."""
         axes = {name: values for name, values in self.training.items() if name in TrainingSettings.model_fields}
-        return [TrainingSettings(**point) for point in _points(axes)]
+        return [TrainingSettings(**point) for point in points(axes)]
 
     @property
     def num_devices(self) -> int:
@@ -226,7 +224,7 @@ class Experiment(Frozen):
 def _read_adapter_axes(raw: Any) -> dict[str, list[Any]]:
     """The `adapter` section, whose keys and values have to fit every method that it lists."""
     if not isinstance(raw, Mapping):
-        return _read_axes("adapter", raw, AdapterSettings)
+        return read_axes("adapter", raw, AdapterSettings)
     given = raw.get("method", DEFAULT_METHOD)
     axes: dict[str, list[Any]] = {}
     for name in (given or [DEFAULT_METHOD]) if isinstance(given, list | tuple) else [given]:
@@ -234,13 +232,13 @@ def _read_adapter_axes(raw: Any) -> dict[str, list[Any]]:
         for key in raw:
             if key not in settings.model_fields:
                 _refuse_method_key(key, name)
-        axes = _read_axes("adapter", raw, settings)
+        axes = read_axes("adapter", raw, settings)
     return axes
 
 
 def _read_training_axes(raw: Any) -> dict[str, list[Any]]:
     """The axes of the `training` section; `devices` is none."""
-    axes = _read_axes("training", raw, TrainingSection)
+    axes = read_axes("training", raw, TrainingSection)
     counts, batches = axes.get("devices", [1]), axes.get("batch_size", [TrainingSettings().batch_size])
     if len(counts) > 1:
         raise ConfigError("training.devices: a list is not accepted; runs are the same on any number, so give one")
@@ -280,50 +278,6 @@ def _refuse_method_key(key: Any, name: str) -> None:
         f"adapter.{show_key(key)}: unknown key for the method {name}; it is a setting of {', '.join(owners)}. "
         f"Accepted with {name}: {', '.join(METHODS.get(name).settings.model_fields)}"
     )
-
-
-def _read_axes(section: str, raw: Any, settings: type[Frozen]) -> dict[str, list[Any]]:
-    """Check every value of a section by itself, so that the message can name the key."""
-    if raw is None:
-        return {}
-    if not isinstance(raw, Mapping):
-        raise ConfigError(f"{section}: should be a mapping of keys to values, got {show_value(raw)}")
-    axes: dict[str, list[Any]] = {}
-    for key, value in raw.items():
-        if key not in settings.model_fields:
-            refuse_key(section, key, settings)
-        values = value if isinstance(value, list | tuple) else [value]
-        if not values:
-            raise ConfigError(f"{section}.{key}: the list is empty; give at least one value")
-        axes[key] = [_read_value(section, key, item, settings) for item in values]
-        if len(set(map(repr, axes[key]))) < len(axes[key]):
-            raise ConfigError(f"{section}.{key}: a value is listed twice; list each once")
-    return axes
-
-
-def _read_value(section: str, key: str, value: Any, settings: type[Frozen]) -> Any:
-    if key == "target_modules" and isinstance(value, list | tuple) and all(isinstance(v, str) for v in value):
-        value = ",".join(value)
-    if isinstance(value, bool) and settings.model_fields[key].annotation is not bool:
-        raise ConfigError(f"{section}.{key}: {show_value(value)} is not accepted; true and false mean nothing here")
-    try:
-        return _field_of(settings, key).validate_python(value)
-    except ValidationError as error:
-        problem = error.errors()[0]["msg"]
-        raise ConfigError(f"{section}.{key}: {show_value(value)} is not accepted; {tidy(problem)}") from None
-
-
-@cache
-def _field_of(settings: type[Frozen], key: str) -> TypeAdapter[Any]:
-    """Checks one setting by itself, whatever the others are."""
-    field = settings.model_fields[key]
-    checked: Any = Annotated[field.annotation, field]
-    return TypeAdapter(checked)
-
-
-def _points(axes: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
-    """The product of the axes."""
-    return [dict(zip(axes, point, strict=True)) for point in itertools.product(*axes.values())]
 
 
 def load_experiment(path: Path | str, overrides: Sequence[str] = ()) -> Experiment:

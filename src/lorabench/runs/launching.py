@@ -32,9 +32,16 @@ TASK, ENVIRONMENT, SOCKET, LOGS, PIDS = "task.json", "environment.json", "socket
 _POLL_SECONDS = 0.1
 
 
-def check_devices(device: Device, num_devices: int) -> None:
-    """Raise InputError where a run cannot have so many devices like this one."""
-    if num_devices == 1 or device.type == "cpu":
+def check_devices(device: Device, num_devices: int, *, is_worker: bool = False) -> None:
+    """Raise InputError where a run cannot have so many devices like this one; a worker's run has one."""
+    if num_devices == 1:
+        return
+    if is_worker:
+        raise InputError(
+            f"training.devices: {num_devices} shares each run between devices, and --devices or --executor gives each "
+            "run to one; leave one of them out"
+        )
+    if device.type == "cpu":
         return
     if device.type == "mps":
         raise InputError(f"training.devices: {num_devices} is not accepted on mps: there is one Apple GPU; give 1")

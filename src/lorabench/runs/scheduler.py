@@ -73,7 +73,7 @@ def run_experiment(
     prepare_process()
     store = RecordStore(Path(output_dir))
     plan = with_recorded_ids(make_plan(experiment, planned_device), store)
-    check_devices(plan.device, experiment.num_devices, is_shared=devices is not None or executor != "here")
+    check_devices(plan.device, experiment.num_devices, is_worker=devices is not None or executor != "here")
     if experiment.evaluation.tasks:
         check_tasks(list(plan.runs[0].measures.tasks))
     tracker_group = make_trackers(trackers, store.output_dir, upload_adapters=upload_adapters)
