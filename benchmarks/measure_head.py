@@ -80,6 +80,7 @@ def main() -> None:
     if chosen.measure is not None:
         print(json.dumps(measure(chosen.measure)))
         return
+    print("| runs | records | table | report | peak |\n| --- | --- | --- | --- | --- |")
     with tempfile.TemporaryDirectory() as temporary:
         found, whole = {}, (chosen.folder or Path(temporary)) / "whole"
         seeds = [-(-num_runs // PER_SEED) for num_runs in sorted(chosen.runs)]
@@ -91,11 +92,9 @@ def main() -> None:
                 link_runs(whole, folder, num_seeds)
             command = [sys.executable, __file__, "--measure", str(folder)]
             done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
-            found[num_seeds * PER_SEED] = json.loads(done.stdout)
-    print("| runs | records | table | report | peak |\n| --- | --- | --- | --- | --- |")
-    for num_runs, values in found.items():
-        print(f"| {num_runs:,} | " + " | ".join(f"{values[part]:.1f} s" for part in PARTS), end="")
-        print(f" | {values['peak_gb']:.2f} GB |")
+            found[num_seeds * PER_SEED] = values = json.loads(done.stdout)
+            seconds = " | ".join(f"{values[part]:.1f} s" for part in PARTS)
+            print(f"| {num_seeds * PER_SEED:,} | {seconds} | {values['peak_gb']:.2f} GB |", flush=True)
     for (smaller, before), (larger, after) in itertools.pairwise(found.items()):
         growth = ", ".join(f"{part} × {after[part] / before[part]:.2f}" for part in PARTS)
         print(f"{larger / smaller:.2f} times the runs: {growth}")

@@ -72,7 +72,7 @@ class Head:
         inputs, files = shared_files(task.inputs, task.spec.training.train_bytes, lambda *_: None)
         own = run_files(self.store, task.run_id)
         parcels = [pack(path, place, bytes) for place, path in (*files, *base_score_files(self.store), *own)]
-        key = f"job-{len(self.told)}"
+        key = f"job{len(self.told)}"
         self.arrival = Arrival(self.store, task.run_id, key, {place for place, _ in own})
         sent = task.model_copy(update={"inputs": inputs}).model_dump_json()
         job = Job(key, "session", sent, tuple(parcels), ("lorabench", "run"), running_code_sha256())
@@ -146,6 +146,16 @@ def test_nothing_is_put_in_place_that_is_not_as_it_was_sent(tmp_path: Path) -> N
         one.put_in_place(Delivery({"run/record.json": "0" * 64}, is_whole=True))
     assert not one.is_complete
     assert not (tmp_path / "out" / "runs" / "run-a").exists()
+
+
+def test_what_a_killed_head_left_half_arrived_is_removed(tmp_path: Path) -> None:
+    """Of this run alone: another head may be receiving others."""
+    left = arrival(tmp_path)
+    left.take(Piece("run/metrics.jsonl", b"half of"))
+    other = Arrival(left.store, "run-a-b", "key", set())
+    other.take(Piece("run/metrics.jsonl", b"half of"))
+    Arrival(left.store, "run-a", "another key", set()).forget()
+    assert [path.name for path in left.store.runs_dir.iterdir()] == [".arriving-run-a-b-key"]
 
 
 @pytest.mark.parametrize("place", ["run/../../elsewhere", "/etc/passwd", "elsewhere/file", "run//file", "../run/file"])

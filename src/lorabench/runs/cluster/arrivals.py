@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
 import shutil
@@ -35,7 +36,7 @@ class Arrival:
 
     @property
     def _staging(self) -> Path:
-        return self.store.runs_dir / f".arriving-{self.key}"
+        return self.store.runs_dir / f".arriving-{self.run_id}-{self.key}"
 
     def take(self, piece: Piece) -> None:
         """Keep a piece beside the runs. Raises DiskError."""
@@ -69,9 +70,12 @@ class Arrival:
         self.forget()
 
     def forget(self) -> None:
-        """Remove what lies beside the runs."""
+        """Remove what lies beside the runs for this one, also of a head that was killed. Needs the run's lease."""
         self._hashes.clear()
-        shutil.rmtree(self._staging, ignore_errors=True)
+        prefix = f".arriving-{self.run_id}-"
+        for leftover in self.store.runs_dir.glob(f"{glob.escape(prefix)}*"):
+            if "-" not in leftover.name.removeprefix(prefix):  # of no run whose id begins as this one
+                shutil.rmtree(leftover, ignore_errors=True)
 
     def _check(self, place: str) -> None:
         if not is_place(place) or place.partition("/")[0] not in (RUN, BASE_SCORES):

@@ -164,6 +164,7 @@ class RayExecutor:
         )
         do = self._ray.remote(ray_post.do_ray_job).options(max_retries=0, name=task.run_id, **self._needs(task))
         arrival = Arrival(store, task.run_id, key, {place for place, _ in own})
+        arrival.forget()
         self._under_way[do.remote(job, self._mailbox)] = _UnderWay(task, arrival, lease)
 
     def _pack(self, place: str, path: Path) -> Parcel:
