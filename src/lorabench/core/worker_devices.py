@@ -11,7 +11,7 @@ from lorabench.core.errors import InputError
 from lorabench.core.machine import num_cores
 
 MOST_WORKERS = 256
-ACCEPTED = "accepted: all (every NVIDIA GPU), their numbers such as 0,1, or cpu:2 for two workers on the processor"
+ACCEPTED = "accepted: all (every NVIDIA GPU), GPUs by number (0,1), or so many workers on the processor (cpu:2)"
 _THREADS, _VISIBLE = "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES"
 
 
@@ -41,7 +41,10 @@ def parse_devices(text: str) -> tuple[WorkerDevice, ...]:
         return _on_processor(count)
     if text.strip() == "all":
         if not (count := num_usable_gpus()):
-            raise InputError("--devices all: torch can use no NVIDIA GPU here; give cpu:2 for two workers without one")
+            raise InputError(
+                "--devices all: it means every NVIDIA GPU, and torch can use none here; give cpu:2 for two workers on "
+                "the processor"
+            )
         return _on_gpus(range(count))
     numbers = [part.strip() for part in text.split(",")]
     if not all(re.fullmatch(r"\d{1,3}", number) for number in numbers):
@@ -50,13 +53,16 @@ def parse_devices(text: str) -> tuple[WorkerDevice, ...]:
 
 
 def _indices(text: str, indices: list[int]) -> list[int]:
+    """`indices`. Raises InputError where one is given twice, or there is no such GPU."""
     count = num_usable_gpus()
-    for place, index in enumerate(indices):
+    if twice := [index for place, index in enumerate(indices) if index in indices[:place]]:
+        raise InputError(f"--devices {text}: GPU {twice[0]} is given twice; give each device once")
+    for index in indices:
         if index >= count:
-            gpus = "no NVIDIA GPU" if count == 0 else "one NVIDIA GPU, 0" if count == 1 else f"GPUs 0 to {count - 1}"
-            raise InputError(f"--devices {text}: there is no GPU {index}; torch can use {gpus} here; {ACCEPTED}")
-        if index in indices[:place]:
-            raise InputError(f"--devices {text}: GPU {index} is given twice; give each device once")
+            gpus = "none" if count == 0 else "GPU 0 alone" if count == 1 else f"GPUs 0 to {count - 1}"
+            raise InputError(
+                f"--devices {text}: there is no GPU {index}; torch can use {gpus} here, and cpu:2 needs none"
+            )
     return indices
 
 
