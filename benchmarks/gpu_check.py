@@ -268,7 +268,7 @@ def count_kernels(base: FrozenBase, batch: PackedBatch, machine: Machine) -> int
     return sum(event.count for event in profiler.key_averages() if event.self_device_time_total > 0)
 
 
-def command(*arguments: str, timeout: float = 200.0) -> str:
+def command(*arguments: str, timeout: float = 300.0) -> str:
     """What a Python program prints; its last words where it fails."""
     done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=timeout, check=False)
     if done.returncode:
@@ -345,7 +345,15 @@ def stopped_run(machine: Machine) -> Answer:
         }
         experiment |= {"adapter": {"rank": 8}, "training": training, "evaluation": budgets}
         (where / "check.yaml").write_text(json.dumps(experiment), encoding="utf-8")
-        asked = [sys.executable, "-m", "lorabench", "run", str(where / "check.yaml"), "--output", str(where / "out")]
+        asked = [
+            sys.executable,
+            "-m",
+            "lorabench",
+            "run",
+            str(where / "check.yaml"),
+            "--output-dir",
+            str(where / "out"),
+        ]
         asked += ["--tracker", "none", "--device", str(machine.device)]
         with (where / "log").open("w") as log:
             first = subprocess.Popen(asked, stdout=log, stderr=log)

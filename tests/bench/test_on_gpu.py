@@ -66,3 +66,15 @@ def test_what_no_kernel_took_is_waiting() -> None:
     assert [(part.name, part.seconds, part.num_calls) for part in parts] == [
         (PRODUCTS, 1.0, 3), ("attention", 0.75, 3), (IDLE, 0.25, 0),
     ]  # fmt: skip
+
+
+def test_the_driver_answers_or_is_null(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lorabench.records.provenance import _driver_and_clock
+
+    program = tmp_path / "nvidia-smi"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert _driver_and_clock("1") == (None, None)
+    for printed, expected in (("570.86, 1980", ("570.86", "1980")), ("nothing", (None, None))):
+        program.write_text(f'#!/bin/sh\n[ "$1" = "--id=GPU-1" ] && echo "{printed}"\n', encoding="utf-8")
+        program.chmod(0o755)
+        assert _driver_and_clock("1") == expected

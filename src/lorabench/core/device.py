@@ -276,6 +276,13 @@ def reset_peak_memory(device: torch.device) -> None:
             return
 
 
+def peak_reserved_memory(device: torch.device) -> int | None:
+    """Peak bytes that torch took from an NVIDIA GPU since the last reset; None elsewhere."""
+    import torch
+
+    return torch.cuda.max_memory_reserved(device) if device.type == "cuda" else None
+
+
 def peak_memory(device: torch.device) -> int:
     """Peak bytes since the last reset: allocated on an NVIDIA GPU, resident on a processor.
 

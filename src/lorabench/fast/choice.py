@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from functools import cache
 
+from torch import Tensor
+
+from lorabench.fast.attention import Heads, Segments, attend_within
 from lorabench.fast.cpu.native import native_kernels
 from lorabench.fast.gpu.kernels import GpuKernels
 from lorabench.fast.gpu.passes import compile_for, count_as_one
@@ -18,3 +21,11 @@ def kernels_for(device_type: str) -> Kernels:
     if device_type == "cuda":
         return GpuKernels(compile_for("cuda"))
     return GpuKernels(count_as_one()) if device_type == "meta" else PlainKernels()
+
+
+def attend_flat(query: Tensor, key: Tensor, value: Tensor, heads: Heads, segments: Segments) -> Tensor:
+    """Queries [T, heads, width], keys and values [T, key heads, width] -> [T, heads, width], as the device likes it."""
+    kernels = kernels_for("cuda") if query.device.type == "cuda" else None
+    if isinstance(kernels, GpuKernels):
+        return kernels.attend_within(query, key, value, heads, segments)
+    return attend_within(query, key, value, heads, segments.starts)

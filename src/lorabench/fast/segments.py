@@ -12,10 +12,12 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from lorabench.fast.attention import Heads, attend_within
+from lorabench.core.device import upload
+from lorabench.fast.attention import Heads, Segments
+from lorabench.fast.choice import attend_flat
 
 _NAME = "lorabench_segments"
-_BOUNDS: ContextVar[npt.NDArray[np.int32]] = ContextVar("bounds")
+_SEGMENTS: ContextVar[Segments] = ContextVar("segments")
 
 
 @contextmanager
@@ -25,14 +27,15 @@ def attention_within(model: Any, bounds: npt.NDArray[np.int32]) -> Iterator[None
     Windows and soft caps are those that its layers ask for. A mask is neither made nor looked at.
     """
     _register()
-    config, token = model.config, _BOUNDS.set(bounds)
+    (there,) = upload([bounds.astype(np.int64)], model.device)
+    config, token = model.config, _SEGMENTS.set(Segments(bounds, None, there.int()))
     before = config._attn_implementation
     config._attn_implementation = _NAME
     try:
         yield
     finally:
         config._attn_implementation = before
-        _BOUNDS.reset(token)
+        _SEGMENTS.reset(token)
 
 
 @cache
@@ -60,4 +63,4 @@ def _attend(
     factor = width**-0.5 if scaling is None else float(scaling)
     heads = Heads(query.shape[1], key.shape[1], width, factor, "separate", sliding_window, softcap)
     query, key, value = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
-    return attend_within(query, key, value, heads, _BOUNDS.get())[None], None
+    return attend_flat(query, key, value, heads, _SEGMENTS.get())[None], None

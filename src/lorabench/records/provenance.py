@@ -17,7 +17,7 @@ from lorabench.core.device import Device
 from lorabench.core.machine import memory_bytes, num_cores, processor_name
 from lorabench.core.redaction import without_secrets
 from lorabench.core.version import VERSION
-from lorabench.records.schema import Environment
+from lorabench.records.schema import Environment, GpuFacts
 
 _PACKAGES = ("torch", "transformers", "peft", "datasets", "tokenizers", "safetensors", "accelerate", "numpy", "wandb")
 _PACKAGE_DIR = Path(__file__).resolve().parent.parent
@@ -60,6 +60,7 @@ def describe_environment(device: Device, command: list[str]) -> Environment:
         device=device.type,
         device_name=device.name,
         num_devices=1,
+        gpu=_gpu_facts(device.index) if device.type == "cuda" else None,
         processor=processor_name(),
         num_cores=num_cores(),
         memory_bytes=memory_bytes(),
@@ -72,6 +73,35 @@ def describe_environment(device: Device, command: list[str]) -> Environment:
         git_dirty=dirty,
         command=without_secrets(shlex.join(map(without_secrets, command))),
     )
+
+
+def _gpu_facts(index: int | None) -> GpuFacts:
+    """Of the GPU with this number among those visible; the current one where it has none."""
+    import torch
+
+    driver, clock = _driver_and_clock(str(torch.cuda.get_device_properties(torch.device("cuda", index or 0)).uuid))
+    try:
+        triton: str | None = importlib.metadata.version("triton")
+    except importlib.metadata.PackageNotFoundError:
+        triton = None
+    return GpuFacts(
+        driver=driver,
+        clock_mhz=int(clock) if clock is not None and clock.isdigit() else None,
+        cuda=torch.version.cuda,
+        cudnn=torch.backends.cudnn.version(),
+        triton=triton,
+    )
+
+
+def _driver_and_clock(uuid: str) -> tuple[str | None, str | None]:
+    """As nvidia-smi says; None where it does not answer."""
+    asked = ["nvidia-smi", f"--id=GPU-{uuid}", "--query-gpu=driver_version,clocks.sm", "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(asked, capture_output=True, text=True, check=True, timeout=10)
+        driver, clock = (part.strip() for part in done.stdout.split(","))
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return None, None
+    return driver, clock
 
 
 @cache

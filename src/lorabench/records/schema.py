@@ -254,7 +254,20 @@ class Speed(Facts):
     total_seconds: float
     peak_memory_bytes: int
     """Peak over the training steps: resident set on a processor, allocated memory on a GPU."""
+    peak_reserved_bytes: int | None = None
+    """What torch had taken from an NVIDIA GPU for it; null elsewhere."""
     note: str = ""
+
+
+class GpuFacts(Facts):
+    """What an NVIDIA GPU ran with; null what could not be found out."""
+
+    driver: str | None
+    clock_mhz: int | None
+    """Of its processors at the end of the run."""
+    cuda: str | None
+    cudnn: int | None
+    triton: str | None
 
 
 class Environment(Facts):
@@ -266,6 +279,8 @@ class Environment(Facts):
     num_devices: int
     worker: str = ""
     """Which of the workers that did the experiment together did this run; empty where there was but one."""
+    gpu: GpuFacts | None = None
+    """Null elsewhere than on an NVIDIA GPU."""
     processor: str
     num_cores: int
     memory_bytes: int

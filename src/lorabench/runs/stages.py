@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lorabench.core.canonical import fingerprint
-from lorabench.core.device import peak_memory, reset_peak_memory
+from lorabench.core.device import peak_memory, peak_reserved_memory, reset_peak_memory
 from lorabench.core.errors import CancelledError, DivergedError, ModelError, RunError
 from lorabench.core.storage import new_folder, sha256_file
 from lorabench.corpora.documents import Corpus
@@ -231,6 +231,7 @@ class Trained:
     total_seconds: float
     """From the run's beginning to its last step."""
     peak_memory_bytes: int
+    peak_reserved_bytes: int | None
     validation: DocumentScores | None
     """Of the last validation, where there was one since the run was taken up."""
 
@@ -267,6 +268,7 @@ class Trained:
             setup_seconds=self.setup_seconds,
             total_seconds=self.total_seconds,
             peak_memory_bytes=self.peak_memory_bytes,
+            peak_reserved_bytes=self.peak_reserved_bytes,
             note=reason,
         )
 
@@ -315,6 +317,7 @@ def train_adapter(
         setup_seconds=setup_seconds,
         total_seconds=time.perf_counter() - started,
         peak_memory_bytes=peak_memory(base.device),
+        peak_reserved_bytes=peak_reserved_memory(base.device),
         validation=report.validation,
     )
     if trained.is_finished and context.should_stop():

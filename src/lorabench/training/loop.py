@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -182,20 +182,24 @@ def _train(
         num_scored = sum(segment.num_scored for row in step_rows for segment in row)
         own_rows = ranks.share(step_rows)
         own_seeds = ranks.share(row_seeds(course.seed, step, len(step_rows)))
-        loss_sum = 0.0
+        losses: list[torch.Tensor] = []
         for index in range(0, len(own_rows), course.micro_batch_size):
             part = slice(index, index + course.micro_batch_size)
             loss = base.loss(make_batch(own_rows[part]), own_seeds[part])
             torch.autograd.backward(loss / num_scored)
-            loss_sum += float(loss.detach())
-        loss_mean = ranks.sum_gradients(list(parameters.values()), loss_sum) / num_scored
-        gradient_norm = clip_gradients(list(parameters.values()), settings.max_grad_norm)
-        if not math.isfinite(loss_mean) or not math.isfinite(gradient_norm):
-            raise DivergedError(step + 1, "the loss" if not math.isfinite(loss_mean) else "the gradient")
+            losses.append(loss.detach())
+        agreed = None
+        if ranks.size > 1:
+            agreed = ranks.sum_gradients(list(parameters.values()), _sum(map(float, losses)))
+        norm = clip_gradients(list(parameters.values()), settings.max_grad_norm)
         learning_rate = learning_rate_at(step, steps, settings)
         set_learning_rate(optimizer, learning_rate)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+        *values, gradient_norm = torch.stack([*losses, norm]).tolist()  # the one wait for a GPU
+        loss_mean = (_sum(values) if agreed is None else agreed) / num_scored
+        if not math.isfinite(loss_mean) or not math.isfinite(gradient_norm):
+            raise DivergedError(step + 1, "the loss" if not math.isfinite(loss_mean) else "the gradient")
         adapter.after_step(step + 1)
         base.synchronize()
         seconds = time.perf_counter() - started
@@ -259,6 +263,14 @@ def _take_up(
         return Position(), problems
     position.num_resumed += 1
     return position, problems
+
+
+def _sum(values: Iterable[float]) -> float:
+    """One after the other, as every version of Python has to."""
+    total = 0.0
+    for value in values:
+        total += value
+    return total
 
 
 def tokens_per_second(position: Position) -> tuple[float | None, str]:

@@ -62,6 +62,6 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) ->
         group["lr"] = learning_rate * group["rate"]
 
 
-def clip_gradients(parameters: Sequence[torch.nn.Parameter], max_norm: float) -> float:
-    """Scale the gradients to a total norm of at most `max_norm`; returns the norm before."""
-    return float(torch.nn.utils.clip_grad_norm_(parameters, max_norm, error_if_nonfinite=False))
+def clip_gradients(parameters: Sequence[torch.nn.Parameter], max_norm: float) -> torch.Tensor:
+    """Scale the gradients to a total norm of at most `max_norm`; returns the norm before, where the gradients lie."""
+    return torch.nn.utils.clip_grad_norm_(parameters, max_norm, error_if_nonfinite=False)
