@@ -31,7 +31,7 @@ FIXED_SECONDS = 0.6
 """Per run: attaching, saving, writing the record."""
 SAMPLE_SECONDS_PER_LAYER = 0.03
 """Writing the sample continuations with the base and with the adapter, on a processor."""
-ANSWER_ROWS = 16
+ANSWER_ROWS = 32
 """Answers written at once."""
 ANSWER_TOKENS = 8192
 """Of prompts and answers whose keys and values are held at once."""
