@@ -25,8 +25,12 @@ from tests.weights import draw_weights
 
 pytestmark = pytest.mark.usefixtures("cache", "one_thread")
 LENGTHS = (3, 17, 1, 9, 9, 30, 2, 17, 5, 12, 8, 21, 4, 6, 7, 11, 13, 25)
-"""More than are answered at once."""
 NUM_NEW = 12
+
+
+@pytest.fixture(autouse=True)
+def few_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lorabench.scoring.answers.ANSWER_ROWS", 7)
 
 
 def load(folder: Path) -> FrozenBase:
@@ -64,7 +68,7 @@ def check(base: FrozenBase) -> None:
         assert list(found.texts) == [repr(row) for row in by_transformers(base.model, asked, end_ids)]
         assert found.num_tokens.tolist() == [len(json.loads(text)) for text in found.texts]
         assert found.num_cut == sum(found.num_tokens == NUM_NEW) < (len(asked) if end_ids else len(asked) + 1)
-    assert len(set(found.texts)) > len(asked) / 2
+    assert len(set(found.texts)) > len(asked) / 4
 
 
 @pytest.mark.parametrize("family", ["smollm2", "gpt2", "pythia", "gemma"])
