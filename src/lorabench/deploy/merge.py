@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lorabench.core.errors import InputError, RunError
+from lorabench.core.machine import prepare_process
 from lorabench.methods.portable import TOKENIZER_FILES
 from lorabench.methods.saved import attach_saved
 from lorabench.models.base import DTYPES, Precision, load_base
@@ -29,6 +30,7 @@ def save_merged(location: ModelLocation, adapter: Path, folder: Path, *, precisi
     Merged in float32 on the processor, rounded to `precision` only when it is written. Raises InputError for an adapter
     that cannot be merged, RunError where the merged model's logits are not the adapted model's.
     """
+    prepare_process()
     base = load_base(location.folder, precision="fp32", device="cpu")
     attach_saved(base, adapter)
     ids = _probe(base.vocabulary_size)

@@ -28,13 +28,11 @@ def export(
     """Write a run's adapter or merged model as other programs load it, with its model card."""
     from lorabench.cli.views.view import make_view
     from lorabench.core.formatting import size
-    from lorabench.core.machine import prepare_process
     from lorabench.deploy.export import export_run
     from lorabench.deploy.push import check_push, push_folder
 
     if push is not None:
         check_push(push)
-    prepare_process()
     with make_view(sys.stderr) as view:
         exported = export_run(run_id, output_dir, form=form, to=to, view=view)
         if push is not None:

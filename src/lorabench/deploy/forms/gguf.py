@@ -11,7 +11,6 @@ from lorabench.core.errors import InputError
 from lorabench.deploy.code_blocks import shell_block
 from lorabench.deploy.gguf.file import type_counts, write_gguf
 from lorabench.deploy.gguf.llama import QUANTISED, quantise
-from lorabench.deploy.merge import save_merged
 from lorabench.deploy.subject import Subject
 from lorabench.models.shape import read_config
 
@@ -40,6 +39,8 @@ class GgufForm:
 
     def write(self, subject: Subject, folder: Path) -> list[str]:
         """Merge, convert, quantise where it is asked for, and count the types that came of it."""
+        from lorabench.deploy.merge import save_merged
+
         output = folder / self._file_name(subject)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".merged-") as temporary:
             merged = Path(temporary)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lorabench.core.errors import InputError
 from lorabench.deploy.code_blocks import python_block, shell_block
-from lorabench.deploy.merge import save_merged
 from lorabench.deploy.subject import Subject
-from lorabench.models.base import DTYPES, Precision
+
+if TYPE_CHECKING:
+    from lorabench.models.base import Precision
+
+_NAMES = {"bf16": "bfloat16", "fp32": "float32"}
 
 
 @dataclass(frozen=True)
@@ -29,10 +33,12 @@ class MergedForm:
     @property
     def description(self) -> str:
         """The type as the field calls it."""
-        return f"The merged weights ({str(DTYPES[self.precision]).removeprefix('torch.')})"
+        return f"The merged weights ({_NAMES[self.precision]})"
 
     def write(self, subject: Subject, folder: Path) -> list[str]:
         """Merge, check, round, save."""
+        from lorabench.deploy.merge import save_merged
+
         difference = save_merged(subject.location, subject.adapter, folder, precision=self.precision)
         rounded = "" if self.precision == "fp32" else f"; they were then rounded to {self.precision}"
         return [
