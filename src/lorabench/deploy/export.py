@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from lorabench.core.storage import new_folder, sha256_file
 from lorabench.deploy.card import model_card
 from lorabench.deploy.form import make_form
 from lorabench.deploy.subject import Subject
+from lorabench.deploy.workshop import Workshop
 from lorabench.records.store import RecordStore
 
 CARD = "README.md"
@@ -40,7 +42,8 @@ def export_run(run_id: str, output_dir: Path, *, form: str, to: Path, view: View
     subject = Subject.of(run_id, output_dir, view.progress)
     view.phase(f"writing {wanted.name}")
     with new_folder(to) as folder:
-        notes = wanted.write(subject, folder)
+        with tempfile.TemporaryDirectory(dir=to.parent, prefix=".workshop-") as temporary:
+            notes = wanted.write(Workshop(subject, Path(temporary)), folder)
         card = model_card(subject, wanted, RecordStore(output_dir), notes)
         (folder / CARD).write_text(card, encoding="utf-8")
         hashes = {path.relative_to(folder).as_posix(): sha256_file(path) for path in _files(folder)}

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from lorabench.core.registry import Registry
 from lorabench.deploy.subject import Subject
+from lorabench.deploy.workshop import Workshop
 
 
 class Form(Protocol):
@@ -23,7 +24,7 @@ class Form(Protocol):
     """That loads it, in the hub's words."""
     tags: tuple[str, ...]
 
-    def write(self, subject: Subject, folder: Path) -> list[str]:
+    def write(self, workshop: Workshop, folder: Path) -> list[str]:
         """Write the form's files into an empty folder; returns sentences on how it was made, for the card.
 
         Raises InputError for what cannot be made of this run, with the reason.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,11 +13,12 @@ from lorabench.core.errors import InputError, RunError
 from lorabench.core.machine import prepare_process
 from lorabench.methods.portable import TOKENIZER_FILES
 from lorabench.methods.saved import attach_saved
-from lorabench.models.base import DTYPES, Precision, load_base
+from lorabench.models.base import load_base
 from lorabench.models.entry import ModelLocation
 from lorabench.tokens.tokenizer import Tokeniser
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 TOLERANCE = 1e-4
@@ -24,12 +26,14 @@ TOLERANCE = 1e-4
 _PROBE_TOKENS = 64
 
 
-def save_merged(location: ModelLocation, adapter: Path, folder: Path, *, precision: Precision) -> float:
-    """Write base and adapter as one Transformers folder; returns the largest difference of the logits before rounding.
+def save_merged(location: ModelLocation, adapter: Path, folder: Path) -> float:
+    """Write base and adapter as one Transformers folder in float32; returns the largest difference of their logits.
 
-    Merged in float32 on the processor, rounded to `precision` only when it is written. Raises InputError for an adapter
-    that cannot be merged, RunError where the merged model's logits are not the adapted model's.
+    Merged on the processor. Raises InputError for an adapter that cannot be merged, RunError where the merged model's
+    logits are not the adapted model's.
     """
+    import torch
+
     prepare_process()
     base = load_base(location.folder, precision="fp32", device="cpu")
     attach_saved(base, adapter)
@@ -43,14 +47,32 @@ def save_merged(location: ModelLocation, adapter: Path, folder: Path, *, precisi
             f"{adapter}: merged into its base, logits differ by {difference:.2g} from the adapter's; at most "
             f"{allowed:.2g} is accepted, so the merged model was not written"
         )
-    merged.to(DTYPES[precision])
-    merged.config.dtype = DTYPES[precision]
-    merged.save_pretrained(folder, safe_serialization=True)
-    copy_tokenizer(adapter, location, folder)
+    merged.config.dtype = torch.float32
+    merged.save_pretrained(folder)
+    _copy_tokenizer(adapter, location, folder)
     return difference
 
 
-def copy_tokenizer(adapter: Path, location: ModelLocation, folder: Path) -> None:
+def round_weights(merged: Path, folder: Path, dtype: torch.dtype) -> None:
+    """Write a merged float32 folder again with every weight in `dtype`, file by file."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    for path in merged.iterdir():
+        if path.suffix != ".safetensors":
+            shutil.copyfile(path, folder / path.name)
+            continue
+        weights = {
+            name: tensor.to(dtype) if tensor.dtype == torch.float32 else tensor
+            for name, tensor in load_file(path).items()
+        }
+        save_file(weights, folder / path.name, {"format": "pt"})
+    config = json.loads((folder / "config.json").read_bytes())
+    config["dtype"] = str(dtype).removeprefix("torch.")
+    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _copy_tokenizer(adapter: Path, location: ModelLocation, folder: Path) -> None:
     """The run's own tokenizer, kept beside its adapter, and the base's settings of generation where it has any."""
     for name in TOKENIZER_FILES:
         if (adapter / name).is_file():

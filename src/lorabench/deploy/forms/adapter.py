@@ -10,6 +10,7 @@ from pathlib import Path
 from lorabench.core.errors import InputError
 from lorabench.deploy.code_blocks import base_name, python_block, shell_block
 from lorabench.deploy.subject import Subject
+from lorabench.deploy.workshop import Workshop
 from lorabench.methods.saved import CONFIGURATION
 
 
@@ -22,8 +23,9 @@ class AdapterForm:
     library = "peft"
     tags = ("lora", "peft")
 
-    def write(self, subject: Subject, folder: Path) -> list[str]:
+    def write(self, workshop: Workshop, folder: Path) -> list[str]:
         """Copy them."""
+        subject = workshop.subject
         if not (subject.adapter / CONFIGURATION).is_file():
             raise InputError(
                 f"{subject.record.run_id}: every weight was trained, so there is no adapter; accepted: --form merged"

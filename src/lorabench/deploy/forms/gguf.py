@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from lorabench.core.errors import InputError
 from lorabench.deploy.code_blocks import shell_block
-from lorabench.deploy.gguf.file import type_counts, write_gguf
-from lorabench.deploy.gguf.llama import QUANTISED, quantise
+from lorabench.deploy.gguf.llama import QUANTISED, quantise, require_llama
 from lorabench.deploy.subject import Subject
+from lorabench.deploy.workshop import Workshop
 from lorabench.models.shape import read_config
 
-_EXACT = {"F32": "f32", "F16": "f16", "BF16": "bf16", "Q8_0": "q8_0"}
+_EXACT = ("F32", "F16", "BF16", "Q8_0")
 """Types that are written here, without llama.cpp."""
 
 
@@ -26,6 +25,7 @@ class GgufForm:
     relation: str = "quantized"
     library: str = "gguf"
     tags: tuple[str, ...] = ("gguf", "llama.cpp")
+    engine: str = "llama"
 
     @property
     def name(self) -> str:
@@ -37,37 +37,31 @@ class GgufForm:
         """The type as llama.cpp calls it."""
         return f"A GGUF file ({self.type_name})"
 
-    def write(self, subject: Subject, folder: Path) -> list[str]:
+    def write(self, workshop: Workshop, folder: Path) -> list[str]:
         """Merge, convert, quantise where it is asked for, and count the types that came of it."""
-        from lorabench.deploy.merge import save_merged
+        from lorabench.deploy.gguf.file import type_counts, write_gguf
 
-        output = folder / self._file_name(subject)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".merged-") as temporary:
-            merged = Path(temporary)
-            difference = save_merged(subject.location, subject.adapter, merged, precision="fp32")
-            if self.type_name in _EXACT:
-                write_gguf(merged, output, type_name=_EXACT[self.type_name], name=subject.record.run_id)
-            else:
-                wide = merged / "wide.gguf"
-                write_gguf(merged, wide, type_name="f32", name=subject.record.run_id)
-                quantise(wide, output, self.type_name)
-            (folder / "Modelfile").write_text(_modelfile(output.name, merged), encoding="utf-8")
+        output = folder / self.file_name(workshop.subject)
+        if self.type_name in _EXACT:
+            merged = workshop.merged()
+            write_gguf(merged, output, type_name=self.type_name.lower(), name=workshop.subject.record.run_id)
+        else:
+            require_llama()
+            quantise(workshop.wide_gguf(), output, self.type_name)
+        (folder / "Modelfile").write_text(_modelfile(output.name, workshop.merged()), encoding="utf-8")
         counted = ", ".join(f"{kind} {count}" for kind, count in type_counts(output).items())
-        return [
-            f"Merged in float32: the logits differ from the adapter's by at most {difference:.2g} on a check of 64 "
-            "tokens",
-            f"Tensors by the type that they really have: {counted}",
-        ]
+        return [workshop.note, f"Tensors by the type that they really have: {counted}"]
 
     def usage(self, subject: Subject) -> list[str]:
         """With llama.cpp and Ollama."""
-        file = self._file_name(subject)
+        file = self.file_name(subject)
         return [
             shell_block(f"llama-server -m {file}"),
             shell_block("ollama create adapted -f Modelfile", "ollama run adapted"),
         ]
 
-    def _file_name(self, subject: Subject) -> str:
+    def file_name(self, subject: Subject) -> str:
+        """Of the file within the folder."""
         return f"{subject.record.run_id}-{self.type_name}.gguf"
 
 

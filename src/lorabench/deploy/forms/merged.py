@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,11 +10,12 @@ from typing import TYPE_CHECKING
 from lorabench.core.errors import InputError
 from lorabench.deploy.code_blocks import python_block, shell_block
 from lorabench.deploy.subject import Subject
+from lorabench.deploy.workshop import Workshop
 
 if TYPE_CHECKING:
     from lorabench.models.base import Precision
 
-_NAMES = {"bf16": "bfloat16", "fp32": "float32"}
+_DTYPES = {"bf16": "bfloat16", "fp32": "float32"}
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class MergedForm:
     relation: str = "finetune"
     library: str = "transformers"
     tags: tuple[str, ...] = ()
+    engine: str = "torch"
 
     @property
     def name(self) -> str:
@@ -33,18 +36,20 @@ class MergedForm:
     @property
     def description(self) -> str:
         """The type as the field calls it."""
-        return f"The merged weights ({_NAMES[self.precision]})"
+        return f"The merged weights ({_DTYPES[self.precision]})"
 
-    def write(self, subject: Subject, folder: Path) -> list[str]:
+    def write(self, workshop: Workshop, folder: Path) -> list[str]:
         """Merge, check, round, save."""
-        from lorabench.deploy.merge import save_merged
+        merged = workshop.merged()
+        if self.precision == "fp32":
+            shutil.copytree(merged, folder, dirs_exist_ok=True)
+            return [workshop.note]
+        import torch
 
-        difference = save_merged(subject.location, subject.adapter, folder, precision=self.precision)
-        rounded = "" if self.precision == "fp32" else f"; they were then rounded to {self.precision}"
-        return [
-            f"Merged in float32: the logits differ from the adapter's by at most {difference:.2g} on "
-            f"a check of 64 tokens{rounded}"
-        ]
+        from lorabench.deploy.merge import round_weights
+
+        round_weights(merged, folder, torch.bfloat16)
+        return [f"{workshop.note}; its weights were then rounded to bfloat16"]
 
     def usage(self, subject: Subject) -> list[str]:
         """With Transformers, and served by vLLM."""
