@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from lorabench.cli.commands import catalog, experiment, measure, results
-from lorabench.cli.commands.deploy import export
+from lorabench.cli.commands.deploy import deploy, export
 from lorabench.cli.commands.doctor import doctor
 from lorabench.cli.commands.init import init
 from lorabench.core.errors import LorabenchError
@@ -33,6 +33,7 @@ app.command("report")(results.report)
 app.command("show")(results.show)
 app.command("score-test")(results.score_test)
 app.command("reproduce")(results.reproduce)
+app.command("deploy")(deploy)
 app.command("export")(export)
 app.command("evaluate")(measure.evaluate)
 app.command("pull-wandb")(results.pull_wandb)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 from collections.abc import Sequence
 from typing import Protocol
+
+from lorabench.core.errors import InputError
 
 NONE = "–"
 MAX_DECIMALS = 4
@@ -223,3 +226,15 @@ def listed(names: Sequence[str], most: int = 4) -> str:
     if len(names) > most:
         return f"{', '.join(names[:most])} and {len(names) - most} more"
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def parse_size(text: str, name: str) -> float:
+    """Bytes of `800MB`, `2 GB` or `1e9`. Raises InputError, in which the option is called `name`."""
+    match = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([kMGT]?)i?B?\s*", text, re.IGNORECASE)
+    try:
+        value = float(match[1]) if match else math.nan
+    except ValueError:
+        value = math.nan
+    if match is None or not 0 < value < math.inf:
+        raise InputError(f"{name}: {text[:40]!r} is not accepted; a size is expected, such as 800MB or 2GB")
+    return value * 1000.0 ** " kmgt".index(match[2].lower() or " ")

@@ -23,6 +23,8 @@ class Form(Protocol):
     library: str
     """That loads it, in the hub's words."""
     tags: tuple[str, ...]
+    engine: str
+    """That runs it here, a name of `deploy.engine.ENGINES`."""
 
     def write(self, workshop: Workshop, folder: Path) -> list[str]:
         """Write the form's files into an empty folder; returns sentences on how it was made, for the card.

@@ -46,6 +46,8 @@ def build_report(
 
     from lorabench.analysis.analyse import analyse
     from lorabench.analysis.spread import SPREAD_NAME, MeasuredSpread, write_spreads
+    from lorabench.report.deployment_table import CSV_NAME as DEPLOYMENTS_CSV
+    from lorabench.report.deployment_table import write_deployments
     from lorabench.report.latex import LATEX_NAME, render_latex
     from lorabench.report.page import PAGE_NAME, render_page
     from lorabench.report.section import Report
@@ -68,6 +70,9 @@ def build_report(
             from lorabench.report.figures import write_figures
 
             paths.written += write_figures(report)
+        if report.deployed:
+            write_deployments(report.deployed, results / DEPLOYMENTS_CSV)
+            paths.written.append(results / DEPLOYMENTS_CSV)
         drawn = {path.stem for path in (results / "figures").glob("*.svg") if path.is_file()}
         texts = {
             **render_summary(report, drawn),

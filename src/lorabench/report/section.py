@@ -17,6 +17,7 @@ from lorabench.analysis.findings import Findings
 from lorabench.records.schema import RunRecord
 from lorabench.records.store import RecordStore
 from lorabench.report.curves import Curves, read_curves
+from lorabench.report.deployment_table import DeployedRun, deployed_runs
 from lorabench.report.picture import Picture
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -129,10 +130,19 @@ class Report:
         """Of the records in order, each read once and compared with its hash."""
         return read_curves(self.ordered, self.store)
 
+    @cached_property
+    def _deployments(self) -> tuple[list[DeployedRun], list[str]]:
+        return deployed_runs(self.ordered, self.store)
+
+    @property
+    def deployed(self) -> list[DeployedRun]:
+        """Runs whose forms were measured."""
+        return self._deployments[0]
+
     @property
     def problems(self) -> list[str]:
         """A sentence on each record and file that could not be used."""
-        return [*self.findings.problems, *self.curves.problems]
+        return [*self.findings.problems, *self.curves.problems, *self._deployments[1]]
 
     def picture_of(self, section: Section) -> Picture | None:
         """The section's figure; None where there is nothing to draw."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from lorabench.records.schema import Scores
 from lorabench.tokens.packing import (
     END_OF_TURN,
     Marks,
+    PackedBatch,
     Prefix,
     Row,
     Segment,
@@ -30,10 +31,21 @@ from lorabench.tokens.packing import (
 
 if TYPE_CHECKING:
     import pandas as pd
+    import torch
 
     from lorabench.corpora.documents import Document
     from lorabench.corpora.drawing import DrawnText
-    from lorabench.models.base import FrozenBase
+
+
+class Scorer(Protocol):
+    """What scores a batch: a frozen base, with or without an adapter, or any other program with a model."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+
+    def token_nll(self, batch: PackedBatch) -> torch.Tensor:
+        """Nats of each target, float32 [T]; 0 where nothing is scored."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +115,7 @@ class DocumentScores:
 
 
 def score_documents(
-    base: FrozenBase,
+    base: Scorer,
     documents: Sequence[Document],
     tokens: Sequence[Tokens],
     *,

@@ -1,4 +1,4 @@
-"""Commands that take a finished run to where it is used: `export`."""
+"""Commands that take a finished run to where it is used: `deploy`, `export`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,54 @@ from typing import Annotated
 import typer
 
 from lorabench.cli.options import OutputDir, RunId
+
+
+def deploy(
+    run_id: RunId,
+    forms: Annotated[
+        str,
+        typer.Option(help="Forms, with commas between; default: all that can be made here.", metavar="FORM,FORM"),
+    ] = "",
+    rounds: Annotated[int, typer.Option(help="How often each form is timed, in alternating rounds.", min=1)] = 3,
+    threads: Annotated[int | None, typer.Option(help="Of every form; default: the machine's cores.", min=1)] = None,
+    max_memory: Annotated[
+        str | None, typer.Option(help="Take only a form that needs no more: 2GB, 800MB.", metavar="SIZE")
+    ] = None,
+    max_disk: Annotated[str | None, typer.Option(help="Take only a form that is no larger.", metavar="SIZE")] = None,
+    min_decode: Annotated[
+        float | None, typer.Option(help="Take only a form that writes so many tokens a second.", min=0.0)
+    ] = None,
+    output_dir: OutputDir = Path("outputs"),
+) -> None:
+    """Measure the forms in which a run could be shipped: quality against the adapter, size, memory, speed."""
+    from lorabench.analysis.deployment import Constraints
+    from lorabench.cli.views.deployment import print_deployment
+    from lorabench.cli.views.view import make_view
+    from lorabench.core.formatting import parse_size
+    from lorabench.deploy.deployment import deploy_run
+    from lorabench.records.schema import Status
+    from lorabench.records.store import RecordStore
+    from lorabench.report.build import build_report
+    from lorabench.report.deployment_table import deployed_runs
+
+    constraints = Constraints(
+        max_memory_bytes=None if max_memory is None else parse_size(max_memory, "--max-memory"),
+        min_decode=min_decode,
+        max_disk_bytes=None if max_disk is None else parse_size(max_disk, "--max-disk"),
+    )
+    names = [name.strip() for name in forms.split(",") if name.strip()]
+    with make_view(sys.stderr) as view:
+        records = deploy_run(run_id, output_dir, forms=names, num_rounds=rounds, threads=threads, view=view)
+        view.phase("report")
+        store = RecordStore(output_dir)
+        paths = build_report(store)
+    (deployed,), problems = deployed_runs([store.get(run_id)], store, constraints)
+    print_deployment(deployed)
+    for problem in dict.fromkeys([*problems, *paths.problems]):
+        print(problem, file=sys.stderr)
+    for path in paths.written:
+        print(path)
+    raise typer.Exit(0 if all(record.status is Status.COMPLETED for record in records) else 1)
 
 
 def export(

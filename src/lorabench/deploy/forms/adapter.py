@@ -22,6 +22,7 @@ class AdapterForm:
     relation = "adapter"
     library = "peft"
     tags = ("lora", "peft")
+    engine = "transformers"
 
     def write(self, workshop: Workshop, folder: Path) -> list[str]:
         """Copy them."""

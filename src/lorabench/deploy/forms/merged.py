@@ -26,7 +26,7 @@ class MergedForm:
     relation: str = "finetune"
     library: str = "transformers"
     tags: tuple[str, ...] = ()
-    engine: str = "torch"
+    engine: str = "transformers"
 
     @property
     def name(self) -> str:

@@ -28,14 +28,14 @@ def quantise(wide: Path, output: Path, type_name: str) -> None:
     llama = require_llama()
     settings = llama.llama_model_quantize_default_params()
     settings.ftype = getattr(llama, f"LLAMA_FTYPE_MOSTLY_{type_name}")
-    with _quietly():
+    with quietly():
         failed = llama.llama_model_quantize(os.fsencode(wide), os.fsencode(output), settings)
     if failed or not output.is_file():
         raise RunError(f"{output.name}: llama.cpp could not write the type {type_name}")
 
 
 @contextlib.contextmanager
-def _quietly() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """What llama.cpp tells of each tensor goes nowhere: it writes to the standard streams by itself."""
     kept = [os.dup(1), os.dup(2)]
     silent = os.open(os.devnull, os.O_WRONLY)

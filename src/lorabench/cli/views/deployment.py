@@ -1,0 +1,31 @@
+"""`lorabench deploy`: the forms of a run in a terminal, and which to ship."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from lorabench.cli.views.text import clean, make_console
+from lorabench.report.deployment_table import DeployedRun
+from lorabench.report.sections.deployment import HEADINGS, cells, failures
+
+
+def print_deployment(deployed: DeployedRun, console: Console | None = None) -> None:
+    """What to ship and why, and the table of all forms."""
+    console = console or make_console()
+    choice = deployed.choice
+    style = "bold green" if choice.pick is not None else "bold"
+    console.print(Text(f"\n{clean(choice.verdict)}.", style=style))
+    for sentence in (*choice.reasons, *failures(deployed.records)):
+        console.print(Padding(Text(f"{clean(sentence)}."), (0, 0, 0, 2), expand=False))
+    if choice.standings:
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        for place, heading in enumerate(HEADINGS):
+            table.add_column(heading, justify="left" if place == 0 else "right")
+        for standing in choice.standings:
+            table.add_row(*map(clean, cells(standing)))
+        console.print()
+        console.print(table)
+    console.print()

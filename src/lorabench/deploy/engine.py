@@ -1,0 +1,68 @@
+"""What runs a form: the protocol of engines, each of which is one file in `engines/`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from lorabench.core.registry import Registry
+from lorabench.core.settings import Frozen
+from lorabench.scoring import documents
+
+
+class Source(Frozen):
+    """Where a form lies, as plain values for a process of its own."""
+
+    form: str
+    engine: str
+    folder: Path
+    """With the form's files."""
+    base_folder: Path
+    """Of the base, for a form that needs it."""
+    context_length: int
+    """Of the run, in tokens."""
+    threads: int
+
+
+class Scorer(documents.Scorer, Protocol):
+    """A loaded form that scores text by its logits."""
+
+    def logits(self, ids: Sequence[int]) -> npt.NDArray[np.float32]:
+        """Of one sequence, [T, V]."""
+
+
+class Runtime(Protocol):
+    """A loaded form that writes, as a user would have it."""
+
+    max_tokens: int
+    """That fit into a sequence."""
+
+    def prefill(self, ids: Sequence[int], num_sequences: int) -> None:
+        """Forget everything, read the prompt in each sequence, and choose each one's next token greedily."""
+
+    def step(self) -> None:
+        """One more token in each sequence."""
+
+
+class Engine(Protocol):
+    """A program that runs forms."""
+
+    def versions(self) -> dict[str, str]:
+        """Of its parts, by name."""
+
+    def prepare(self) -> None:
+        """Import what it needs. Raises MissingExtraError where that is not installed."""
+
+    def scorer(self, source: Source) -> Scorer:
+        """Load the form for scoring."""
+
+    def runtime(self, source: Source) -> Runtime:
+        """Load the form for writing."""
+
+
+ENGINES: Registry[Engine] = Registry("lorabench.deploy.engines", "ENGINE", "engine")
+"""One file an engine."""

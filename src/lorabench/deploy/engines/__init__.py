@@ -1,0 +1,1 @@
+"""Programs that run forms, one file each."""

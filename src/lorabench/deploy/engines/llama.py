@@ -1,0 +1,175 @@
+"""llama.cpp, through the low-level interface of llama-cpp-python: scores by its logits, writes as its servers do."""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import os
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lorabench.core.errors import ModelError
+from lorabench.deploy.engine import Runtime, Scorer, Source
+from lorabench.deploy.gguf.llama import quietly, require_llama
+
+if TYPE_CHECKING:
+    import torch
+
+    from lorabench.tokens.packing import PackedBatch
+
+_BATCH_TOKENS = 512
+"""Read at once: llama.cpp's own default."""
+_MAX_SEQUENCES = 8
+_MOST_TOKENS = 8192
+"""Of a context, where the model would allow more."""
+
+
+class _Llama:
+    """A model and its context. Tokens go in as (token, position, sequence); logits come out of the last call."""
+
+    def __init__(self, source: Source, num_sequences: int) -> None:
+        self._library = require_llama()
+        (path,) = source.folder.glob("*.gguf")
+        with quietly():
+            self._library.llama_backend_init()
+            settings = self._library.llama_model_default_params()
+            settings.n_gpu_layers = 0
+            self._model = self._library.llama_model_load_from_file(os.fsencode(path), settings)
+            if not self._model:
+                raise ModelError(f"{path}: llama.cpp cannot load it")
+            self.max_tokens = min(int(self._library.llama_model_n_ctx_train(self._model)), _MOST_TOKENS)
+            context = self._library.llama_context_default_params()
+            context.n_ctx = self.max_tokens * num_sequences
+            context.n_batch = context.n_ubatch = _BATCH_TOKENS
+            context.n_seq_max = num_sequences
+            context.n_threads = context.n_threads_batch = source.threads
+            self._context = self._library.llama_init_from_model(self._model, context)
+        if not self._context:
+            raise ModelError(f"{path}: llama.cpp has no memory for a context of {context.n_ctx} tokens")
+        self._batch = self._library.llama_batch_init(_BATCH_TOKENS, 0, 1)
+        self.vocabulary_size = int(self._library.llama_vocab_n_tokens(self._library.llama_model_get_vocab(self._model)))
+
+    def clear(self) -> None:
+        """Forget every sequence."""
+        self._library.llama_memory_clear(self._library.llama_get_memory(self._context), True)
+
+    def read(self, tokens: Sequence[tuple[int, int, int]], wanted: Sequence[bool]) -> npt.NDArray[np.float32]:
+        """Read at most `_BATCH_TOKENS` tokens; the logits of those that are wanted, [W, V]."""
+        batch = self._batch
+        batch.n_tokens = len(tokens)
+        for place, (token, position, sequence) in enumerate(tokens):
+            batch.token[place] = token
+            batch.pos[place] = position
+            batch.n_seq_id[place] = 1
+            batch.seq_id[place][0] = sequence
+            batch.logits[place] = wanted[place]
+        if self._library.llama_decode(self._context, batch):
+            raise ModelError(f"llama.cpp cannot read {len(tokens)} tokens from position {tokens[0][1]} on")
+        pointer = self._library.llama_get_logits(self._context)
+        count = sum(wanted) * self.vocabulary_size
+        flat = np.ctypeslib.as_array(ctypes.cast(pointer, ctypes.POINTER(ctypes.c_float)), (count,))
+        return flat.reshape(-1, self.vocabulary_size)
+
+
+class _Scorer:
+    """Scores segment by segment: one sequence that starts anew."""
+
+    def __init__(self, source: Source) -> None:
+        import torch
+
+        self.device = torch.device("cpu")
+        self._llama = _Llama(source, 1)
+
+    def token_nll(self, batch: PackedBatch) -> torch.Tensor:
+        """See Scorer."""
+        import torch
+
+        nll = np.zeros(len(batch.input_ids), np.float32)
+        for start, end in itertools.pairwise(batch.segment_starts.tolist()):
+            ids, targets = batch.input_ids[start:end], batch.targets[start:end]
+            self._llama.clear()
+            for first in range(0, len(ids), _BATCH_TOKENS):
+                part = slice(first, first + _BATCH_TOKENS)
+                scored = targets[part] >= 0
+                logits = self._read(ids[part].tolist(), first, scored.tolist())
+                nll[start + first : end][: len(scored)][scored] = _nll(logits, targets[part][scored])
+        return torch.from_numpy(nll)
+
+    def logits(self, ids: Sequence[int]) -> npt.NDArray[np.float32]:
+        """See Scorer."""
+        self._llama.clear()
+        parts = [
+            self._read(
+                ids[first : first + _BATCH_TOKENS], first, [True] * len(ids[first : first + _BATCH_TOKENS])
+            ).copy()
+            for first in range(0, len(ids), _BATCH_TOKENS)
+        ]
+        return np.concatenate(parts)
+
+    def _read(self, ids: Sequence[int], first: int, wanted: Sequence[bool]) -> npt.NDArray[np.float32]:
+        return self._llama.read([(token, first + place, 0) for place, token in enumerate(ids)], wanted)
+
+
+def _nll(logits: npt.NDArray[np.float32], targets: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Nats of each target, [W], from logits [W, V]."""
+    wide = logits.astype(np.float64)
+    highest = wide.max(axis=1, keepdims=True)
+    normaliser = np.log(np.exp(wide - highest).sum(axis=1)) + highest[:, 0]
+    found: npt.NDArray[np.float64] = normaliser - wide[np.arange(len(wide)), targets]
+    return found
+
+
+class _Runtime:
+    """Writes greedily in several sequences at once."""
+
+    def __init__(self, source: Source) -> None:
+        self._llama = _Llama(source, _MAX_SEQUENCES)
+        self.max_tokens = self._llama.max_tokens
+        self._position = 0
+        self._last: list[int] = []
+
+    def prefill(self, ids: Sequence[int], num_sequences: int) -> None:
+        """See Runtime."""
+        self._llama.clear()
+        self._last = []
+        for sequence in range(num_sequences):
+            for first in range(0, len(ids), _BATCH_TOKENS):
+                part = ids[first : first + _BATCH_TOKENS]
+                is_end = first + len(part) == len(ids)
+                tokens = [(token, first + place, sequence) for place, token in enumerate(part)]
+                logits = self._llama.read(tokens, [is_end and place == len(part) - 1 for place in range(len(part))])
+            self._last.append(int(logits[-1].argmax()))
+        self._position = len(ids)
+
+    def step(self) -> None:
+        """See Runtime."""
+        tokens = [(token, self._position, sequence) for sequence, token in enumerate(self._last)]
+        self._last = self._llama.read(tokens, [True] * len(tokens)).argmax(axis=1).tolist()
+        self._position += 1
+
+
+class LlamaEngine:
+    """See Engine."""
+
+    def versions(self) -> dict[str, str]:
+        """Of its parts."""
+        return {"llama-cpp-python": version("llama-cpp-python")}
+
+    def prepare(self) -> None:
+        """Raises MissingExtraError where llama-cpp-python is not installed."""
+        require_llama()
+
+    def scorer(self, source: Source) -> Scorer:
+        """See Engine."""
+        return _Scorer(source)
+
+    def runtime(self, source: Source) -> Runtime:
+        """See Engine."""
+        return _Runtime(source)
+
+
+ENGINE = LlamaEngine()

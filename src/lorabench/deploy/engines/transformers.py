@@ -1,0 +1,114 @@
+"""Transformers (and PEFT), on the processor: merged folders, and the adapter on its base in bfloat16."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lorabench.deploy.engine import Runtime, Scorer, Source
+
+if TYPE_CHECKING:
+    import torch
+
+    from lorabench.models.base import FrozenBase, Precision
+    from lorabench.tokens.packing import PackedBatch
+
+
+class _Scorer:
+    """A frozen model, scored as runs score theirs."""
+
+    def __init__(self, base: FrozenBase) -> None:
+        self.device: torch.device = base.device
+        self._base = base
+
+    def token_nll(self, batch: PackedBatch) -> torch.Tensor:
+        """See Scorer."""
+        return self._base.token_nll(batch)
+
+    def logits(self, ids: Sequence[int]) -> npt.NDArray[np.float32]:
+        """See Scorer."""
+        import torch
+
+        with torch.inference_mode():
+            found = self._base.model(input_ids=torch.tensor([list(ids)], device=self.device)).logits[0]
+        logits: npt.NDArray[np.float32] = found[-len(ids) :].float().cpu().numpy()
+        return logits
+
+
+class _Runtime:
+    """A model with the library's own key-value cache."""
+
+    def __init__(self, model: Any, max_tokens: int) -> None:
+        self.max_tokens = max_tokens
+        self._model = model
+        self._cache: Any = None
+        self._last: Any = None
+
+    def prefill(self, ids: Sequence[int], num_sequences: int) -> None:
+        """See Runtime."""
+        import torch
+
+        self._cache = None
+        self._advance(torch.tensor([list(ids)] * num_sequences))
+
+    def step(self) -> None:
+        """See Runtime."""
+        self._advance(self._last)
+
+    def _advance(self, ids: torch.Tensor) -> None:
+        import torch
+
+        with torch.inference_mode():
+            output = self._model(input_ids=ids, past_key_values=self._cache, use_cache=True, logits_to_keep=1)
+        self._cache = output.past_key_values
+        self._last = output.logits[:, -1].argmax(dim=-1, keepdim=True)
+
+
+class TransformersEngine:
+    """See Engine."""
+
+    def versions(self) -> dict[str, str]:
+        """Of its parts."""
+        return {name: version(name) for name in ("torch", "transformers", "peft")}
+
+    def prepare(self) -> None:
+        """Import what loading needs, so that it is not timed."""
+        import peft
+        import transformers
+
+        assert peft, transformers
+
+    def scorer(self, source: Source) -> Scorer:
+        """See Engine."""
+        return _Scorer(_load(source))
+
+    def runtime(self, source: Source) -> Runtime:
+        """See Engine."""
+        base = _load(source)
+        config = base.model.config.get_text_config()
+        limit = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+        return _Runtime(base.model, int(limit or 8192))
+
+
+def _load(source: Source) -> FrozenBase:
+    import torch
+
+    from lorabench.methods.saved import CONFIGURATION, attach_saved
+    from lorabench.models.base import load_base
+
+    torch.set_num_threads(source.threads)
+    is_adapter = (source.folder / CONFIGURATION).is_file()
+    precision: Precision = "fp32" if source.form in ("merged:fp32", REFERENCE) else "bf16"
+    base = load_base(source.base_folder if is_adapter else source.folder, precision=precision, device="cpu")
+    if is_adapter:
+        attach_saved(base, source.folder)
+    return base
+
+
+REFERENCE = "reference"
+"""The name under which the unquantised adapter is loaded: in float32, unmerged."""
+ENGINE = TransformersEngine()

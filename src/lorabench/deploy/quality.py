@@ -1,0 +1,107 @@
+"""How well a form scores the run's own text, by the run's own windows, and how far it lies from the adapter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from lorabench.core.device import choose_device
+from lorabench.core.errors import InputError
+from lorabench.deploy.engine import Scorer
+from lorabench.deploy.subject import Subject
+from lorabench.experiment import identity
+from lorabench.experiment.identity import BaseVariant
+from lorabench.experiment.plan import make_plan
+from lorabench.records.deployment import Divergence
+from lorabench.runs.group import GroupWork, SharedBase, Text
+from lorabench.runs.reproduction import experiment_of
+from lorabench.runs.task import SharedInputs
+from lorabench.scoring.documents import DocumentScores, score_documents
+from lorabench.tokens.packing import prefix_of
+from lorabench.tokens.tokenizer import Tokeniser
+
+NUM_COMPARED = 1024
+"""Positions at which distributions are compared."""
+
+
+@dataclass
+class RunText:
+    """What a run was scored on, tokenised as it was."""
+
+    subject: Subject
+    work: GroupWork
+
+    @classmethod
+    def of(cls, subject: Subject, output_dir: Path) -> RunText:
+        """Raises InputError where the corpus has changed since the run."""
+        record = subject.record
+        (group,) = make_plan(experiment_of(record), choose_device("cpu")).groups
+        if group.runs[0].run_id != identity.run_id(record.spec):
+            raise InputError(f"{record.run_id}: the model or corpus has changed since; lorabench reproduce says how")
+        shared = SharedBase(
+            BaseVariant.of(record.spec),
+            subject.location,
+            None,  # type: ignore[arg-type] # the text alone is needed
+            Tokeniser(subject.location.folder),
+        )
+        inputs = SharedInputs.of(group, record.references.get("text_field", "text"))
+        return cls(subject, GroupWork(shared, inputs, output_dir / "base_scores", lambda *news: None))
+
+    def of_split(self, split: str) -> Text:
+        """The documents of validation or test that the run scored."""
+        spec = self.subject.record.spec
+        return self.work.scored_text(spec.dataset, split, spec.evaluation)
+
+    def score(self, scorer: Scorer, split: str) -> DocumentScores:
+        """By the windows of the run."""
+        text, spec = self.of_split(split), self.subject.record.spec
+        scores = score_documents(
+            scorer,
+            text.drawn.pieces,
+            text.tokens,
+            prefix=text.prefix,
+            context_length=spec.training.context_length,
+            stride=spec.evaluation.stride,
+            marks=text.marks,
+        )
+        return scores.of_documents(text.drawn)
+
+    def compared(self) -> list[list[int]]:
+        """Beginnings of validation documents as inputs: at most a window each, `NUM_COMPARED` tokens in all."""
+        text, length = self.of_split("validation"), self.subject.record.spec.training.context_length
+        chosen, room = [], NUM_COMPARED
+        for place, tokens in enumerate(text.tokens):
+            if room <= 0:
+                break
+            ids = [prefix_of(text.prefix, place), *tokens[: min(length, room) - 1].tolist()]
+            chosen.append(ids)
+            room -= len(ids)
+        return chosen
+
+
+def log_probabilities(scorer: Scorer, sequences: list[list[int]]) -> npt.NDArray[np.float32]:
+    """Of every next token after every position of the sequences, [N, V]."""
+    return np.concatenate([_log_softmax(scorer.logits(ids)) for ids in sequences])
+
+
+def _log_softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    normaliser = np.log(np.exp(shifted, dtype=np.float64).sum(axis=1, keepdims=True))
+    found: npt.NDArray[np.float32] = (shifted - normaliser).astype(np.float32)
+    return found
+
+
+def divergence(ours: npt.NDArray[np.float32], reference: npt.NDArray[np.float32]) -> Divergence:
+    """Of `ours` from `reference`, both log-probabilities [N, V]; a vocabulary that was padded is cut to the smaller."""
+    width = min(ours.shape[1], reference.shape[1])
+    kept, wanted = ours[:, :width], reference[:, :width]
+    divergences = np.maximum((np.exp(wanted, dtype=np.float64) * (wanted - kept)).sum(axis=1), 0.0)
+    return Divergence(
+        num_tokens=len(kept),
+        kl_mean=float(divergences.mean()),
+        kl_p99=float(np.quantile(divergences, 0.99)),
+        top1_agreement=float((kept.argmax(axis=1) == wanted.argmax(axis=1)).mean()),
+    )

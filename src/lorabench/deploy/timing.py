@@ -1,0 +1,86 @@
+"""What it costs to use a form: loading, memory, the first token, reading and writing, in the process that calls it.
+
+The process imports nothing but what the form's engine needs, so that its memory is that of a user's program.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import psutil
+
+from lorabench.deploy.engine import ENGINES, Runtime, Source
+from lorabench.records.deployment import Round
+
+_PROMPTS = (128, 512)
+_DECODED = 32
+"""Tokens written for a figure, by each sequence."""
+_SHORT_PROMPT = 16
+"""Before writing is timed."""
+_BATCH = 8
+_FIRST_TOKEN, _NUM_TOKENS = 10, 200
+"""Of prompts, which go round these token ids: what they say costs nothing."""
+
+
+def time_form(source: Source) -> Round:
+    """Load the form and use it once in every way that is timed; the first use of each way is not counted."""
+    engine = ENGINES.get(source.engine)
+    engine.prepare()
+    started = time.perf_counter()
+    runtime = engine.runtime(source)
+    load_seconds = time.perf_counter() - started
+    resident = psutil.Process().memory_info().rss
+    _read(runtime, _SHORT_PROMPT)
+    fitting = [length for length in _PROMPTS if length < runtime.max_tokens]
+    longest = fitting[-1] if fitting else min(_PROMPTS[0], runtime.max_tokens - 1)
+    first_token = {length: _seconds(partial(_read, runtime, length)) for length in {*fitting, longest}}
+    return Round(
+        load_seconds=load_seconds,
+        resident_bytes=resident,
+        peak_bytes=_peak_bytes(),
+        ttft_seconds_128=first_token.get(128),
+        ttft_seconds_512=first_token.get(512),
+        prefill_tokens_per_second=longest / first_token[longest],
+        decode_tokens_per_second=_decode_rate(runtime, 1),
+        decode_tokens_per_second_8=_decode_rate(runtime, _BATCH),
+    )
+
+
+def _read(runtime: Runtime, length: int, num_sequences: int = 1) -> None:
+    runtime.prefill([_FIRST_TOKEN + place % _NUM_TOKENS for place in range(length)], num_sequences)
+
+
+def _write(runtime: Runtime) -> None:
+    for _ in range(_DECODED):
+        runtime.step()
+
+
+def _decode_rate(runtime: Runtime, num_sequences: int) -> float:
+    """Tokens a second, of all sequences together."""
+    _read(runtime, min(_SHORT_PROMPT, runtime.max_tokens - _DECODED - 2), num_sequences)
+    runtime.step()
+    seconds = _seconds(partial(_write, runtime))
+    return _DECODED * num_sequences / seconds
+
+
+def _seconds(deed: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    deed()
+    return time.perf_counter() - started
+
+
+def _peak_bytes() -> int:
+    """Largest resident set of this process so far."""
+    try:
+        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

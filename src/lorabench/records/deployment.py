@@ -1,0 +1,177 @@
+"""What was measured of a form in which a run could be shipped, and where those records lie.
+
+OUTPUT/deployments/<run_id>/<form>/record.json          with a hash of itself and of the files beside it
+                                   validation.parquet   per-document results, as those of runs
+                                   test.parquet
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from lorabench.core.canonical import fingerprint
+from lorabench.core.errors import DiskError
+from lorabench.core.revisions import safe_name
+from lorabench.core.storage import read_regular, write_atomically
+from lorabench.records.documents import DocumentResults, parse_documents
+from lorabench.records.reading import DamagedFileError, parse_json, reason_of
+from lorabench.records.schema import Environment, Facts, Scores, Status
+
+SCHEMA_VERSION = 1
+RECORD_NAME = "record.json"
+
+
+class Divergence(Facts):
+    """Of a form's next-token distributions from those of the unquantised adapter, over the same positions."""
+
+    num_tokens: int
+    kl_mean: float
+    """Nats."""
+    kl_p99: float
+    """99th percentile over positions, nats."""
+    top1_agreement: float
+    """Share of positions at which both find the same token likeliest."""
+
+
+class Round(Facts):
+    """What it costs to use a form, measured in one fresh process."""
+
+    load_seconds: float
+    """From a process that has imported its libraries to a model that can answer."""
+    resident_bytes: int
+    """Of the process, once the model is loaded."""
+    peak_bytes: int
+    """Of the process, at its end."""
+    ttft_seconds_128: float | None
+    """To the first token after a prompt of 128 tokens; null where the model's context is too short."""
+    ttft_seconds_512: float | None
+    prefill_tokens_per_second: float
+    """Of the longer of these prompts."""
+    decode_tokens_per_second: float
+    """One sequence."""
+    decode_tokens_per_second_8: float | None
+    """Eight sequences at once, all of them counted."""
+
+
+class DeploymentRecord(Facts):
+    """One form of one run, whatever became of it."""
+
+    schema_version: int = SCHEMA_VERSION
+    run_id: str
+    form: str
+    engine: str
+    status: Status
+    status_reason: str | None = None
+    notes: tuple[str, ...] = ()
+    """How it was made."""
+    real_types: dict[str, int] = Field(default_factory=dict)
+    """Tensors by the type that they really have."""
+    disk_bytes: int | None = None
+    """Of everything that is needed to use it: of an adapter its base too."""
+    made: dict[str, str] = Field(default_factory=dict)
+    """SHA-256 of the files of the form, by name."""
+    adapter_sha256: str = ""
+    """Of the run's record of its adapter: a form of another one is made again."""
+    validation: Scores | None = None
+    test: Scores | None = None
+    divergence: Divergence | None = None
+    rounds: tuple[Round, ...] = ()
+    threads: int | None = None
+    device: str = "cpu"
+    versions: dict[str, str] = Field(default_factory=dict)
+    """Of what made and ran it."""
+    environment: Environment
+    measured_at: str
+    """ISO 8601, UTC."""
+    files: dict[str, str] = Field(default_factory=dict)
+    """SHA-256 of the files beside the record."""
+
+    def median(self, name: str) -> float | None:
+        """Of a figure over the rounds that have it; None where none has."""
+        values = [value for value in (getattr(one, name) for one in self.rounds) if value is not None]
+        return float(median(values)) if values else None
+
+
+class DeploymentStore:
+    """The deployments of one output folder."""
+
+    def __init__(self, output_dir: Path) -> None:
+        self.folder = output_dir / "deployments"
+
+    def form_dir(self, run_id: str, form: str) -> Path:
+        """Where the record of a form lies; its files are made in there and removed when it is measured."""
+        return self.folder / run_id / safe_name(form.replace(":", "-"))
+
+    def write(self, record: DeploymentRecord) -> None:
+        """Write the record whole or not at all, with a hash of its content inside."""
+        values = record.model_dump(mode="json")
+        text = json.dumps({**values, "record_sha256": _digest(values)}, indent=1, ensure_ascii=False, allow_nan=False)
+        write_atomically(self.form_dir(record.run_id, record.form) / RECORD_NAME, text.encode())
+
+    def read(self, run_id: str, form: str) -> DeploymentRecord | None:
+        """The record of a form; None where there is none. Raises DiskError for one that cannot be trusted."""
+        return self._read(self.form_dir(run_id, form) / RECORD_NAME)
+
+    def read_all(self) -> tuple[list[DeploymentRecord], list[DiskError]]:
+        """Every record that can be trusted, by run and form, and what is wrong with the others."""
+        records, problems = [], []
+        for path in sorted(self.folder.glob(f"*/*/{RECORD_NAME}")):
+            try:
+                record = self._read(path)
+            except DiskError as problem:
+                problems.append(problem)
+            else:
+                if record is not None:
+                    records.append(record)
+        return records, problems
+
+    def documents(self, record: DeploymentRecord, split: str) -> DocumentResults | None:
+        """Per-document results of `validation` or `test`; None where there are none. Raises DamagedFileError."""
+        expected = record.validation if split == "validation" else record.test
+        name = f"{split}.parquet"
+        if expected is None or name not in record.files:
+            return None
+        path = self.form_dir(record.run_id, record.form) / name
+        try:
+            content = read_regular(path)
+        except OSError as error:
+            raise _damaged(path, reason_of(error)) from None
+        if hashlib.sha256(content).hexdigest() != record.files[name]:
+            raise _damaged(path, "it is not as it was written (its hash is not the record's)")
+        try:
+            return parse_documents(content, expected)
+        except ValueError as error:
+            raise _damaged(path, f"it cannot be used: {error}") from None
+
+    def _read(self, path: Path) -> DeploymentRecord | None:
+        try:
+            content = read_regular(path)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise _damaged(path, reason_of(error)) from None
+        try:
+            values: dict[str, Any] = parse_json(content)
+            expected = values.pop("record_sha256")
+            record = DeploymentRecord.model_validate(values)
+        except (ValueError, KeyError, TypeError, AttributeError, ValidationError):
+            raise _damaged(path, "it is not a whole record") from None
+        if _digest(values) != expected or self.form_dir(record.run_id, record.form) != path.parent:
+            raise _damaged(path, "its content does not match its hash or its place")
+        return record
+
+
+def _digest(values: dict[str, Any]) -> str:
+    return fingerprint(values)
+
+
+def _damaged(path: Path, reason: str) -> DamagedFileError:
+    error = DamagedFileError(path, reason)
+    error.args = (f"{path}: {reason}; lorabench deploy measures the form again",)
+    return error

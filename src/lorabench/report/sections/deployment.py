@@ -1,0 +1,150 @@
+"""In which form to ship a run: what each form loses, what it costs, and what to take."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lorabench.analysis.deployment import FormStanding
+from lorabench.core.formatting import NONE, bits, number, size, with_interval
+from lorabench.records.deployment import DeploymentRecord
+from lorabench.report.deployment_table import DeployedRun
+from lorabench.report.markdown import escape, prose, table
+from lorabench.report.picture import Kind, Panel, Picture, Point, Series
+from lorabench.report.section import Chapter, PagePart, References, Report, Section, SummaryPart
+
+HEADINGS = (
+    *("form", "disk", "bits/byte", "against the adapter", "gain kept", "top-1", "memory", "first token, 128"),
+    *("tokens/s", "tokens/s, 8 at once"),
+)
+_INTRODUCTION = (
+    "Each form was scored on the run's own validation text and timed in fresh processes, in alternating rounds; "
+    "figures of speed are medians. Divergence and agreement order no forms that are near the original."
+)
+_PAGE = """
+<h2>Which form to ship</h2>
+{% for run in runs %}
+<h3>{{ run.run_id }}</h3>
+<p class="lead">{{ run.verdict }}.</p>
+<ul>{% for reason in run.reasons %}<li>{{ reason }}.</li>{% endfor %}</ul>
+<div class="scroll" role="region" aria-label="forms of {{ run.run_id }}"><table>
+<thead><tr>{% for heading in headings %}<th>{{ heading }}</th>{% endfor %}</tr></thead>
+<tbody>{% for row in run.rows %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
+{% endfor %}</tbody></table></div>
+{% for failure in run.failures %}<p>{{ failure }}.</p>{% endfor %}
+{% endfor %}
+<p>{{ introduction }}</p>
+{% if picture %}{{ figure(picture, "wide") }}{% endif %}
+"""
+
+
+def cells(standing: FormStanding) -> tuple[str, ...]:
+    """A form's row under `HEADINGS`."""
+    record, kept = standing.record, standing.gain_kept
+    first = record.median("ttft_seconds_128")
+    return (
+        record.form,
+        size(record.disk_bytes),
+        bits(record.validation.bits_per_byte if record.validation else None),
+        "{} ({})".format(*with_interval(standing.difference, is_signed=True)),
+        NONE if kept is None else f"{kept.estimate * 100:.0f} %" + _span(kept.low, kept.high),
+        NONE if record.divergence is None else f"{record.divergence.top1_agreement * 100:.1f} %",
+        size(record.median("peak_bytes")),
+        NONE if first is None else f"{first * 1e3:,.0f} ms",
+        number(record.median("decode_tokens_per_second"), 3),
+        number(record.median("decode_tokens_per_second_8"), 3),
+    )
+
+
+def _span(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f" ({low * 100:.0f} to {high * 100:.0f})"
+
+
+def failures(records: Sequence[DeploymentRecord]) -> list[str]:
+    """A sentence on each form that could not be made or measured."""
+    return [
+        f"{record.form}: {record.status.value.replace('_', ' ')}: {(record.status_reason or '').rstrip('.')}"
+        for record in records
+        if record.status_reason
+    ]
+
+
+def _values(report: Report, picture: Picture | None) -> Mapping[str, Any] | None:
+    if not report.deployed:
+        return None
+    runs = [
+        {
+            "run_id": deployed.run.run_id,
+            "verdict": deployed.choice.verdict,
+            "reasons": deployed.choice.reasons,
+            "rows": [cells(standing) for standing in deployed.choice.standings],
+            "failures": failures(deployed.records),
+        }
+        for deployed in report.deployed
+    ]
+    return {"introduction": _INTRODUCTION, "headings": HEADINGS, "runs": runs, "picture": picture}
+
+
+def _summary(report: Report, reference: References) -> Sequence[str]:
+    blocks = []
+    for deployed in report.deployed:
+        choice = deployed.choice
+        blocks.append(f"**Which form of {escape(deployed.run.run_id)} to ship.** {prose(choice.verdict)}.")
+        blocks += [f"- {prose(reason)}." for reason in (*choice.reasons, *failures(deployed.records))]
+        if choice.standings:
+            blocks.append(table(HEADINGS, [cells(standing) for standing in choice.standings]))
+    return blocks
+
+
+def _picture(report: Report) -> Picture:
+    """Bits per byte against size, a panel a run; smaller and lower is better."""
+    panels = tuple(_panel(deployed) for deployed in report.deployed if deployed.choice.standings)
+    rows = tuple(
+        (deployed.run.run_id, *cells(standing))
+        for deployed in report.deployed
+        for standing in deployed.choice.standings
+    )
+    return Picture("deployment", "Size and quality of the forms", panels, ("run", *HEADINGS), rows)
+
+
+def _panel(deployed: DeployedRun) -> Panel:
+    adapter = deployed.run.validation
+    level = adapter.bits_per_byte if adapter is not None else 0.0
+    series = tuple(
+        Series(
+            standing.record.form,
+            place,
+            (
+                Point(
+                    (standing.record.disk_bytes or 0) / 1e6,
+                    level + standing.difference.estimate,
+                    _sum(level, standing.difference.low),
+                    _sum(level, standing.difference.high),
+                    cells(standing)[:5],
+                ),
+            ),
+        )
+        for place, standing in enumerate(deployed.choice.standings)
+    )
+    return Panel(
+        deployed.run.run_id,
+        deployed.choice.verdict,
+        Kind.POINTS,
+        "MB on disk",
+        "validation bits per byte",
+        series,
+        is_log_x=True,
+    )
+
+
+def _sum(level: float, difference: float | None) -> float | None:
+    return None if difference is None else level + difference
+
+
+SECTION = Section(
+    "deployment",
+    985,
+    page=PagePart(_PAGE, "Which form to ship", _values),
+    summary=SummaryPart(Chapter.BEST, _summary, "Size and quality of the forms"),
+    picture=_picture,
+)
