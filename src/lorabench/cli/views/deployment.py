@@ -11,6 +11,10 @@ from lorabench.cli.views.text import clean, make_console
 from lorabench.report.deployment_table import DeployedRun
 from lorabench.report.sections.deployment import HEADINGS, cells, failures
 
+_WIDE = 150
+_IN_NARROW = (0, 1, 2, 4, 6, 8)
+"""Columns of a terminal that is not wide: form, disk, bits per byte, gain kept, memory, speed."""
+
 
 def print_deployment(deployed: DeployedRun, console: Console | None = None) -> None:
     """What to ship and why, and the table of all forms."""
@@ -22,10 +26,12 @@ def print_deployment(deployed: DeployedRun, console: Console | None = None) -> N
         console.print(Padding(Text(f"{clean(sentence)}."), (0, 0, 0, 2), expand=False))
     if choice.standings:
         table = Table(box=None, pad_edge=False, header_style="dim")
-        for place, heading in enumerate(HEADINGS):
-            table.add_column(heading, justify="left" if place == 0 else "right")
+        shown = _IN_NARROW if console.width < _WIDE else tuple(range(len(HEADINGS)))
+        for place in shown:
+            table.add_column(HEADINGS[place], justify="left" if place == 0 else "right", no_wrap=True)
         for standing in choice.standings:
-            table.add_row(*map(clean, cells(standing)))
+            row = cells(standing)
+            table.add_row(*(clean(row[place]) for place in shown))
         console.print()
         console.print(table)
     console.print()

@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 _BATCH_TOKENS = 512
 """Read at once: llama.cpp's own default."""
 _MAX_SEQUENCES = 8
-_MOST_TOKENS = 8192
-"""Of a context, where the model would allow more."""
+_TIMED_TOKENS = 1024
+"""Of each sequence's context where use is timed: memory for it is set aside at once."""
 
 
 class _Llama:
     """A model and its context. Tokens go in as (token, position, sequence); logits come out of the last call."""
 
-    def __init__(self, source: Source, num_sequences: int) -> None:
+    def __init__(self, source: Source, num_sequences: int, max_tokens: int) -> None:
         self._library = require_llama()
         (path,) = source.folder.glob("*.gguf")
         with quietly():
@@ -41,7 +41,7 @@ class _Llama:
             self._model = self._library.llama_model_load_from_file(os.fsencode(path), settings)
             if not self._model:
                 raise ModelError(f"{path}: llama.cpp cannot load it")
-            self.max_tokens = min(int(self._library.llama_model_n_ctx_train(self._model)), _MOST_TOKENS)
+            self.max_tokens = min(int(self._library.llama_model_n_ctx_train(self._model)), max_tokens)
             context = self._library.llama_context_default_params()
             context.n_ctx = self.max_tokens * num_sequences
             context.n_batch = context.n_ubatch = _BATCH_TOKENS
@@ -82,7 +82,7 @@ class _Scorer:
         import torch
 
         self.device = torch.device("cpu")
-        self._llama = _Llama(source, 1)
+        self._llama = _Llama(source, 1, source.context_length + 1)
 
     def token_nll(self, batch: PackedBatch) -> torch.Tensor:
         """See Scorer."""
@@ -127,7 +127,7 @@ class _Runtime:
     """Writes greedily in several sequences at once."""
 
     def __init__(self, source: Source) -> None:
-        self._llama = _Llama(source, _MAX_SEQUENCES)
+        self._llama = _Llama(source, _MAX_SEQUENCES, _TIMED_TOKENS)
         self.max_tokens = self._llama.max_tokens
         self._position = 0
         self._last: list[int] = []
