@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import signal
@@ -16,6 +17,9 @@ from lorabench.core.errors import InputError, MissingExtraError
 from lorabench.deploy.deployment import CORE_FORMS, deploy_run
 from lorabench.records.deployment import DeploymentStore
 from lorabench.records.schema import RunRecord, Status
+from lorabench.records.store import RecordStore
+from lorabench.report.build import build_report
+from lorabench.report.deployment_table import COLUMNS, deployed_runs
 from lorabench.runs.view import RunView
 
 

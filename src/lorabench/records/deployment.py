@@ -20,8 +20,9 @@ from lorabench.core.errors import DiskError
 from lorabench.core.revisions import safe_name
 from lorabench.core.storage import read_regular, write_atomically
 from lorabench.records.documents import DocumentResults, parse_documents
+from lorabench.records.measured import Facts
 from lorabench.records.reading import DamagedFileError, parse_json, reason_of
-from lorabench.records.schema import Environment, Facts, Scores, Status
+from lorabench.records.schema import Environment, Scores, Status
 
 SCHEMA_VERSION = 1
 RECORD_NAME = "record.json"

@@ -19,6 +19,11 @@ from lorabench.core.errors import ModelError
 
 Floats = NDArray[np.float32]
 Config = Mapping[str, Any]
+_OLD_BUFFERS = (
+    *(".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias"),
+    ".rotary_emb.inv_freq",
+)
+"""Masks and frequencies that old folders keep among the weights."""
 Layout = Callable[[str, Floats, Config], Floats]
 """(name in Transformers, tensor [out, …], configuration) -> the tensor as llama.cpp wants it."""
 
@@ -261,8 +266,8 @@ def written_tensors(
     """Tensors by llama.cpp's names and in its layout. Raises ModelError for one that has no place there."""
     name_of = tensor_names(architecture, num_layers_of(config))
     for name, tensor in tensors:
-        if name.endswith((".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq", ".attention.bias")):
-            continue  # masks and frequencies that old folders keep
+        if name.endswith(_OLD_BUFFERS):
+            continue
         new = name_of(name) or name_of(f"transformer.{name}")
         if new is None:
             raise ModelError(f"llama.cpp's {architecture.name} has no place for the tensor {name}")

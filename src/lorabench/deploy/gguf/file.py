@@ -66,6 +66,8 @@ def write_gguf(folder: Path, output: Path, *, type_name: str, name: str) -> None
         writer.write_tensors_to_file()
     finally:
         writer.close()
+        if writer.temp_file is not None:
+            writer.temp_file.close()
 
 
 def type_counts(path: Path) -> dict[str, int]:
