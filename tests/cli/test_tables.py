@@ -15,7 +15,7 @@ from lorabench.cli.views.table import results_table
 from lorabench.cli.views.text import clean, percent, sparkline
 from lorabench.core.formatting import duration, number
 from lorabench.core.storage import sha256_file
-from lorabench.records.schema import RunRecord, Scores, Status
+from lorabench.records.schema import Measurement, RunRecord, Scores, Status, TaskMetric, TaskResult
 from lorabench.records.store import RecordStore
 from lorabench.runs.outcome import Counts
 
@@ -203,6 +203,27 @@ def test_the_page_of_a_run_has_perplexity_by_length(make_record: MakeRecord, tmp
     assert "note: " in stream.getvalue()
     assert "validation.parquet: it is not as it was written" in " ".join(stream.getvalue().split())
     assert "What it took" in stream.getvalue()
+
+
+def test_the_page_of_a_run_has_its_tasks(make_record: MakeRecord, tmp_path: Path) -> None:
+    how = {"validation_bytes": 1, "context_length": 1, "stride": None, "precision": "fp32", "device": "cpu"}
+    how |= {"device_name": "x", "lorabench_version": "0", "code_sha256": "0", "measured_at": "2026-01-01T00:00:00Z"}
+    result = TaskResult(
+        reference="tasks/colours.yaml",
+        revision="1",
+        task="colours",
+        num_examples=1200,
+        metrics={
+            "acc": TaskMetric(base=0.25, base_error=0.0125, adapted=0.5, adapted_error=0.0144, difference_error=0.01),
+            "own": TaskMetric(base=0.75, adapted=0.5),
+        },
+        measurement=Measurement.model_validate(how),
+    )
+    console, stream = _console(100)
+    show_run(make_record("run-a", 0.9, tasks=(result,)), RecordStore(tmp_path), console)
+    text = " ".join(stream.getvalue().split())
+    assert "colours acc 1,200 0.2500 ± 0.0125 0.5000 ± 0.0144 +0.2500 ± 0.0100" in text
+    assert "colours own 1,200 0.7500 0.5000 -0.2500" in text
 
 
 def test_a_run_that_measured_nothing_can_be_shown(make_record: MakeRecord, tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import os
 import time
 import urllib.parse
@@ -18,19 +17,17 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from lorabench.core.errors import DataError, DiskError, DownloadError, InputError, LorabenchError, ModelError
+from lorabench.core.hub_bounds import REQUEST_TIMEOUT_SECONDS, bounded_client
 from lorabench.core.redaction import without_secrets
 
 Kind = Literal["model", "dataset"]
 
 ATTEMPT_WAITS_SECONDS = (0.5, 1.5)
 """Pauses before the second and third attempt to reach the hub at all."""
-REQUEST_TIMEOUT_SECONDS = 10.0
-"""Longest silence of the hub within one request."""
 PARQUET_BRANCH = "refs/convert/parquet"
 """Where the hub itself keeps a Parquet conversion of a dataset."""
 
 _NETWORK_MODULES = {"httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3", "aiohttp", "socket"}
-_CHATTY_LOGGERS = ("huggingface_hub.repocard", "huggingface_hub.repocard_data", "datasets")
 _UNWRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST}
 _KEPT = {"model": ": files that are already here are not fetched again", "dataset": ""}
 _HUB_HEADERS = ("X-Repo-Commit", "ETag")
@@ -165,58 +162,6 @@ def _is_passing(error: BaseException) -> bool:
     if status is not None:
         return status in _BUSY_STATUSES
     return _is_network(error) and "Timeout" not in type(error).__name__
-
-
-@contextlib.contextmanager
-def bounded_client() -> Iterator[None]:
-    """Within it a request may be silent for `REQUEST_TIMEOUT_SECONDS` only, and the hub's client draws no bars."""
-    import huggingface_hub
-    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-
-    drew_bars = not are_progress_bars_disabled()
-    quiet = [logging.getLogger(name) for name in _CHATTY_LOGGERS]
-    levels = [logger.level for logger in quiet]
-    session = huggingface_hub.get_session()
-    timeout_before = session.timeout
-    session.timeout = REQUEST_TIMEOUT_SECONDS
-    disable_progress_bars()
-    for logger in quiet:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        for logger, level in zip(quiet, levels, strict=True):
-            logger.setLevel(level)
-        session.timeout = timeout_before
-        if drew_bars:
-            enable_progress_bars()
-
-
-@contextlib.contextmanager
-def bounded_streaming() -> Iterator[None]:
-    """Within it `datasets` leaves retrying to the hub's client (six attempts in 23 s) instead of twenty times that."""
-    import datasets
-    import datasets.config
-
-    bounds = {
-        "STREAMING_READ_MAX_RETRIES": 1,
-        "STREAMING_OPEN_MAX_RETRIES": 1,
-        "STREAMING_READ_RETRY_INTERVAL": 0,
-        "STREAMING_OPEN_RETRY_INTERVAL": 0,
-        "STREAMING_READ_SERVER_UNAVAILABLE_RETRY_INTERVAL": 0,
-    }
-    before = {name: getattr(datasets.config, name) for name in bounds}
-    drew_bars = not datasets.are_progress_bars_disabled()
-    datasets.disable_progress_bars()
-    for name, value in bounds.items():
-        setattr(datasets.config, name, value)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            setattr(datasets.config, name, value)
-        if drew_bars:
-            datasets.enable_progress_bars()
 
 
 @contextlib.contextmanager

@@ -22,12 +22,11 @@ from lorabench.core.hub import (
     PARQUET_BRANCH,
     Repository,
     ResolvedRepository,
-    bounded_client,
-    bounded_streaming,
     explained,
     is_offline,
     resolve,
 )
+from lorabench.core.hub_bounds import bounded_client, bounded_streaming
 from lorabench.core.progress import Progress
 from lorabench.corpora.conversations import Format, Row
 from lorabench.corpora.documents import SPLITS

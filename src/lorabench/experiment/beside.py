@@ -15,6 +15,7 @@ from lorabench.core.settings import check_reference
 from lorabench.corpora.catalog import DATASETS
 from lorabench.corpora.references import is_path
 from lorabench.corpora.rows.kinds import kind_of
+from lorabench.experiment.tasks import is_task_path
 from lorabench.models.locate import beside
 
 _KEYS = ("path", "train", "validation", "test")
@@ -32,6 +33,24 @@ def corpora_beside(values: Mapping[str, Any], file: Path) -> dict[str, Any]:
     if isinstance(evaluation, Mapping) and "also_on" in evaluation:
         found["evaluation"] = {**evaluation, "also_on": _each(evaluation["also_on"], file, "evaluation.also_on")}
     return found
+
+
+def tasks_beside(values: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    """The experiment's values, with the paths of tasks of one's own that lie beside `file`.
+
+    Raises ConfigError for paths that are in neither place.
+    """
+    evaluation = values.get("evaluation")
+    if not isinstance(evaluation, Mapping) or not evaluation.get("tasks"):
+        return dict(values)
+    tasks = evaluation["tasks"]
+    named = [
+        _locate(task, file, "evaluation.tasks", must_be_path=True)
+        if isinstance(task, str) and is_task_path(task)
+        else task
+        for task in (tasks if isinstance(tasks, list) else [tasks])
+    ]
+    return {**values, "evaluation": {**evaluation, "tasks": named}}
 
 
 def models_beside(values: Mapping[str, Any], file: Path) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from lorabench.core.plain_yaml import MAX_FILE_BYTES, parse_yaml, show_key, show
 from lorabench.core.settings import Frozen, PositiveInt, Reference, check_reference, check_text, refuse_key, tidy
 from lorabench.corpora.references import CorpusReference, build_reference
 from lorabench.experiment.axes import points, read_axes
-from lorabench.experiment.beside import corpora_beside, metrics_beside, models_beside
+from lorabench.experiment.beside import corpora_beside, metrics_beside, models_beside, tasks_beside
 from lorabench.experiment.generate import GenerateSettings
 from lorabench.methods.method import Method
 from lorabench.methods.registry import METHODS
@@ -281,7 +281,7 @@ def _refuse_method_key(key: Any, name: str) -> None:
 
 
 def load_experiment(path: Path | str, overrides: Sequence[str] = ()) -> Experiment:
-    """Read and check an experiment file. Paths of corpora are looked up beside it, then in the working folder.
+    """Read and check an experiment file. Paths in it are looked up beside it, then in the working folder.
 
     `overrides` are `key=value` with dotted keys (`training.learning_rate=1e-3`, `seeds=[0,1]`), the value read as YAML.
     Raises ConfigError.
@@ -306,7 +306,8 @@ def load_experiment(path: Path | str, overrides: Sequence[str] = ()) -> Experime
     values = corpora_beside(values, path)
     for override in [overrides] if isinstance(overrides, str) else overrides:
         _apply_override(values, override)
-    return build_experiment(metrics_beside(models_beside(values, path), path), where=str(path))
+    located = tasks_beside(metrics_beside(models_beside(values, path), path), path)
+    return build_experiment(located, where=str(path))
 
 
 def build_experiment(values: Mapping[str, Any], where: str = "experiment") -> Experiment:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from lorabench.core.errors import DownloadError, ModelError
-from lorabench.core.hub import Repository, ResolvedRepository, bounded_client, explained, is_offline, resolve
+from lorabench.core.hub import Repository, ResolvedRepository, explained, is_offline, resolve
+from lorabench.core.hub_bounds import bounded_client
 from lorabench.core.hub_memory import keep, kept
 from lorabench.models.hub_snapshot import TOKENIZER_FILES, is_whole_snapshot, wanted_files
 from lorabench.models.shape import ModelShape, read_config, shape_of, stored_shapes

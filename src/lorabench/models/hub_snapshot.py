@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lorabench.core.errors import DiskError, ModelError
-from lorabench.core.hub import Repository, ResolvedRepository, bounded_client, explained, is_offline, resolve
+from lorabench.core.hub import Repository, ResolvedRepository, explained, is_offline, resolve
+from lorabench.core.hub_bounds import bounded_client
 from lorabench.core.progress import Progress
 
 SMALL_FILES = (

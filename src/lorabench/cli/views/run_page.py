@@ -33,6 +33,7 @@ def show_run(record: RunRecord, store: RecordStore, console: Console | None = No
     _section(console, "What was run", _configuration(record))
     _results(console, record)
     _answers(console, record)
+    _tasks(console, record)
     _lengths(console, record, store)
     _curve(console, record, store)
     _section(console, "What it took", _cost(record))
@@ -137,6 +138,33 @@ def _answers(console: Console, record: RunRecord) -> None:
         console.print()
         console.print(Text("Answers", style="bold"))
         console.print(table)
+
+
+def _tasks(console: Console, record: RunRecord) -> None:
+    """What base and adapter scored on tasks of the harness, each figure with its standard error."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("task", "metric"):
+        table.add_column(name)
+    for name in ("documents", "base", "adapted", "change"):
+        table.add_column(name, justify="right")
+    for result in record.tasks:
+        for name, metric in result.metrics.items():
+            table.add_row(
+                styled(result.task),
+                styled(name),
+                Text(f"{result.num_examples:,}"),
+                Text(_with_error(metric.base, metric.base_error)),
+                Text(_with_error(metric.adapted, metric.adapted_error), style="bold"),
+                Text(_with_error(metric.adapted - metric.base, metric.difference_error, "+")),
+            )
+    if table.row_count:
+        console.print()
+        console.print(Text("Tasks", style="bold"))
+        console.print(table)
+
+
+def _with_error(value: float, error: float | None, sign: str = "") -> str:
+    return f"{value:{sign}.4f}" + (f" ± {error:.4f}" if error is not None else "")
 
 
 def _lengths(console: Console, record: RunRecord, store: RecordStore) -> None:
