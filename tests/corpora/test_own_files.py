@@ -151,7 +151,7 @@ def test_paths_are_looked_up_beside_the_experiment_first(tmp_path: Path, monkeyp
     assert experiment.evaluation.also_on == (str(beside / "a.jsonl"),)
     values["datasets"] = ["b.jsonl"]
     file.write_text(yaml.safe_dump(values))
-    with pytest.raises(ConfigError, match=rf"b\.jsonl: there is no such file neither in {beside}.* nor in {here}"):
+    with pytest.raises(ConfigError, match=rf"b\.jsonl: there is no such file, neither in {beside}.* nor in {here}"):
         load_experiment(file)
 
 

@@ -13,7 +13,7 @@ import pytest
 
 import lorabench
 from lorabench.core.device import choose_device
-from lorabench.core.errors import DataError, MissingExtraError, UnknownNameError
+from lorabench.core.errors import ConfigError, DataError, MissingExtraError, UnknownNameError
 from lorabench.experiment.plan import make_plan
 from lorabench.experiment.schema import load_experiment
 from lorabench.models.base import load_base
@@ -140,7 +140,7 @@ def test_mistakes_are_said_before_anything_runs(
             run(path, tmp_path / "out")
         assert RecordStore(tmp_path / "out").run_ids() == []
 
-    refused(["./nowhere.yaml"], DataError, "there is no such task file")
+    refused(["./nowhere.yaml"], ConfigError, "there is no such file, neither in .*, beside the experiment, nor in")
     (tmp_path / "empty").mkdir()
     refused([f"{tmp_path}/empty"], DataError, "nor a folder with some")
     refused(["helaswag"], UnknownNameError, "Did you mean 'hellaswag'")

@@ -165,7 +165,7 @@ def test_a_file_is_looked_up_beside_the_experiment_first(tmp_path: Path, monkeyp
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "there" / "experiment.yaml"
     path.write_text("{name: a, models: m, datasets: chat, evaluation: {generate: [contains, 'mine.py:score']}}")
-    with pytest.raises(ConfigError, match=r"generate.metric: mine.py: there is no such file neither in .*there"):
+    with pytest.raises(ConfigError, match=r"generate.metric: mine.py: there is no such file, neither in .*there"):
         load_experiment(path)
     write_function(tmp_path, "return 0.0")
     assert load_experiment(path).evaluation.generate == GenerateSettings(metric=("contains", "mine.py:score"))

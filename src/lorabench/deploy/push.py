@@ -6,7 +6,8 @@ from pathlib import Path
 
 from lorabench.core.catalog import HUB_ID
 from lorabench.core.errors import InputError, LorabenchError
-from lorabench.core.hub import Repository, bounded_client, endpoint, explained, is_offline
+from lorabench.core.hub import Repository, endpoint, explained, is_offline
+from lorabench.core.hub_bounds import bounded_client
 
 
 def check_push(name: str) -> None:

@@ -130,8 +130,8 @@ def _locate(reference: str, file: Path, key: str, *, must_be_path: bool = False)
     except (OSError, ValueError):
         return reference
     here, there = file.parent.absolute(), Path.cwd()
-    places = f"in {here}" if here == there else f"neither in {here}, beside the experiment, nor in {there}"
-    raise ConfigError(f"{file}: {key}: {reference}: there is no such file {places}{_near(reference, file)}")
+    places = f" in {here}" if here == there else f", neither in {here}, beside the experiment, nor in {there}"
+    raise ConfigError(f"{file}: {key}: {reference}: there is no such file{places}{_near(reference, file)}")
 
 
 def _is_known(reference: str) -> bool:
