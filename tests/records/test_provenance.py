@@ -11,8 +11,8 @@ import lorabench
 from lorabench.records.provenance import NUMBER_ROOMS, code_sha256, number_files
 
 PACKAGE = Path(lorabench.__file__).parent
-OTHER_ROOMS = {"analysis", "bench", "cli", "records", "report", "trackers"}
-"""Folders that make no number: what is read from results, shown, logged, or measured of the machine."""
+OTHER_ROOMS = {"analysis", "bench", "cli", "deploy", "records", "report", "trackers"}
+"""Folders that make no number of a run: what is read from results, shown, logged, measured of the machine or taken away."""
 
 
 @pytest.fixture

@@ -35,10 +35,10 @@ def small_memory(monkeypatch: pytest.MonkeyPatch, num_rows: int) -> None:
     """More than so many rows at once do not fit."""
     loss = FrozenBase.loss
 
-    def loss_that_needs_memory(base: FrozenBase, batch: PackedBatch) -> torch.Tensor:
+    def loss_that_needs_memory(base: FrozenBase, batch: PackedBatch, *rest: object) -> torch.Tensor:
         if len(batch.input_ids) > num_rows * 32:
             run_out_of_memory()
-        return loss(base, batch)
+        return loss(base, batch, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(FrozenBase, "loss", loss_that_needs_memory)
 

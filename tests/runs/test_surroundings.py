@@ -30,10 +30,10 @@ def at_loss(monkeypatch: pytest.MonkeyPatch, number: int, do: Callable[[], objec
     """Something happens just before the loss is computed for the `number`-th time."""
     loss, calls = FrozenBase.loss, iter(range(1, 10**6))
 
-    def disturbed(base: FrozenBase, batch: PackedBatch) -> torch.Tensor:
+    def disturbed(base: FrozenBase, batch: PackedBatch, *rest: object) -> torch.Tensor:
         if next(calls) == number:
             do()
-        return loss(base, batch)
+        return loss(base, batch, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(FrozenBase, "loss", disturbed)
 

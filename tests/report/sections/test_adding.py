@@ -138,6 +138,7 @@ def test_every_section_has_its_place() -> None:
             "lengths",
             "curves",
             "answers",
+            "deployment",
             "tasks",
             "samples",
             "runs",
