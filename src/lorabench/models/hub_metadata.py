@@ -16,7 +16,7 @@ from lorabench.core.hub import Repository, ResolvedRepository, explained, is_off
 from lorabench.core.hub_bounds import bounded_client
 from lorabench.core.hub_memory import keep, kept
 from lorabench.models.hub_snapshot import TOKENIZER_FILES, is_whole_snapshot, wanted_files
-from lorabench.models.shape import ModelShape, read_config, shape_of, stored_shapes
+from lorabench.models.shape import ModelShape, parse_config, read_config, shape_of, stored_shapes
 
 _READERS = 8
 """Headers read side by side, of models in many files."""
@@ -64,7 +64,7 @@ def cached_snapshot(repository: Repository, commit: str) -> Path | None:
 
 def _ask(resolved: ResolvedRepository) -> HubMetadata:
     """Read the configuration, and of each file of weights its header, at one commit."""
-    from huggingface_hub import HfApi, hf_hub_download
+    from huggingface_hub import HfApi
 
     repository = resolved.repository
     wanted = wanted_files(resolved)
@@ -79,11 +79,11 @@ def _ask(resolved: ResolvedRepository) -> HubMetadata:
         header = HfApi().parse_safetensors_file_metadata(repository.id, name, revision=resolved.commit)
         return {tensor: list(found.shape) for tensor, found in header.tensors.items()}
 
-    with bounded_client(), explained(repository):
-        path = hf_hub_download(repository.id, "config.json", revision=resolved.commit)
-        config = read_config(Path(path).parent)
-        with ThreadPoolExecutor(_READERS) as pool:
-            shapes = {name: shape for found in pool.map(shapes_of, weights) for name, shape in found.items()}
+    with bounded_client(), explained(repository), ThreadPoolExecutor(_READERS) as pool:
+        asked = pool.submit(_read_config, resolved)
+        headers = pool.map(shapes_of, weights)
+        config = asked.result()
+        shapes = {name: shape for found in headers for name, shape in found.items()}
     return HubMetadata(
         commit=resolved.commit,
         config=config,
@@ -92,6 +92,17 @@ def _ask(resolved: ResolvedRepository) -> HubMetadata:
         gated=resolved.gated,
         licence=resolved.licence,
     )
+
+
+def _read_config(resolved: ResolvedRepository) -> dict[str, Any]:
+    from huggingface_hub import get_session, hf_hub_url
+    from huggingface_hub.utils._headers import build_hf_headers
+    from huggingface_hub.utils._http import hf_raise_for_status
+
+    url = hf_hub_url(resolved.repository.id, "config.json", revision=resolved.commit)
+    response = get_session().get(url, headers=build_hf_headers())
+    hf_raise_for_status(response)
+    return parse_config(response.content, f"model {resolved.repository.id}: config.json")
 
 
 def _read_offline(repository: Repository) -> HubMetadata:

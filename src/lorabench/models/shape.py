@@ -97,13 +97,22 @@ def read_config(folder: Path) -> dict[str, Any]:
     """The folder's config.json as a mapping. Raises ModelError."""
     path = folder / "config.json"
     try:
-        values = json.loads(path.read_bytes())
+        content = path.read_bytes()
     except FileNotFoundError:
         raise ModelError(f"{folder}: there is no config.json; give the folder of a Transformers model") from None
-    except (OSError, ValueError, RecursionError):
+    except OSError:
         raise ModelError(f"{path} is not readable JSON") from None
+    return parse_config(content, str(path))
+
+
+def parse_config(content: bytes, where: str) -> dict[str, Any]:
+    """The content of a config.json as a mapping; `where` names the file. Raises ModelError."""
+    try:
+        values = json.loads(content)
+    except (ValueError, RecursionError):
+        raise ModelError(f"{where} is not readable JSON") from None
     if not isinstance(values, dict):
-        raise ModelError(f"{path} should hold one JSON object")
+        raise ModelError(f"{where} should hold one JSON object")
     return values
 
 
