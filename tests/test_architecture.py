@@ -108,6 +108,7 @@ def run_python(code: str) -> str:
         "lorabench",
         "lorabench.cli.main",
         "lorabench.experiment.plan",
+        "lorabench.runs.place",
         "lorabench.runs.remaining",
         "lorabench.report.build",
         "lorabench.records.store",

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from lorabench.core.device import Device
 from lorabench.core.errors import ConfigError
 from lorabench.core.registry import Registry
-from lorabench.runs.context import RunContext
 from lorabench.runs.task import RunTask, TaskOutcome
+
+if TYPE_CHECKING:
+    from lorabench.runs.context import RunContext
 
 
 class Executor(Protocol):
@@ -36,7 +38,7 @@ class Executor(Protocol):
         """Give back what it holds; no more tasks will come."""
 
 
-ExecutorKind = Callable[[RunContext], Executor]
+ExecutorKind = Callable[["RunContext"], Executor]
 """How one kind of executor is made, from what runs in this process are given; `EXECUTOR` in its file."""
 
 
