@@ -12,7 +12,7 @@ from lorabench.records.provenance import NUMBER_ROOMS, code_sha256, number_files
 
 PACKAGE = Path(lorabench.__file__).parent
 OTHER_ROOMS = {"analysis", "bench", "cli", "deploy", "records", "report", "trackers"}
-"""Folders that make no number of a run: what is read from results, shown, logged, measured of the machine or taken away."""
+"""Folders that make no number of a run: results read, shown, logged, taken away, or measures of the machine."""
 
 
 @pytest.fixture
