@@ -232,6 +232,6 @@ def test_what_another_process_just_tried_again_is_not_tried_a_third_time(
 
     monkeypatch.setattr(worker, "execute_run", execute_while_another_does_the_rest)
     # The run in hand is held by its lease: the other process waits for it, so it is let go of at once here.
-    monkeypatch.setattr(Scheduler, "_wait", lambda scheduler: scheduler.held.clear())
+    monkeypatch.setattr(Scheduler, "_wait", lambda scheduler: scheduler.held.clear() or [])
     outcome = lorabench.run(path, out, trackers=["none"], retry_failed=True)
     assert sorted(record.attempt for record in outcome.records) == [2, 2]
