@@ -59,6 +59,7 @@ def test_a_private_repository_with_the_same_files(export: Export, hub: LocalHub,
     assert TOKEN not in done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_a_token_that_may_only_read(export: Export, hub: LocalHub, tmp_path: Path) -> None:
     done = export("--push", "us/ours", HF_TOKEN="hf_" + "r" * 34)
     assert done.returncode == 2

@@ -92,6 +92,7 @@ def head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Head:
     return Head(tmp_path / "there", new_cache(tmp_path / "node"), monkeypatch)
 
 
+@pytest.mark.slow
 def test_a_run_done_on_a_node_is_the_run_done_here(
     experiment: ExperimentWriter, tmp_path: Path, head: Head, monkeypatch: pytest.MonkeyPatch
 ) -> None:

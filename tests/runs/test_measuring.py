@@ -196,6 +196,7 @@ def test_a_damaged_adapter_is_trained_again_not_measured(
     assert len(record.drift) == 2
 
 
+@pytest.mark.slow
 def test_the_plan_says_what_is_left(
     experiment: ExperimentWriter, elsewhere: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
