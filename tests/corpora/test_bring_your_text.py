@@ -37,6 +37,7 @@ def write_files(folder: Path) -> None:
         "sharegpt": [{"conversations": [{"from": "human", "value": q}, {"from": "gpt", "value": a}]} for q, a in pairs],
         "pairs": [{"prompt": q, "completion": a} for q, a in pairs],
         "alpaca": [{"instruction": q, "input": "", "output": a} for q, a in pairs],
+        "qa": [{"question": q, "answer": a} for q, a in pairs],
     }
     for name, found in conversations.items():
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in found), encoding="utf-8")

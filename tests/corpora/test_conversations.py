@@ -63,6 +63,12 @@ ROWS: list[tuple[str, dict[str, Any], list[Turn]]] = [
         {"instruction": "Add.", "input": "1, 2", "output": "3", "history": [["Why?", "So."]]},
         [ASKED, ANSWERED, Turn("user", "Add.\n\n1, 2"), Turn("assistant", "3", learned=True)],
     ),
+    ("question-answer", {"question": "Why?", "answer": "So.", "id": 1}, [ASKED, ANSWERED]),
+    (
+        "question-answer",
+        {"context": "Rain.", "question": "Why?", "answer": "So."},
+        [Turn("user", "Rain.\n\nWhy?"), ANSWERED],
+    ),
 ]
 
 
@@ -88,7 +94,10 @@ def test_the_text_field_decides_first() -> None:
         ({"messages": [{"role": "user", "content": [{"type": "image"}]}]}, "a part of type 'image'; only text is read"),
         ({"messages": [{"role": "assistant", "tool_calls": [{}]}]}, r"messages\[0\] calls a tool"),
         ({"prompt": "a", "completion": []}, "should both be texts, or both lists"),
+        ({"prompt": "a", "completion": 3}, "completion holds int; prompt and completion should both be texts"),
+        ({"prompt": "a", "completion": None}, "completion holds nothing"),
         ({"instruction": 1, "output": "a"}, "instruction holds int, not text"),
+        ({"question": "a", "answer": ["b"]}, "answer holds list, not text"),
         ({"prompt": "a"}, "it has no field 'messages', which chat needs; it has 'prompt'"),
     ],
 )

@@ -156,3 +156,12 @@ import sys
 from hatchling.build import build_wheel
 build_wheel(sys.argv[1])
 """
+
+
+def test_files_that_are_called_as_splits_are_not_split_anew_in_silence(data: Path) -> None:
+    lines = data.read_text(encoding="utf-8").splitlines(keepends=True)
+    (data.parent / "split").mkdir()
+    for name, part in (("train", lines[:200]), ("dev", lines[200:250]), ("test", lines[250:])):
+        (data.parent / "split" / f"{name}.jsonl").write_text("".join(part), encoding="utf-8")
+    assert "are called as splits, but a folder is one text" in " ".join(invoke("split", "--device", "cpu").split())
+    assert "are called as splits" not in invoke(data.name, "--device", "cpu")

@@ -198,13 +198,15 @@ def test_a_plan_counts_the_answers_and_refuses_plain_text(experiment: Experiment
         return make_plan(load_experiment(experiment(adapter={"rank": 2}, **changes)), choose_device("cpu"))
 
     corpus = {"datasets": [{"path": str(questions), "near_duplicates": "keep"}]}
-    with_answers = planned(**corpus, evaluation=asking({**GENERATE, "num_examples": 5000, "max_new_tokens": 400}))
+    with_answers = planned(**corpus, evaluation=asking({**GENERATE, "num_examples": 5000, "max_new_tokens": 30}))
     without = planned(**corpus, evaluation=asking())
     assert with_answers.runs[0].run_id == without.runs[0].run_id
-    assert with_answers.runs[0].workload.answers == (2 * 12, 400)
+    assert with_answers.runs[0].workload.answers == (2 * 12, 30)
     assert with_answers.runs[0].estimated_seconds > without.runs[0].estimated_seconds
     assert with_answers.groups[0].estimated_base_seconds > without.groups[0].estimated_base_seconds
     assert with_answers.runs[0].estimated_memory_bytes > without.runs[0].estimated_memory_bytes
+    with pytest.raises(LorabenchError, match=r"leaves .* no room for a prompt"):
+        planned(**corpus, evaluation=asking({**GENERATE, "max_new_tokens": 100_000}))
     with pytest.raises(LorabenchError, match=r"evaluation.generate: words-\w+ is plain text, which asks nothing"):
         planned(evaluation=asking(GENERATE))
     with pytest.raises(LorabenchError, match=r"evaluation.generate: stories is plain text"):

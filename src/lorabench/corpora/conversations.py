@@ -13,7 +13,7 @@ from typing import Any, Literal
 from lorabench.core.errors import DataError
 from lorabench.corpora.documents import Turn
 
-Format = Literal["text", "chat", "sharegpt", "prompt-completion", "continuation", "alpaca"]
+Format = Literal["text", "chat", "sharegpt", "prompt-completion", "continuation", "alpaca", "question-answer"]
 Turns = tuple[Turn, ...]
 Row = str | Turns
 """A text, or a conversation."""
@@ -76,7 +76,9 @@ def _read_prompt_completion(row: Mapping[str, Any]) -> Turns:
     if isinstance(prompt, str) and isinstance(completion, str):
         return Turn("prompt", prompt), Turn("completion", completion, learned=True)
     if isinstance(prompt, str) or isinstance(completion, str):
-        raise DataError("prompt and completion should both be texts, or both lists of messages")
+        other = "completion" if isinstance(prompt, str) else "prompt"
+        kind = "nothing" if row[other] is None else type(row[other]).__name__
+        raise DataError(f"{other} holds {kind}; prompt and completion should both be texts, or both lists of messages")
     asked = tuple(replace(turn, learned=False) for turn in _messages(prompt, "prompt"))
     return asked + _messages(completion, "completion")
 
@@ -96,6 +98,13 @@ def _read_alpaca(row: Mapping[str, Any]) -> Turns:
         turns += [Turn("user", _text(pair[0], "history")), Turn("assistant", _text(pair[1], "history"), learned=True)]
     turns.append(Turn("user", f"{asked}\n\n{given}" if given.strip() else asked))
     return *turns, Turn("assistant", _text(row["output"], "output"), learned=True)
+
+
+def _read_question_answer(row: Mapping[str, Any]) -> Turns:
+    """A question, beneath its context where the row has one."""
+    question, context = _text(row["question"], "question"), _text(row.get("context"), "context")
+    asked = f"{context}\n\n{question}" if context.strip() else question
+    return _system(row) + question_and_answer(asked, _text(row["answer"], "answer"))
 
 
 def _system(row: Mapping[str, Any]) -> Turns:
@@ -171,6 +180,7 @@ _FIELDS: dict[Format, set[str]] = {
     "sharegpt": {"conversations"},
     "prompt-completion": {"prompt", "completion"},
     "alpaca": {"instruction", "output"},
+    "question-answer": {"question", "answer"},
 }
 """By format that is found from its fields: those that every row has."""
 READERS: dict[Format, Callable[[Mapping[str, Any]], Turns]] = {
@@ -179,5 +189,6 @@ READERS: dict[Format, Callable[[Mapping[str, Any]], Turns]] = {
     "prompt-completion": _read_prompt_completion,
     "continuation": _read_continuation,
     "alpaca": _read_alpaca,
+    "question-answer": _read_question_answer,
 }
 FORMATS: tuple[str, ...] = ("text", *READERS)

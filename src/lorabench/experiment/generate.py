@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from lorabench.core.canonical import fingerprint
-from lorabench.core.errors import DataError, near_matches
+from lorabench.core.errors import ConfigError, DataError, near_matches
 from lorabench.core.home import user_path
 from lorabench.core.plain_yaml import MAX_FILE_BYTES
 from lorabench.core.settings import MAX_REFERENCE, Frozen
@@ -121,6 +121,15 @@ def answer_work(request: AnswersRequest | None, corpus: DatasetPlan) -> tuple[in
     known = corpus.num_validation_documents
     each = request.num_examples if known is None else min(known, request.num_examples)
     return len(request.splits) * each, request.max_new_tokens
+
+
+def check_room(request: AnswersRequest | None, model: str, max_context_length: int) -> None:
+    """Raise ConfigError where an answer alone fills what the model can read."""
+    if request is not None and request.max_new_tokens >= max_context_length:
+        raise ConfigError(
+            f"evaluation.generate: max_new_tokens: {request.max_new_tokens} leaves {model} no room for a prompt; it "
+            f"reads {max_context_length} tokens, so give fewer"
+        )
 
 
 def no_questions(corpus: str) -> str:

@@ -13,7 +13,7 @@ from lorabench.core.device import Device, choose_device
 from lorabench.core.errors import ConfigError
 from lorabench.corpora.planning import DatasetPlan, plan_dataset
 from lorabench.experiment.estimates import Workload, estimate_gpu_seconds, estimate_run, start_seconds
-from lorabench.experiment.generate import answer_work
+from lorabench.experiment.generate import answer_work, check_room
 from lorabench.experiment.identity import run_id
 from lorabench.experiment.measurements import MeasurementRequest
 from lorabench.experiment.schema import Experiment, RunSpec, TrainingSettings
@@ -302,6 +302,7 @@ def _plan_run(
             f"training.context_length: {training.context_length} is more than {model.name} can read; "
             f"at most {model.shape.max_context_length}"
         )
+    check_room(measures.answers, model.name, model.shape.max_context_length)
     spec = RunSpec(
         model=model.name,
         model_revision=model.revision,

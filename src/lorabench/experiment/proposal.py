@@ -15,6 +15,7 @@ import yaml
 from lorabench.core.device import Device
 from lorabench.core.errors import ConfigError
 from lorabench.core.formatting import duration, rough_size
+from lorabench.core.home import user_path
 from lorabench.core.machine import num_cores
 from lorabench.core.revisions import safe_name
 from lorabench.corpora.catalog import find_corpus
@@ -65,7 +66,12 @@ def propose(reference: str, text_field: str, device: Device, *, has_hub: bool, m
     info = read_corpus_info(find_corpus(reference, text_field=text_field), max_train_bytes=MOST_BYTES[device.is_gpu])
     models = [model.name for model in _usable_models(device, has_hub)]
     values, plan = _largest_that_fits(reference, text_field, dataset, models, device, max_seconds)
-    facts = (*_text_facts(dataset, info), _machine_fact(device, has_hub), _plan_fact(plan, max_seconds))
+    facts = (
+        *_text_facts(dataset, info),
+        *_split_notes(reference),
+        _machine_fact(device, has_hub),
+        _plan_fact(plan, max_seconds),
+    )
     notes = tuple(f"Note: {warning}." for warning in plan.warnings)
     return Proposal(_write(values, (*facts, *notes)), plan, facts)
 
@@ -206,6 +212,19 @@ def _text_facts(dataset: DatasetPlan, info: CorpusInfo | None) -> Iterator[str]:
     yield f"Left out: {gone}." if gone else "No copies and no empty documents were found."
     if info.notes:
         yield f"Note: {info.notes}."
+
+
+def _split_notes(reference: str) -> Iterator[str]:
+    """What is said of a folder whose files are called as splits are: they are read as one text."""
+    folder = user_path(reference)
+    if not folder.is_dir() or any((folder / name).is_file() for name in ("state.json", "dataset_dict.json")):
+        return
+    words = {word for file in folder.iterdir() for word in re.split(r"[^a-z]+", file.name.lower())}
+    if "train" in words and words & {"validation", "valid", "val", "dev", "test"}:
+        yield (
+            f"Note: the files of {reference} are called as splits, but a folder is one text, which is split anew; give "
+            "them by `train`, `validation` and `test` to keep them as they are."
+        )
 
 
 def _machine_fact(device: Device, has_hub: bool) -> str:

@@ -120,7 +120,7 @@ class DatasetFacts(Facts):
     """`keep` where near copies of another split's documents were asked to stay."""
     content_sha256: str
     format: str = "text"
-    """Of the rows: `text`, or that of conversations: chat, sharegpt, prompt-completion, continuation, alpaca."""
+    """Of the rows: `text`, or that of conversations (`corpora.conversations.Format`): chat, sharegpt, alpaca, …"""
 
 
 class ConversationFacts(Facts):

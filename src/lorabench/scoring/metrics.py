@@ -110,7 +110,7 @@ def _load(metric: str, source: str) -> Metric:
     module.__file__ = str(path)
     sys.modules[module.__name__] = module  # dataclasses look themselves up there
     try:
-        exec(compile(source, str(path), "exec"), module.__dict__)
+        exec(compile(source, str(path), "exec", dont_inherit=True), module.__dict__)
     except (Exception, SystemExit) as error:  # whatever a user's file meets
         raise DataError(f"evaluation.generate: {path}: {type(error).__name__}: {_line(error)}") from None
     found = getattr(module, name, None)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lorabench.core.errors import InputError
+from lorabench.core.errors import DataError, InputError
 from lorabench.core.home import user_path
 from lorabench.core.progress import Progress
 from lorabench.corpora.catalog import existing
@@ -83,5 +83,8 @@ def _read_standard_input(split: str | None, max_bytes: int | None, text_field: s
     with tempfile.TemporaryDirectory(prefix="lorabench-") as folder:
         path = Path(folder) / f"standard-input{'.jsonl' if begins_as_json else '.txt'}"
         path.write_bytes(content)
-        documents, format = read_with_format(path, text_field)
+        try:
+            documents, format = read_with_format(path, text_field)
+        except DataError as error:
+            raise DataError(str(error).replace(str(path), "standard input")) from None
     return ScoredText(take_text(documents, WHOLE_FILE, max_bytes), WHOLE_FILE, None, format)
