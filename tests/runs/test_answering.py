@@ -206,7 +206,7 @@ def test_a_plan_counts_the_answers_and_refuses_plain_text(experiment: Experiment
     assert with_answers.groups[0].estimated_base_seconds > without.groups[0].estimated_base_seconds
     assert with_answers.runs[0].estimated_memory_bytes > without.runs[0].estimated_memory_bytes
     with pytest.raises(LorabenchError, match=r"leaves .* no room for a prompt"):
-        planned(**corpus, evaluation=asking({**GENERATE, "max_new_tokens": 100_000}))
+        planned(**corpus, evaluation=asking({**GENERATE, "max_new_tokens": 60_000}))
     with pytest.raises(LorabenchError, match=r"evaluation.generate: words-\w+ is plain text, which asks nothing"):
         planned(evaluation=asking(GENERATE))
     with pytest.raises(LorabenchError, match=r"evaluation.generate: stories is plain text"):
