@@ -16,10 +16,10 @@ from lorabench.experiment import identity
 from lorabench.experiment.identity import BaseVariant
 from lorabench.experiment.plan import make_plan
 from lorabench.records.deployment import Divergence
-from lorabench.runs.group import GroupWork, SharedBase, Text
+from lorabench.runs.group import GroupWork, SharedBase
 from lorabench.runs.reproduction import experiment_of
 from lorabench.runs.task import SharedInputs
-from lorabench.scoring.documents import DocumentScores, score_documents
+from lorabench.scoring.documents import DocumentScores
 from lorabench.tokens.packing import prefix_of
 from lorabench.tokens.tokenizer import Tokeniser
 
@@ -33,10 +33,11 @@ class RunText:
 
     subject: Subject
     work: GroupWork
+    scorer: Scorer
 
     @classmethod
-    def of(cls, subject: Subject, output_dir: Path) -> RunText:
-        """Raises InputError where the corpus has changed since the run."""
+    def of(cls, subject: Subject, output_dir: Path, scorer: Scorer) -> RunText:
+        """To be scored by `scorer`. Raises InputError where the corpus has changed since the run."""
         record = subject.record
         (group,) = make_plan(experiment_of(record), choose_device("cpu")).groups
         if group.runs[0].run_id != identity.run_id(record.spec):
@@ -44,34 +45,21 @@ class RunText:
         shared = SharedBase(
             BaseVariant.of(record.spec),
             subject.location,
-            None,  # type: ignore[arg-type] # the text alone is needed
+            scorer,  # type: ignore[arg-type] # of a base no more is needed than to score
             Tokeniser(subject.location.folder),
         )
         inputs = SharedInputs.of(group, record.references.get("text_field", "text"))
-        return cls(subject, GroupWork(shared, inputs, output_dir / "base_scores", lambda *news: None))
+        return cls(subject, GroupWork(shared, inputs, output_dir / "base_scores", lambda *news: None), scorer)
 
-    def of_split(self, split: str) -> Text:
-        """The documents of validation or test that the run scored."""
-        spec = self.subject.record.spec
-        return self.work.scored_text(spec.dataset, split, spec.evaluation)
-
-    def score(self, scorer: Scorer, split: str) -> DocumentScores:
+    def score(self, split: str) -> DocumentScores:
         """By the windows of the run."""
-        text, spec = self.of_split(split), self.subject.record.spec
-        scores = score_documents(
-            scorer,
-            text.drawn.pieces,
-            text.tokens,
-            prefix=text.prefix,
-            context_length=spec.training.context_length,
-            stride=spec.evaluation.stride,
-            marks=text.marks,
-        )
-        return scores.of_documents(text.drawn)
+        spec = self.subject.record.spec
+        return self.work.score(spec.dataset, split, spec)
 
-    def compared(self) -> list[list[int]]:
+    def _compared(self) -> list[list[int]]:
         """Beginnings of validation documents as inputs: at most a window each, `NUM_COMPARED` tokens in all."""
-        text, length = self.of_split("validation"), self.subject.record.spec.training.context_length
+        spec = self.subject.record.spec
+        text, length = self.work.scored_text(spec.dataset, "validation", spec.evaluation), spec.training.context_length
         chosen, room = [], NUM_COMPARED
         for place, tokens in enumerate(text.tokens):
             if room <= 0:
@@ -81,10 +69,9 @@ class RunText:
             room -= len(ids)
         return chosen
 
-
-def log_probabilities(scorer: Scorer, sequences: list[list[int]]) -> npt.NDArray[np.float32]:
-    """Of every next token after every position of the sequences, [N, V]."""
-    return np.concatenate([_log_softmax(scorer.logits(ids)) for ids in sequences])
+    def log_probabilities(self) -> npt.NDArray[np.float32]:
+        """Of every next token after every compared position, [N, V]."""
+        return np.concatenate([_log_softmax(self.scorer.logits(ids)) for ids in self._compared()])
 
 
 def _log_softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -46,15 +46,14 @@ def _score(job: Job) -> dict[str, Any]:
 
     from lorabench.core.machine import prepare_process
     from lorabench.core.storage import sha256_file
-    from lorabench.deploy.quality import RunText, divergence, log_probabilities
+    from lorabench.deploy.quality import RunText, divergence
     from lorabench.deploy.subject import Subject
     from lorabench.runs.group import write_table
 
     prepare_process()
-    text = RunText.of(Subject.of(job.run_id, job.output_dir), job.output_dir)
     engine = ENGINES.get(job.source.engine)
-    scorer = engine.scorer(job.source)
-    probabilities = log_probabilities(scorer, text.compared())
+    text = RunText.of(Subject.of(job.run_id, job.output_dir), job.output_dir, engine.scorer(job.source))
+    probabilities = text.log_probabilities()
     if job.kind == "reference":
         temporary = job.reference.with_suffix(".writing.npy")
         np.save(temporary, probabilities)
@@ -64,7 +63,7 @@ def _score(job: Job) -> dict[str, Any]:
     del probabilities
     answer: dict[str, Any] = {"divergence": found.model_dump(), "versions": engine.versions(), "files": {}}
     for split in ("validation", "test"):
-        scores = text.score(scorer, split)
+        scores = text.score(split)
         path = job.results / f"{split}.parquet"
         write_table(path, scores.table())
         answer[split] = scores.total().model_dump()

@@ -15,6 +15,7 @@ from lorabench.core.storage import write_atomically
 from lorabench.records.deployment import DeploymentRecord, DeploymentStore
 from lorabench.records.schema import RunRecord
 from lorabench.records.store import RecordStore
+from lorabench.report.table import csv_cell
 
 CSV_NAME = "deployment_results.csv"
 COLUMNS = (
@@ -115,15 +116,8 @@ def _row(record: DeploymentRecord, standing: FormStanding | None) -> dict[str, A
         "engine": record.engine,
         "versions": " ".join(f"{name}={number}" for name, number in record.versions.items()),
     }
-    return {key: _cell(value) for key, value in values.items()}
+    return {key: csv_cell(value) for key, value in values.items()}
 
 
 def _scaled(value: float | None, factor: float) -> float | None:
     return None if value is None else value * factor
-
-
-def _cell(value: Any) -> Any:
-    """Text that a spreadsheet would run as a formula is written as text."""
-    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
-        return f"'{value}"
-    return "" if value is None else value

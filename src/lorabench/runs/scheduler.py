@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence, Set
 from contextlib import suppress
 from pathlib import Path
 
+from lorabench.core.device import Device
 from lorabench.core.errors import CancelledError, DiskError, InputError, RunError
 from lorabench.core.locks import is_free, lock_owner
 from lorabench.core.machine import prepare_process
@@ -62,10 +63,10 @@ def run_experiment(
     """Do what is missing of the experiment and rebuild the results.
 
     Finished runs are never done again, failed ones only with `retry_failed`, cancelled ones are taken up where they
-    stopped. Finished adapters are measured where the experiment asks for more than their records hold. `devices` has a
-    worker on each (`core.worker_devices`). `strategy` and `executor` are names of files in `runs/strategies` and
-    `runs/executors`, or of what was added to them; `address` is that of the cluster where the executor's runs are done.
-    Raises InputError before anything is done, EnvironmentProblem where the machine cannot go on.
+    stopped. Finished adapters are measured where more is asked for than their records hold. `devices` has a worker on
+    each. `strategy` and `executor` are names of files in `runs/strategies` and `runs/executors`, or of what was added;
+    `address` is that of the cluster where runs are done. Raises InputError before anything is done, EnvironmentProblem
+    where the machine cannot go on.
     """
     check_run_options(output_dir, checkpoint_seconds)
     make_strategy = STRATEGIES.get(strategy)
@@ -103,10 +104,15 @@ def run_experiment(
         for warning in (*plan.warnings, *worker_warnings(plan, devices)):
             shown.message(warning)
         outcome = Scheduler(context, plan, options, make_strategy, make_executor).run(retry_failed=retry_failed)
+    return _reported(outcome, store, plan.device)
+
+
+def _reported(outcome: Outcome, store: RecordStore, device: Device) -> Outcome:
+    """The outcome with every view rebuilt where there is a run; how long this machine takes for it is remembered."""
     if outcome.records:
         started = time.perf_counter()
         report = _final_report(store)
-        remember_start(plan.device, "report", time.perf_counter() - started)
+        remember_start(device, "report", time.perf_counter() - started)
         outcome.results_dir, outcome.problems = report.results_dir, report.problems
     return outcome
 

@@ -50,6 +50,11 @@ def _section(console: Console, title: str, rows: Iterable[tuple[str, str | None]
     for name, value in rows:
         if value is not None:
             table.add_row(Text(name), styled(value))
+    _print(console, title, table)
+
+
+def _print(console: Console, title: str, table: Table) -> None:
+    """A table that has rows, under its title."""
     if table.row_count:
         console.print()
         console.print(Text(title, style="bold"))
@@ -111,10 +116,7 @@ def _results(console: Console, record: RunRecord) -> None:
             Text(change),
             Text(number(adapted.perplexity if adapted else None)),
         )
-    if table.row_count:
-        console.print()
-        console.print(Text("Bits per byte", style="bold"))
-        console.print(table)
+    _print(console, "Bits per byte", table)
 
 
 def _answers(console: Console, record: RunRecord) -> None:
@@ -134,10 +136,7 @@ def _answers(console: Console, record: RunRecord) -> None:
                 Text(f"{answers.base_num_cut:,} / {answers.num_cut:,}"),
                 Text(f"{answers.num_left_out:,}"),
             )
-    if table.row_count:
-        console.print()
-        console.print(Text("Answers", style="bold"))
-        console.print(table)
+    _print(console, "Answers", table)
 
 
 def _tasks(console: Console, record: RunRecord) -> None:
@@ -157,10 +156,7 @@ def _tasks(console: Console, record: RunRecord) -> None:
                 Text(_with_error(metric.adapted, metric.adapted_error), style="bold"),
                 Text(_with_error(metric.adapted - metric.base, metric.difference_error, "+")),
             )
-    if table.row_count:
-        console.print()
-        console.print(Text("Tasks", style="bold"))
-        console.print(table)
+    _print(console, "Tasks", table)
 
 
 def _with_error(value: float, error: float | None, sign: str = "") -> str:
