@@ -246,3 +246,12 @@ def test_the_canonical_form_has_one_way_to_write_a_value() -> None:
 def test_the_canonical_form_refuses_what_it_cannot_write(value: object) -> None:
     with pytest.raises((TypeError, ValueError)):
         canonical(value)
+
+
+def test_a_cool_down_means_nothing_to_other_schedules() -> None:
+    def identity(schedule: str, decay_ratio: float) -> str:
+        training = {"precision": "fp32", "schedule": schedule, "decay_ratio": decay_ratio}
+        return run_id(make_spec(training=training))
+
+    assert identity("cosine", 0.5) == identity("cosine", 0.2)
+    assert identity("wsd", 0.5) != identity("wsd", 0.2)

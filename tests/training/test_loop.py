@@ -316,7 +316,7 @@ def test_divergence_is_found_at_its_step(tmp_path: Path, value: float) -> None:
         run.go(break_at=poison)
 
 
-@pytest.mark.parametrize(("schedule", "last"), [("cosine", 0.0), ("linear", 0.0), ("constant", 1.0)])
+@pytest.mark.parametrize(("schedule", "last"), [("cosine", 0.0), ("linear", 0.0), ("constant", 1.0), ("wsd", 0.0)])
 def test_schedules_warm_up_and_end(schedule: Any, last: float) -> None:
     settings = TrainingSettings(learning_rate=2.0, schedule=schedule, warmup_ratio=0.1)
     rates = [learning_rate_at(step, 100, settings) for step in range(101)]
@@ -324,3 +324,10 @@ def test_schedules_warm_up_and_end(schedule: Any, last: float) -> None:
     assert max(rates) == 2.0
     assert rates[100] == pytest.approx(2.0 * last)
     assert all(rate > 0 for rate in rates[:100])
+
+
+def test_warm_up_stable_decay() -> None:
+    settings = TrainingSettings(learning_rate=2.0, schedule="wsd", warmup_ratio=0.1, decay_ratio=0.3)
+    rates = [learning_rate_at(step, 100, settings) for step in range(101)]
+    assert rates[10:71] == [2.0] * 61
+    assert rates[70:] == pytest.approx([2.0 * (100 - step) / 30 for step in range(70, 101)])

@@ -33,6 +33,7 @@ LEFT_OUT: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "epochs": 1,
             "schedule": "cosine",
             "warmup_ratio": 0.05,
+            "decay_ratio": 0.2,
             "weight_decay": 0.0,
             "max_grad_norm": 1.0,
         },
@@ -94,14 +95,16 @@ def run_id(spec: RunSpec) -> str:
 def meaning_of(spec: RunSpec) -> dict[str, Any]:
     """What of a specification differs from `LEFT_OUT`, each thing that is meant written in one way.
 
-    What the method does not use means nothing; an alpha of `2r` and its number are one; modules are a set; a stride of
-    a whole window is none; a micro-batch is at most the batch.
+    What method and schedule do not use means nothing; an alpha of `2r` and its number are one; modules are a set; a
+    stride of a whole window is none; a micro-batch is at most the batch.
     """
     values = _differing(spec, "")
     training, evaluation = values.get("training", {}), values.get("evaluation", {})
     values["adapter"] = _adapter_meaning(spec.adapter, values.get("adapter", {}))
     if spec.training.micro_batch_size is not None:
         training["micro_batch_size"] = min(spec.training.micro_batch_size, spec.training.batch_size)
+    if spec.training.schedule != "wsd":
+        training.pop("decay_ratio", None)
     if spec.evaluation.stride is not None and spec.evaluation.stride >= spec.training.context_length:
         del evaluation["stride"]
     return {name: value for name, value in values.items() if value != {}}

@@ -37,7 +37,7 @@ from lorabench.methods.registry import METHODS
 from lorabench.methods.settings import DEFAULT_METHOD, AdapterSettings
 
 Precision = Literal["auto", "fp32", "bf16"]
-Schedule = Literal["cosine", "linear", "constant"]
+Schedule = Literal["cosine", "linear", "constant", "wsd"]
 
 MAX_RUNS = 10_000
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}"
@@ -57,7 +57,10 @@ class TrainingSettings(Frozen):
     epochs: Annotated[int, Field(ge=1, le=1000)] = 1
     precision: Precision = "auto"
     schedule: Schedule = "cosine"
+    """After the warm-up; `wsd` is constant, then linear over the last `decay_ratio` of the steps."""
     warmup_ratio: Annotated[float, Field(ge=0.0, le=1.0)] = 0.05
+    decay_ratio: Annotated[float, Field(gt=0.0, le=1.0)] = 0.2
+    """Of `wsd` alone."""
     weight_decay: Annotated[float, Field(ge=0.0, le=10.0)] = 0.0
     max_grad_norm: Annotated[float, Field(gt=0.0, le=1e6)] = 1.0
 

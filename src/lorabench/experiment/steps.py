@@ -23,6 +23,18 @@ def step_at(steps: int, share: float) -> int:
     return max(1, round(steps * share))
 
 
+def num_warmup_steps(steps: int, settings: TrainingSettings) -> int:
+    """Steps over which the learning rate rises."""
+    return round(settings.warmup_ratio * steps)
+
+
+def num_decay_steps(steps: int, settings: TrainingSettings) -> int:
+    """The last steps of a run, over which the learning rate falls: of cosine and linear all of them."""
+    if settings.schedule == "constant":
+        return 0
+    return max(1, round(settings.decay_ratio * steps)) if settings.schedule == "wsd" else steps
+
+
 def micro_batch_size(settings: TrainingSettings, device: Device) -> int:
     """Rows computed at once: those that the settings ask for, else what suits the device; at most a batch."""
     asked = settings.micro_batch_size or device.micro_batch(settings.batch_size, settings.context_length)

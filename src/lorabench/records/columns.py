@@ -98,6 +98,7 @@ SETTINGS = (
     _setting("training.epochs", "epochs", Form.COUNT),
     _setting("training.schedule", "schedule"),
     _setting("training.warmup_ratio", "warm-up", Form.NUMBER, unit="share of the steps"),
+    _setting("training.decay_ratio", "cool-down", Form.NUMBER, unit="share of the steps, of wsd alone"),
     _setting("training.weight_decay", "weight decay", Form.NUMBER, "decay"),
     _setting("training.max_grad_norm", "gradient clipping", Form.NUMBER, "clip", "highest norm"),
     _setting("training.precision", "precision"),

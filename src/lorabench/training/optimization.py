@@ -10,24 +10,28 @@ import torch
 
 from lorabench.core.errors import ModelError
 from lorabench.experiment.schema import TrainingSettings
+from lorabench.experiment.steps import num_decay_steps, num_warmup_steps
 from lorabench.methods.adapter import Adapter
 
 
-def learning_rate_at(step: int, num_steps: int, settings: TrainingSettings) -> float:
-    """Learning rate of step 0, 1, …: linear warm-up over `warmup_ratio` of the run, then the schedule towards 0.
+def learning_rate_at(step: int, num_steps: int, settings: TrainingSettings, num_warmup: int | None = None) -> float:
+    """Learning rate of step 0, 1, …: linear warm-up over `num_warmup` steps, then the schedule towards 0.
 
-    The last step still trains: cosine and linear reach 0 one step after it.
+    The warm-up is `warmup_ratio` of the steps where none is given. The last step still trains: cosine, linear and wsd
+    reach 0 one step after it.
     """
     peak = settings.learning_rate
-    num_warmup = round(settings.warmup_ratio * num_steps)
+    if num_warmup is None:
+        num_warmup = num_warmup_steps(num_steps, settings)
     if step < num_warmup:
         return peak * (step + 1) / num_warmup
     if settings.schedule == "constant":
         return peak
-    progress = (step - num_warmup) / max(1, num_steps - num_warmup)
-    if settings.schedule == "linear":
-        return peak * (1.0 - progress)
-    return peak * 0.5 * (1.0 + math.cos(math.pi * progress))
+    start = max(num_warmup, num_steps - num_decay_steps(num_steps, settings))
+    progress = max(0, step - start) / max(1, num_steps - start)
+    if settings.schedule == "cosine":
+        return peak * 0.5 * (1.0 + math.cos(math.pi * progress))
+    return peak * (1.0 - progress)
 
 
 def make_optimizer(adapter: Adapter, settings: TrainingSettings) -> torch.optim.AdamW:
