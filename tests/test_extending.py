@@ -134,7 +134,7 @@ def test_an_executor(tmp_path: Path, experiment: ExperimentWriter) -> None:  # n
     environment = install_plugin(
         tmp_path / "site", "lorabench.runs.executors", "processes", example("An executor"), "EXECUTOR"
     )
-    path = experiment(adapter={"rank": [1, 2, 4]})
+    path = experiment(adapter={"rank": [1, 2]})
     for name in ("processes", "here"):
         arguments = ["--output-dir", tmp_path / name, "--tracker", "none", "--executor", name]
         done = lorabench(environment, "run", path, *arguments)

@@ -253,12 +253,12 @@ def test_training_is_faster_than_the_usual_stack(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("model", "num_steps"), [("gpt2-mini", 200), ("pythia-mini", 80), ("gemma-mini", 80)])
-def test_many_steps_in_bfloat16_end_where_those_of_peft_end(model: str, num_steps: int) -> None:
+@pytest.mark.parametrize("model", ["gpt2-mini", "pythia-mini", "gemma-mini"])
+def test_many_steps_in_bfloat16_end_where_those_of_peft_end(model: str) -> None:
     script = Path(__file__).parents[2] / "benchmarks" / "compare_losses.py"
     command = [
         *(sys.executable, str(script), "--model", model, "--random-weights", "--precision", "bf16"),
-        *("--context-length", "128", "--steps", str(num_steps)),
+        *("--context-length", "64", "--steps", "80"),
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -34,7 +34,7 @@ EXPERIMENTS: dict[str, dict[str, Any]] = {
     "one run of a larger model": {
         "models": ["gpt2"],
         "adapter": {"method": "lora", "rank": 16, "target_modules": "attention"},
-        "training": {"learning_rate": 1e-3, "batch_size": 4, "context_length": 256, "train_bytes": 40_000},
+        "training": {"learning_rate": 1e-3, "batch_size": 4, "context_length": 256, "train_bytes": 16_000},
         "evaluation": {"validation_bytes": 10_000, "test_bytes": 4_000, "times": 1, "samples": 0},
     },
     "mostly scoring, without the fast path": {

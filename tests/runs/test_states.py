@@ -170,7 +170,7 @@ def test_a_second_ctrl_c_ends_at_once(experiment: ExperimentWriter, tmp_path: Pa
     assert {record.status for record in load_records(tmp_path / "out")} <= {Status.CANCELLED}
 
 
-LONG = {**TRAINING, "epochs": 20}
+LONG = {**TRAINING, "epochs": 10}
 
 
 @pytest.mark.slow

@@ -70,7 +70,7 @@ def test_a_folder_that_vanishes_is_told_and_the_same_command_does_the_run_again(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("most_bytes", [3_000, 20_000, 60_000])
+@pytest.mark.parametrize("most_bytes", [3_000, 60_000])
 def test_a_limit_on_files_is_told_and_the_same_command_goes_on_without_it(
     experiment: ExperimentWriter, tmp_path: Path, finished: RunRecord, most_bytes: int
 ) -> None:
