@@ -46,16 +46,16 @@ def plan(experiment: Path | str, overrides: Sequence[str] = (), *, device: str |
 def run(
     experiment: Path | str, output_dir: Path | str = "outputs", *, overrides: Sequence[str] = (), **options: Any
 ) -> Outcome:
-    """Do what is missing of the experiment file's runs; `options` as for runs.scheduler.run_experiment.
+    """Do what is missing of the experiment file's runs and deployments; `options` as for runs.scheduler.run_experiment.
 
     Progress is shown on standard error where no `view` is given.
     """
     from lorabench.cli.views.view import make_view
+    from lorabench.deploy.recommended import run_and_deploy
     from lorabench.experiment.schema import load_experiment
-    from lorabench.runs.scheduler import run_experiment
 
     options.setdefault("view", make_view())
-    return run_experiment(load_experiment(experiment, overrides), output_dir, **options)
+    return run_and_deploy(load_experiment(experiment, overrides), output_dir, **options)
 
 
 def evaluate(model: str, data: Path | str | Mapping[str, Any], **options: Any) -> dict[str, Any]:

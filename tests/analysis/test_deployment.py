@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lorabench.analysis.deployment import Choice, Constraints, choose_form
-from lorabench.records.deployment import DeploymentRecord, Round
+from lorabench.analysis.deployment import Choice, choose_form
+from lorabench.records.deployment import Constraints, DeploymentRecord, Round
 from lorabench.records.documents import DocumentResults
 from lorabench.records.schema import Environment, Status
 
@@ -99,10 +99,13 @@ def test_the_smallest_that_loses_nothing() -> None:
 def test_what_the_user_asks_for_decides() -> None:
     assert choose(Constraints(max_memory_bytes=5e8)).pick == "lossy"
     assert choose(Constraints(min_decode=100.0)).pick == "lossy"
+    verdict = choose(Constraints(max_disk_bytes=2e8)).verdict
+    assert verdict.startswith("Ship noisy: ")
+    assert verdict.endswith(", asked for at most 200 MB of disk")
     nothing = choose(Constraints(max_memory_bytes=3.5e8))
     assert nothing.pick is None
     assert "meets what was asked for" in nothing.verdict
-    assert "noisy: it needs 1.00 GB of memory" in nothing.reasons
+    assert "noisy is left out: it needs 1.00 GB of memory" in nothing.reasons
 
 
 @pytest.mark.parametrize("gain", [0.0, -0.1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import signal
@@ -12,7 +13,9 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from lorabench.cli.views.run_page import show_run
 from lorabench.core.errors import InputError, MissingExtraError
 from lorabench.deploy.deployment import deploy_run
 from lorabench.records.deployment import DeploymentRecord, DeploymentStore
@@ -20,15 +23,20 @@ from lorabench.records.schema import RunRecord, Status
 from lorabench.records.store import RecordStore
 from lorabench.report.deployment_table import COLUMNS, deployed_runs
 from lorabench.runs.view import RunView
+from tests.runs.conftest import ExperimentWriter
 
 FORMS = ("merged:fp32", "merged:bf16")
 
 
 @pytest.mark.slow
-def test_a_killed_deployment_goes_on_and_is_reported(finished: RunRecord, tmp_path: Path) -> None:
+def test_a_killed_deployment_goes_on_and_is_reported(
+    finished: RunRecord, experiment: ExperimentWriter, tmp_path: Path
+) -> None:
+    """That of an experiment whose run is finished; `lorabench deploy` asks for the same."""
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "lorabench", "deploy", finished.run_id, "--output-dir", "out", "--rounds", "1"]
-    command += ["--forms", ",".join(FORMS), "--threads", "1"]
+    asked = {"forms": list(FORMS), "rounds": 1, "threads": 1, "max_memory": "900GB"}
+    path = experiment(adapter={"rank": 2}, deploy=asked)
+    command = [sys.executable, "-m", "lorabench", "run", str(path), "--output-dir", "out", "--tracker", "none"]
     first = DeploymentStore(out).form_dir(finished.run_id, "merged:fp32") / "record.json"
     with subprocess.Popen(command, cwd=tmp_path, start_new_session=True, stderr=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 400
@@ -46,10 +54,14 @@ def test_a_killed_deployment_goes_on_and_is_reported(finished: RunRecord, tmp_pa
     assert by_form["merged:fp32"].measured_at == scored["measured_at"]
     _check_figures(by_form, finished)
     folder = out / "deployments" / finished.run_id
+    assert "Ship merged:" in done.stdout
+    assert "asked for at most 900 GB of memory" in " ".join(done.stdout.split())
     assert not (folder / "workshop").exists()
     assert not list(folder.glob("*/made"))
 
-    again = deploy_run(finished.run_id, out, forms=FORMS, num_rounds=1, threads=1, view=RunView())
+    constraints = DeploymentStore(out).constraints(finished.run_id)
+    asked = {"forms": FORMS, "num_rounds": 1, "threads": 1, "constraints": constraints}
+    again = deploy_run(finished.run_id, out, **asked, view=RunView())
     assert [record.measured_at for record in again] == [by_form[form].measured_at for form in FORMS]
     _check_report(finished, out, done.stdout)
     path = DeploymentStore(out).form_dir(finished.run_id, "merged:bf16") / "validation.parquet"
@@ -93,6 +105,11 @@ def _check_report(run: RunRecord, out: Path, printed: str) -> None:
     assert {row["form"] for row in rows} == set(FORMS)
     assert (out / "results" / "figures" / "deployment.svg").is_file()
     assert " ".join(deployed.choice.verdict.split()) in " ".join(printed.split())
+    console = Console(width=200, record=True, file=io.StringIO())
+    show_run(run, RecordStore(out), console)
+    shown = console.export_text()
+    assert deployed.choice.verdict in shown
+    assert all(form in shown for form in FORMS)
     for name in ("report.html", "results_summary.md"):
         assert deployed.choice.verdict in (out / "results" / name).read_text().replace("\\", "")
 

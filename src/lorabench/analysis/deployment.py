@@ -10,31 +10,9 @@ import numpy as np
 
 from lorabench.analysis.statistics import Interval, Uncertain, compare_pair, holm_factors
 from lorabench.core.formatting import Estimated, number, size, with_interval
-from lorabench.records.deployment import DeploymentRecord
+from lorabench.records.deployment import Constraints, DeploymentRecord
 from lorabench.records.documents import DocumentResults
 from lorabench.records.schema import Status
-
-
-@dataclass(frozen=True)
-class Constraints:
-    """What the user cannot go without."""
-
-    max_memory_bytes: float | None = None
-    """Peak resident memory."""
-    min_decode: float | None = None
-    """Tokens a second, one sequence."""
-    max_disk_bytes: float | None = None
-
-    def broken_by(self, record: DeploymentRecord) -> str | None:
-        """Which of them a form breaks, in words; None where it keeps all."""
-        memory, decode = record.median("peak_bytes"), record.median("decode_tokens_per_second")
-        if self.max_memory_bytes is not None and (memory is None or memory > self.max_memory_bytes):
-            return f"it needs {size(memory)} of memory"
-        if self.min_decode is not None and (decode is None or decode < self.min_decode):
-            return f"it writes {number(decode, 3)} tokens/s"
-        if self.max_disk_bytes is not None and (record.disk_bytes or math.inf) > self.max_disk_bytes:
-            return f"it takes {size(record.disk_bytes)} of disk"
-        return None
 
 
 @dataclass(frozen=True)
@@ -75,6 +53,7 @@ def choose_form(
     """
     standings = _standings([(record, found) for record, found in measured if found.fingerprint == run.fingerprint], run)
     limits = constraints or Constraints()
+    asked = f", asked for {limits}" if str(limits) else ""
     if not standings:
         return Choice("No form was measured", (), (), None)
     if run.base_nll is None or not _gain(run).interval(len(run.nll), 1).excludes_zero or _gain(run).estimate >= 0:
@@ -85,15 +64,21 @@ def choose_form(
         return Choice("No form keeps the gain", ("None is better than the base by more than chance",), standings, None)
     fitting = [standing for standing in keeping if limits.broken_by(standing.record) is None]
     if not fitting:
-        reasons = tuple(f"{s.record.form}: {limits.broken_by(s.record)}" for s in keeping)
-        return Choice("No form that keeps the gain meets what was asked for", reasons, standings, None)
+        verdict = f"No form that keeps the gain meets what was asked for: {limits}"
+        return Choice(verdict, _left_out(keeping, limits), standings, None)
     lossless = [standing for standing in fitting if not standing.loses]
     pool = lossless or fitting[:1]
     smallest = min(pool, key=lambda s: (s.record.disk_bytes or math.inf, s.difference.estimate))
     fastest = max(pool, key=lambda s: s.record.median("decode_tokens_per_second") or 0.0)
-    return Choice(
-        _verdict(smallest, fastest, bool(lossless)), _reasons(smallest, standings), standings, smallest.record.form
-    )
+    verdict = _verdict(smallest, fastest, bool(lossless)) + asked
+    reasons = (*_left_out(keeping, limits), *_steps_down(smallest, standings))
+    return Choice(verdict, reasons, standings, smallest.record.form)
+
+
+def _left_out(standings: Sequence[FormStanding], limits: Constraints) -> tuple[str, ...]:
+    """Which of the forms are none to take, because of what was asked for."""
+    broken = [(standing.record.form, limits.broken_by(standing.record)) for standing in standings]
+    return tuple(f"{form} is left out: {reason}" for form, reason in broken if reason is not None)
 
 
 def _verdict(smallest: FormStanding, fastest: FormStanding, is_lossless: bool) -> str:
@@ -105,7 +90,7 @@ def _verdict(smallest: FormStanding, fastest: FormStanding, is_lossless: bool) -
     return f"{first}; {fastest.record.form} writes fastest ({rate} tokens/s)"
 
 
-def _reasons(pick: FormStanding, standings: Sequence[FormStanding]) -> tuple[str, ...]:
+def _steps_down(pick: FormStanding, standings: Sequence[FormStanding]) -> tuple[str, ...]:
     """What each step down in size from the pick costs."""
     smaller = [s for s in standings if (s.record.disk_bytes or math.inf) < (pick.record.disk_bytes or 0)]
     return tuple(

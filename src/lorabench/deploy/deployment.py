@@ -23,7 +23,7 @@ from lorabench.deploy.form import Form, make_form
 from lorabench.deploy.subject import Subject
 from lorabench.deploy.worker import Job, JobKind
 from lorabench.deploy.workshop import Workshop
-from lorabench.records.deployment import DeploymentRecord, DeploymentStore, Round
+from lorabench.records.deployment import Constraints, DeploymentRecord, DeploymentStore, Round
 from lorabench.records.provenance import command_line, describe_environment, now
 from lorabench.records.schema import Environment, RunRecord, Status
 
@@ -250,20 +250,29 @@ def deploy_run(
     forms: Sequence[str] = (),
     num_rounds: int = 3,
     threads: int | None = None,
+    constraints: Constraints | None = None,
     view: View,
 ) -> list[DeploymentRecord]:
     """Make and measure forms of a finished run; without `forms`, every one that can be made here.
 
-    What was measured before is not measured again. Raises InputError before anything is made for forms that there are
-    not, MissingExtraError where one that was asked for by name needs what is not installed.
+    What was measured before is not measured again. `constraints` replace those of an earlier deployment. Raises
+    InputError before anything is made for forms that there are not, MissingExtraError where one that was asked for by
+    name needs what is not installed.
     """
-    wanted = [make_form(name) for name in dict.fromkeys(forms or default_forms())]
-    for engine in {form.engine for form in wanted}:
-        ENGINES.get(engine).prepare()
+    wanted = make_forms(forms)
     view.phase("reading the run")
     subject = Subject.of(run_id, output_dir, view.progress)
     deployment = Deployment(subject, output_dir, wanted, num_rounds, threads or num_cores(), view)
+    deployment.store.write_constraints(run_id, constraints or Constraints())
     return deployment.measure()
+
+
+def make_forms(names: Sequence[str]) -> list[Form]:
+    """The forms of these names, each once; without names, every one that can be made here. Raises as `deploy_run`."""
+    forms = {form.name: form for form in map(make_form, names or default_forms())}
+    for engine in {form.engine for form in forms.values()}:
+        ENGINES.get(engine).prepare()
+    return list(forms.values())
 
 
 def default_forms() -> list[str]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any, Literal
 
@@ -71,8 +73,17 @@ def _score(job: Job) -> dict[str, Any]:
     return answer
 
 
+def _end_with_parent() -> None:
+    """A deployment that is killed leaves no process that works on and disturbs the next one's figures."""
+    parent = os.getppid()
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(1)
+
+
 def main() -> None:
     """Read a job from standard input; the answer is the last line of standard output."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print is no answer
     try:

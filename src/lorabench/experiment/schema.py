@@ -31,6 +31,7 @@ from lorabench.core.settings import Frozen, PositiveInt, Reference, check_refere
 from lorabench.corpora.references import CorpusReference, build_reference
 from lorabench.experiment.axes import points, read_axes
 from lorabench.experiment.beside import corpora_beside, metrics_beside, models_beside, tasks_beside
+from lorabench.experiment.deploy import Deploy
 from lorabench.experiment.generate import GenerateSettings
 from lorabench.methods.method import Method
 from lorabench.methods.registry import METHODS
@@ -163,6 +164,8 @@ class Experiment(Frozen):
     training: dict[str, list[Any]] = Field(default_factory=dict)
     evaluation: EvaluationSettings = EvaluationSettings()
     seeds: tuple[Annotated[int, Field(ge=0, le=2**31 - 1)], ...] = Field(default=(0,), min_length=1, max_length=1000)
+    deploy: Deploy = None
+    """In which forms the recommended run of each corpus is measured at the end; null: in none."""
 
     @model_validator(mode="before")
     @classmethod

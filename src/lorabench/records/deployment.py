@@ -1,6 +1,7 @@
 """What was measured of a form in which a run could be shipped, and where those records lie.
 
-OUTPUT/deployments/<run_id>/<form>/record.json          with a hash of itself and of the files beside it
+OUTPUT/deployments/<run_id>/constraints.json            what was asked for last
+                            <form>/record.json          with a hash of itself and of the files beside it
                                    validation.parquet   per-document results, as those of runs
                                    test.parquet
 """
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -17,6 +19,7 @@ from pydantic import Field, ValidationError
 
 from lorabench.core.canonical import fingerprint
 from lorabench.core.errors import DiskError
+from lorabench.core.formatting import number, size
 from lorabench.core.revisions import safe_name
 from lorabench.core.storage import read_regular, write_atomically
 from lorabench.records.documents import DocumentResults, parse_documents
@@ -26,6 +29,7 @@ from lorabench.records.schema import Environment, Scores, Status
 
 SCHEMA_VERSION = 1
 RECORD_NAME = "record.json"
+CONSTRAINTS_NAME = "constraints.json"
 
 
 class Divergence(Facts):
@@ -99,6 +103,38 @@ class DeploymentRecord(Facts):
         return float(median(values)) if values else None
 
 
+class Constraints(Facts):
+    """What the user cannot go without; null: whatever it is."""
+
+    max_memory_bytes: float | None = None
+    """Peak resident memory."""
+    min_decode: float | None = None
+    """Tokens a second, one sequence."""
+    max_disk_bytes: float | None = None
+
+    def broken_by(self, record: DeploymentRecord) -> str | None:
+        """Which of them a form breaks, in words; None where it keeps all."""
+        memory, decode = record.median("peak_bytes"), record.median("decode_tokens_per_second")
+        if self.max_memory_bytes is not None and (memory is None or memory > self.max_memory_bytes):
+            return f"it needs {size(memory)} of memory"
+        if self.min_decode is not None and (decode is None or decode < self.min_decode):
+            return f"it writes {number(decode, 3)} tokens/s"
+        if self.max_disk_bytes is not None and (record.disk_bytes or math.inf) > self.max_disk_bytes:
+            return f"it takes {size(record.disk_bytes)} of disk"
+        return None
+
+    def __str__(self) -> str:
+        """In words; empty where everything is accepted."""
+        parts = []
+        if self.max_memory_bytes is not None:
+            parts.append(f"at most {size(self.max_memory_bytes)} of memory")
+        if self.max_disk_bytes is not None:
+            parts.append(f"at most {size(self.max_disk_bytes)} of disk")
+        if self.min_decode is not None:
+            parts.append(f"at least {number(self.min_decode, 3)} tokens/s")
+        return ", ".join(parts)
+
+
 class DeploymentStore:
     """The deployments of one output folder."""
 
@@ -131,6 +167,22 @@ class DeploymentStore:
                 if record is not None:
                     records.append(record)
         return records, problems
+
+    def write_constraints(self, run_id: str, constraints: Constraints) -> None:
+        """Keep what was asked for last of a run's forms, so that every view chooses alike."""
+        path = self.folder / run_id / CONSTRAINTS_NAME
+        write_atomically(path, constraints.model_dump_json(exclude_none=True).encode())
+
+    def constraints(self, run_id: str) -> Constraints:
+        """What was asked for last; nothing where nothing was. Raises DamagedFileError."""
+        path = self.folder / run_id / CONSTRAINTS_NAME
+        try:
+            return Constraints.model_validate(parse_json(read_regular(path)))
+        except FileNotFoundError:
+            return Constraints()
+        except (OSError, ValueError) as error:
+            reason = reason_of(error) if isinstance(error, OSError) else "it holds no constraints"
+            raise _damaged(path, reason, "writes it again") from None
 
     def documents(self, record: DeploymentRecord, split: str) -> DocumentResults | None:
         """Per-document results of `validation` or `test`; None where there are none. Raises DamagedFileError."""
@@ -172,7 +224,7 @@ def _digest(values: dict[str, Any]) -> str:
     return fingerprint(values)
 
 
-def _damaged(path: Path, reason: str) -> DamagedFileError:
+def _damaged(path: Path, reason: str, remedy: str = "measures the form again") -> DamagedFileError:
     error = DamagedFileError(path, reason)
-    error.args = (f"{path}: {reason}; lorabench deploy measures the form again",)
+    error.args = (f"{path}: {reason}; lorabench deploy {remedy}",)
     return error

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lorabench.analysis.deployment import Choice, Constraints, FormStanding, choose_form
+from lorabench.analysis.deployment import Choice, FormStanding, choose_form
 from lorabench.core.errors import DiskError
 from lorabench.core.storage import write_atomically
 from lorabench.records.deployment import DeploymentRecord, DeploymentStore
@@ -37,9 +37,7 @@ class DeployedRun:
     choice: Choice
 
 
-def deployed_runs(
-    runs: Sequence[RunRecord], store: RecordStore, constraints: Constraints | None = None
-) -> tuple[list[DeployedRun], list[str]]:
+def deployed_runs(runs: Sequence[RunRecord], store: RecordStore) -> tuple[list[DeployedRun], list[str]]:
     """Of the runs that were deployed, and a sentence on each file that could not be used."""
     deployments = DeploymentStore(store.output_dir)
     records, damaged = deployments.read_all()
@@ -51,6 +49,7 @@ def deployed_runs(
             continue
         try:
             own = store.documents(run, "validation", run.validation)
+            constraints = deployments.constraints(run.run_id)
         except DiskError as problem:
             problems.append(str(problem))
             continue

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lorabench.records.deployment import DeploymentRecord
 from lorabench.records.schema import RunRecord, Status
 from lorabench.records.store import FINISHED
 
@@ -96,6 +97,10 @@ class Outcome:
     num_unmeasured: int = 0
     """Completed runs that lack something the experiment asks to be measured; their notes say why."""
     cancelled: bool = False
+    deployments: list[DeploymentRecord] = field(default_factory=list)
+    """Forms of the recommended runs, where the experiment asks for them."""
+    undeployed: list[str] = field(default_factory=list)
+    """A sentence on each recommended run that could not be deployed at all."""
     results_dir: Path = Path()
     problems: Sequence[str] = ()
     """Records and files in the output folder that could not be used."""
@@ -104,4 +109,5 @@ class Outcome:
     def exit_code(self) -> int:
         """0 when every run completed or was stopped early by its strategy, and everything was measured, else 1."""
         num_finished = sum(record.status in FINISHED for record in self.records)
-        return 1 if num_finished < self.num_runs or self.num_unmeasured or self.cancelled else 0
+        is_deployed = not self.undeployed and all(one.status is Status.COMPLETED for one in self.deployments)
+        return 1 if num_finished < self.num_runs or self.num_unmeasured or self.cancelled or not is_deployed else 0

@@ -29,11 +29,11 @@ def deploy(
     output_dir: OutputDir = Path("outputs"),
 ) -> None:
     """Measure the forms in which a run could be shipped: quality against the adapter, size, memory, speed."""
-    from lorabench.analysis.deployment import Constraints
     from lorabench.cli.views.deployment import print_deployment
     from lorabench.cli.views.view import make_view
     from lorabench.core.formatting import parse_size
     from lorabench.deploy.deployment import deploy_run
+    from lorabench.records.deployment import Constraints
     from lorabench.records.schema import Status
     from lorabench.records.store import RecordStore
     from lorabench.report.build import build_report
@@ -46,11 +46,19 @@ def deploy(
     )
     names = [name.strip() for name in forms.split(",") if name.strip()]
     with make_view(sys.stderr) as view:
-        records = deploy_run(run_id, output_dir, forms=names, num_rounds=rounds, threads=threads, view=view)
+        records = deploy_run(
+            run_id,
+            output_dir,
+            forms=names,
+            num_rounds=rounds,
+            threads=threads,
+            constraints=constraints,
+            view=view,
+        )
         view.phase("report")
         store = RecordStore(output_dir)
         paths = build_report(store)
-    (deployed,), problems = deployed_runs([store.get(run_id)], store, constraints)
+    (deployed,), problems = deployed_runs([store.get(run_id)], store)
     print_deployment(deployed)
     for problem in dict.fromkeys([*problems, *paths.problems]):
         print(problem, file=sys.stderr)

@@ -30,10 +30,11 @@ def plan(
     from lorabench.analysis.designs import detections, known_spreads
     from lorabench.cli.views.detections import print_detections
     from lorabench.cli.views.elsewhere import print_elsewhere
-    from lorabench.cli.views.plan import print_plan, print_remaining, print_workers
+    from lorabench.cli.views.plan import print_deployment_plan, print_plan, print_remaining, print_workers
     from lorabench.cli.views.rows import print_json
     from lorabench.core.cards import parse_devices_elsewhere
     from lorabench.core.worker_devices import parse_devices
+    from lorabench.deploy.planning import plan_deployment
     from lorabench.experiment.plan import make_plan
     from lorabench.experiment.schema import load_experiment
     from lorabench.records.store import RecordStore
@@ -43,24 +44,27 @@ def plan(
     from lorabench.runs.remaining import find_remaining, with_recorded_ids
 
     store = RecordStore(output_dir)
+    wanted = load_experiment(experiment, set_ or [])
     if price is not None and on is None:
         raise InputError("--price: it is that of a device hour; say which devices with --on, such as 8xH100")
     if on is not None and (device is not None or devices is not None):
         raise InputError("--on and --device or --devices exclude each other; give one of them")
     count, card = parse_devices_elsewhere(on) if on is not None else (0, None)
     plan_device = card.device if card is not None else device_to_plan_for(device, devices)
-    planned = make_plan(load_experiment(experiment, set_ or []), plan_device)
+    planned = make_plan(wanted, plan_device)
     planned = with_recorded_ids(planned, store)
     remaining = find_remaining(planned, store)
     found = detections(planned, known_spreads(planned, store), detect)
     workers = parse_devices(devices) if devices else ()
     seconds = seconds_with_workers(planned, workers) if workers else None
     elsewhere = None if card is None else plan_elsewhere(planned, card, count, price)
+    shipping = None if wanted.deploy is None else plan_deployment(wanted.deploy, planned)
     if as_json:
         detected = {"detectable": [detection.to_json() for detection in found]}
         shared = {} if seconds is None else {"workers": [worker.name for worker in workers], "workers_seconds": seconds}
         there = {} if elsewhere is None else {"on": elsewhere.to_json()}
-        print_json(planned.to_json() | {"remaining": remaining.to_json()} | detected | shared | there)
+        deployed = {} if shipping is None else {"deploy": shipping.to_json()}
+        print_json(planned.to_json() | {"remaining": remaining.to_json()} | detected | shared | there | deployed)
     else:
         print_plan(planned)
         if elsewhere is not None:
@@ -68,6 +72,8 @@ def plan(
         if seconds is not None:
             print_workers(len(workers), seconds, worker_warnings(planned, devices))
         print_detections(found)
+        if shipping is not None:
+            print_deployment_plan(shipping)
         print_remaining(remaining, output_dir)
 
 
@@ -91,16 +97,17 @@ def run(
     ] = None,
 ) -> None:
     """Do what is missing of an experiment; run it again to go on where it stopped."""
+    from lorabench.cli.views.deployment import print_deployments
     from lorabench.cli.views.outcome import print_outcome
     from lorabench.cli.views.view import make_view
+    from lorabench.deploy.recommended import run_and_deploy
     from lorabench.experiment.schema import load_experiment
     from lorabench.records.store import RecordStore
     from lorabench.report.build import findings_of
-    from lorabench.runs.scheduler import run_experiment
 
     if retry not in (None, "failed"):
         raise InputError(f"--retry {retry}: unknown state; accepted: failed")
-    outcome = run_experiment(
+    outcome = run_and_deploy(
         load_experiment(experiment, set_ or []),
         output_dir,
         trackers=[name.strip() for name in tracker.split(",")],
@@ -113,5 +120,7 @@ def run(
         address=address,
         view=make_view(),
     )
-    print_outcome(outcome, findings_of(outcome.records, RecordStore(output_dir)))
+    store = RecordStore(output_dir)
+    print_outcome(outcome, findings_of(outcome.records, store))
+    print_deployments(outcome, store)
     raise typer.Exit(outcome.exit_code)

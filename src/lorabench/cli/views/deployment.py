@@ -7,13 +7,27 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from lorabench.cli.views.text import clean, make_console
-from lorabench.report.deployment_table import DeployedRun
+from lorabench.cli.views.text import clean, make_console, styled
+from lorabench.records.store import RecordStore
+from lorabench.report.deployment_table import DeployedRun, deployed_runs
 from lorabench.report.sections.deployment import HEADINGS, cells, failures
+from lorabench.runs.outcome import Outcome
 
 _WIDE = 150
 _IN_NARROW = (0, 1, 2, 4, 6, 8)
 """Columns of a terminal that is not wide: form, disk, bits per byte, gain kept, memory, speed."""
+
+
+def print_deployments(outcome: Outcome, store: RecordStore, console: Console | None = None) -> None:
+    """What to ship of each run that an experiment deployed."""
+    console = console or make_console()
+    run_ids = {record.run_id for record in outcome.deployments}
+    found, problems = deployed_runs([record for record in outcome.records if record.run_id in run_ids], store)
+    for deployed in found:
+        console.print(Text(clean(deployed.run.run_id)), soft_wrap=True, end="")
+        print_deployment(deployed, console)
+    for problem in (*outcome.undeployed, *problems):
+        console.print(Text.assemble(("note: ", "yellow"), styled(problem)), soft_wrap=True)
 
 
 def print_deployment(deployed: DeployedRun, console: Console | None = None) -> None:

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from lorabench.cli.views.rows import wide_console
 from lorabench.core.formatting import duration, rough_size
+from lorabench.deploy.planning import DeploymentPlan
 from lorabench.experiment.measurements import MeasurementRequest
 from lorabench.experiment.plan import Group, Part, Plan
 from lorabench.records.columns import COLUMNS
@@ -41,6 +42,22 @@ def print_plan(plan: Plan) -> None:
     about = [f"{dataset.name}: {dataset.notes}" for dataset in datasets.values() if dataset.notes]
     for note in [*plan.warnings, *about]:
         console.print(f"note: {escape(note)}")
+
+
+def print_deployment_plan(deployment: DeploymentPlan) -> None:
+    """In which forms the recommended runs are measured at the end, and how long it takes."""
+    runs = "the recommended run" + (" of each corpus" if deployment.num_runs > 1 else "")
+    rounds = "1 round" if deployment.num_rounds == 1 else f"{deployment.num_rounds} rounds"
+    console = wide_console()
+    console.print(
+        escape(
+            f"then {runs} in {len(deployment.forms)} forms ({', '.join(deployment.forms)}), each timed in {rounds}: "
+            f"about {duration(deployment.seconds)}"
+        ),
+        soft_wrap=True,
+    )
+    for note in deployment.notes:
+        console.print(f"note: {escape(note)}", soft_wrap=True)
 
 
 def print_workers(count: int, seconds: float, warnings: Sequence[str]) -> None:

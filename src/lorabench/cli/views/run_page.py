@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lorabench.analysis.lengths import by_length
+from lorabench.cli.views.deployment import print_deployment
 from lorabench.cli.views.text import clean, make_console, percent, sparkline, styled
 from lorabench.core.errors import DiskError
 from lorabench.core.formatting import bits, duration, number, signed_bits
@@ -17,6 +18,7 @@ from lorabench.methods.registry import method_of
 from lorabench.records.columns import SETTINGS
 from lorabench.records.schema import RunRecord, Scores, Status
 from lorabench.records.store import RecordStore
+from lorabench.report.deployment_table import deployed_runs
 
 MAX_CURVE_WIDTH = 60
 
@@ -38,6 +40,7 @@ def show_run(record: RunRecord, store: RecordStore, console: Console | None = No
     _curve(console, record, store)
     _section(console, "What it took", _cost(record))
     _samples(console, record)
+    _deployments(console, record, store)
     _section(console, "Where and when", _place(record, store))
     for note in record.notes:
         console.print(Text.assemble(("note: ", "yellow"), styled(note)), soft_wrap=True)
@@ -252,6 +255,17 @@ def _samples(console: Console, record: RunRecord) -> None:
         ):
             if text is not None:
                 console.print(Text.assemble((f"{name:8}", "dim"), styled(text, max_length=400)))
+
+
+def _deployments(console: Console, record: RunRecord, store: RecordStore) -> None:
+    """The forms in which it was deployed, and which to ship."""
+    found, problems = deployed_runs([record], store)
+    for deployed in found:
+        console.print()
+        console.print(Text("Deployments", style="bold"), end="")
+        print_deployment(deployed, console)
+    for problem in problems:
+        console.print(Text.assemble(("note: ", "yellow"), styled(problem)), soft_wrap=True)
 
 
 def _place(record: RunRecord, store: RecordStore) -> list[tuple[str, str | None]]:
