@@ -12,6 +12,7 @@ from lorabench.analysis.candidates import CorpusGroup, describe, gather, model_l
 from lorabench.analysis.deciding import what_could_be_detected
 from lorabench.analysis.drift import drift_matrix
 from lorabench.analysis.efficiency import efficiency_points
+from lorabench.analysis.elsewhere import with_cost_elsewhere
 from lorabench.analysis.facts import UnfinishedRun
 from lorabench.analysis.findings import AxisFindings, BestSet, CorpusFindings, Findings, Verdict
 from lorabench.analysis.hierarchy import contamination, model_hierarchy
@@ -51,6 +52,9 @@ def choose(runs: Sequence[ValidationRun], read_drift: DriftReader) -> Findings:
     others = tuple(found for axis in tried if axis not in _SEPARATE_AXES for found in _axis(axis, groups, best))
     axes = (*ranks, *rates, *others)
     unfinished = _unfinished(runs, groups)
+    drift = drift_matrix(groups, read_drift)
+    overall = recommend_overall(groups, best)
+    recommendations = [recommend(group, entry) for group, entry in zip(groups, best, strict=True)]
     return Findings(
         overview=overview_of(runs, tuple(group.label for group in groups), varied),
         corpora=tuple(_corpus(group, entry) for group, entry in zip(groups, best, strict=True)),
@@ -58,9 +62,9 @@ def choose(runs: Sequence[ValidationRun], read_drift: DriftReader) -> Findings:
         ranks=ranks,
         learning_rates=rates,
         other_axes=others,
-        overall=recommend_overall(groups, best),
-        recommendations=tuple(recommend(group, entry) for group, entry in zip(groups, best, strict=True)),
-        drift=drift_matrix(groups, read_drift),
+        overall=overall and with_cost_elsewhere(overall, groups, drift),
+        recommendations=tuple(with_cost_elsewhere(choice, groups, drift) for choice in recommendations),
+        drift=drift,
         efficiency=efficiency_points(groups),
         length_buckets=length_buckets(groups),
         unfinished=unfinished,

@@ -74,6 +74,12 @@ def describe(settings: Mapping[str, Setting], varied: Sequence[str]) -> str:
     return ", ".join(parts)
 
 
+def contrast(label: str, other: str) -> str:
+    """What of a configuration's label is not in another one: `rank 8`."""
+    known = set(other.split(", "))
+    return ", ".join(part for part in label.split(", ") if part not in known) or label
+
+
 def model_labels(runs: Sequence[ValidationRun]) -> dict[tuple[str, str], str]:
     """(name, revision) -> name, with the revision where one name stands for several."""
     return labels_of({(run.spec.model, run.spec.model_revision) for run in runs})

@@ -17,13 +17,16 @@ from lorabench.records.schema import Drift
 
 
 def drift_matrix(groups: Sequence[CorpusGroup], read: DriftReader) -> tuple[DriftCell, ...]:
-    """Every model's best adapter of each corpus, on the corpora it was also scored on."""
+    """Every configuration on the corpora it was also scored on, those of a corpus lowest first."""
     drafts: list[tuple[DriftCell, Uncertain | None]] = []
-    chosen = [item for group in groups for item in group.best_of_each_model()]
-    elsewhere = {item.key: dict.fromkeys(_text_of(d) for run in item.runs for d in run.drift) for item in chosen}
+    best = {item.key for group in groups for item in group.best_of_each_model()}
+    every = [item for group in groups for item in group.candidates]
+    elsewhere = {item.key: dict.fromkeys(_text_of(d) for run in item.runs for d in run.drift) for item in every}
     labels = labels_of({corpus for corpora in elsewhere.values() for corpus in corpora})
-    for item in chosen:
-        drafts += [_drift_cell(item, corpus, labels[corpus], read) for corpus in elsewhere[item.key]]
+    for item in every:
+        for corpus in elsewhere[item.key]:
+            cell, difference = _drift_cell(item, corpus, labels[corpus], read)
+            drafts.append((replace(cell, is_best_of_model=item.key in best), difference))
     corrections = correct([difference for _, difference in drafts])
     return tuple(
         cell if difference is None or correction is None else _judged(cell, difference, correction)

@@ -244,6 +244,8 @@ class Recommendation:
     """Keys of what it cannot be distinguished from, the smallest adapter first."""
     caveats: tuple[str, ...]
     """What limits it, the gravest first."""
+    elsewhere: tuple[str, ...] = ()
+    """What it costs on other corpora, and the better trade where it loses more there than it gains."""
     standing: str = "no recommendation"
     """How sure it is in a few words, such as `the best, beyond chance`."""
     on_test: tuple[str, ...] = ()
@@ -272,6 +274,8 @@ class DriftCell:
     """Adapted minus base: positive is worse."""
     verdict: Verdict
     """Of adapted against base, corrected over all cells of the matrix."""
+    is_best_of_model: bool = False
+    """Whether the candidate is its model's lowest on the corpus it was trained on."""
 
 
 @dataclass(frozen=True)

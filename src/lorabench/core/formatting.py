@@ -121,6 +121,16 @@ def relative_gain(gain: Estimated | None, figure: Estimated | None) -> str:
     return f"{_decimal(-gain.estimate * share, decimals, '+')}\u00a0%"
 
 
+def percent_and_span(change: Estimated, base: float, *, is_signed: bool = False) -> str:
+    """A change as a share of what it changes, with its interval: `25 % (21 to 29)`."""
+    sign, share = "+" if is_signed else "", 100.0 / base
+    if change.low is None or change.high is None:
+        return f"{_decimal(change.estimate * share, 1, sign)}\u00a0% (no interval)"
+    decimals = min(1, decimals_of((change.high - change.low) / 2.0 * share))
+    middle, low, high = (_decimal(end * share, decimals, sign) for end in (change.estimate, change.low, change.high))
+    return f"{middle}\u00a0% ({low} to {high})"
+
+
 def number(value: float | None, digits: int = 4) -> str:
     """So many significant digits, thousands apart."""
     if value is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from lorabench.records.column import Column, Form, Value
@@ -39,6 +40,21 @@ def _answered(split: str, whose: str) -> Callable[[RunRecord], Value]:
     return read
 
 
+def change_elsewhere(dataset: str) -> Callable[[RunRecord], Value]:
+    """Reads the change of bits per byte against the base on another corpus, as a share of the base's."""
+    return lambda record: _changes(record).get(dataset)
+
+
+def _changes(record: RunRecord) -> dict[str, float]:
+    """Corpus -> change against the base there, as a share of the base's bits per byte."""
+    found = {
+        drift.dataset: drift.adapted.bits_per_byte / drift.base.bits_per_byte - 1.0
+        for drift in record.drift
+        if drift.base.bits_per_byte
+    }
+    return {name: change for name, change in found.items() if math.isfinite(change)}
+
+
 ANSWERED = tuple(
     Column(
         f"{key}_answers",
@@ -62,6 +78,21 @@ MEASURED_BESIDE = (
         "also scored on",
         lambda record: "; ".join(drift.dataset for drift in record.drift) or None,
         short="also on",
+    ),
+    Column(
+        "changes_elsewhere",
+        "changes elsewhere",
+        lambda record: "; ".join(f"{name} {change:+.4f}" for name, change in _changes(record).items()) or None,
+        unit="share of the base's bits per byte there; above zero is worse",
+    ),
+    Column(
+        "worst_change_elsewhere",
+        "worst elsewhere",
+        lambda record: max(_changes(record).values(), default=None),
+        Form.PERCENT,
+        "elsewhere",
+        "largest change of bits per byte against the base on a corpus it was also scored on",
+        "lower",
     ),
     Column("samples", "samples", lambda record: len(record.samples), Form.COUNT, unit="continuations written"),
     Column("tasks", "tasks", _task_figures),

@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lorabench.analysis.candidates import contrast
 from lorabench.analysis.findings import (
     AxisFindings,
     BestSet,
@@ -122,12 +123,6 @@ def _begun(sentence: str) -> str:
     return sentence[:1].upper() + sentence[1:]
 
 
-def contrast(label: str, other: str) -> str:
-    """What of a label is not in another one: `rank 8`."""
-    known = set(other.split(", "))
-    return ", ".join(part for part in label.split(", ") if part not in known) or label
-
-
 def tied_costs(findings: Findings, best: BestSet) -> list[tuple[Candidate, str]]:
     """The members of a set that may hold the best, lowest first, each with what it costs at most."""
     items = [findings.candidate(key) for key in best.tied]
@@ -170,7 +165,7 @@ def _reasons(findings: Findings, chosen: Recommendation) -> list[str]:
         return [*sentences(chosen.claim)[1:], *chosen.on_test, *chosen.caveats]
     found = [] if chosen.gain is None else [_gain(chosen.gain, chosen.bits_per_byte, chosen.corpus is None)]
     gravest = chosen.caveats[:1] if _is_grave(findings, candidates) else ()
-    found += [*chosen.on_test[:1], *gravest]
+    found += [*chosen.elsewhere[:1], *chosen.on_test[:1], *gravest, *chosen.elsewhere[1:]]
     label = candidates[0].label
     others = [contrast(findings.candidate(key).label, label) for key in chosen.alternatives]
     if others and not chosen.is_decided:

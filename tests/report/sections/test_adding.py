@@ -135,6 +135,7 @@ def test_every_section_has_its_place() -> None:
             "cost",
             "gain",
             "drift",
+            "gain_against_drift",
             "lengths",
             "curves",
             "answers",

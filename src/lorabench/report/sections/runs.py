@@ -11,8 +11,9 @@ from typing import Any
 
 from lorabench.analysis.statistics import Interval
 from lorabench.core.formatting import alike
-from lorabench.records.column import Form
+from lorabench.records.column import Column, Form
 from lorabench.records.columns import CHANGE, COLUMNS, SETTINGS
+from lorabench.records.measured_columns import change_elsewhere
 from lorabench.records.schema import RunRecord
 from lorabench.report.latex import LATEX_NAME, latex_text
 from lorabench.report.page_data import short
@@ -82,6 +83,18 @@ def _data(report: Report) -> Mapping[str, object]:
     return {"runs-data": runs_payload(report.ordered)}
 
 
+def _elsewhere(dataset: str) -> Column:
+    """The change against the base on another corpus."""
+    return Column(
+        f"elsewhere:{dataset}",
+        f"on {dataset}",
+        change_elsewhere(dataset),
+        Form.PERCENT,
+        unit="change of bits/byte against the base there",
+        is_better="lower",
+    )
+
+
 class _Texts:
     """Every text once."""
 
@@ -96,8 +109,11 @@ def runs_payload(records: Sequence[RunRecord]) -> dict[str, Any]:
     """All runs by column, with what a run's own view shows: reason, notes, samples."""
     texts = _Texts()
     columns = []
-    known = COLUMNS | {CHANGE.key: CHANGE}
-    for key in dict.fromkeys((*_FIRST, *(setting.key for setting in SETTINGS))):
+    elsewhere = [_elsewhere(name) for name in dict.fromkeys(drift.dataset for item in records for drift in item.drift)]
+    known = COLUMNS | {column.key: column for column in (CHANGE, *elsewhere)}
+    place = _FIRST.index("gain") + 1
+    first = (*_FIRST[:place], *(column.key for column in elsewhere), *_FIRST[place:])
+    for key in dict.fromkeys((*first, *(setting.key for setting in SETTINGS))):
         column = known[key]
         values: list[Any] = [column.read(record) for record in records]
         varies = key in _SHOWN_WHERE_THEY_DIFFER and len(set(values)) > 1
@@ -112,7 +128,7 @@ def runs_payload(records: Sequence[RunRecord]) -> dict[str, Any]:
                 "about": "; ".join(
                     part for part in (column.unit, column.is_better and f"{column.is_better} is better") if part
                 ),
-                "shown": key in _ALWAYS_SHOWN or varies,
+                "shown": key in _ALWAYS_SHOWN or varies or column in elsewhere,
                 "values": [texts.number(value) if is_text else short(value) for value in values],
             }
         )
