@@ -247,6 +247,19 @@ def test_that_full_fine_tuning_has_no_rank_is_no_rank(tmp_path: Path) -> None:
     assert {axis.axis for axis in findings.other_axes} == {"method"}
 
 
+def test_methods_are_compared_at_their_own_best_rates(tmp_path: Path) -> None:
+    """At the one rate that both were tried with, the other method is lower."""
+    by_rate = {1e-4: 0.3, 1e-3: 0.2, 3e-3: 0.0}
+    results = SyntheticResults(tmp_path, Truth(by_learning_rate=by_rate, noise=0.002), num_documents=60)
+    results.grid(ranks=[8, 16], learning_rates=[1e-3, 3e-3], seeds=[0, 1])
+    results.grid(ranks=[16], learning_rates=[1e-4, 1e-3], seeds=[0, 1], adapter={"method": "full"})
+    (method,) = [axis for axis in analysed(results).other_axes if axis.axis == "method"]
+    assert {level.shown: level.num_candidates for level in method.levels} == {"lora": 4, "full": 2}
+    assert method.claim.startswith("Best method for tiny on news: lora")
+    assert any("different numbers of configurations" in caveat for caveat in method.caveats)
+    assert not any("Only one learning rate" in caveat for caveat in method.caveats)
+
+
 def test_contamination_synthetic_text_and_a_second_look_at_test_are_said(tmp_path: Path) -> None:
     results = SyntheticResults(tmp_path, Truth())
     (record, _) = results.grid(models=["a"], ranks=[8, 16], seeds=[0])

@@ -32,7 +32,7 @@ def experiment_file(tmp_path: Path) -> Path:
 def test_lists_are_axes(experiment_file: Path) -> None:
     experiment = load_experiment(experiment_file)
     assert experiment.num_runs == 2 * 3 * 3 * 3
-    assert [adapter.rank for adapter in experiment.adapters()] == [8, 16, 32]
+    assert [adapter.rank for adapter, _ in experiment.combinations()][:3] == [8, 16, 32]
     assert [training.learning_rate for training in experiment.trainings()] == [1e-4, 3e-4, 1e-3]
     assert {training.train_bytes for training in experiment.trainings()} == {2_000_000}
 
@@ -129,3 +129,64 @@ def test_files_that_are_no_experiments(tmp_path: Path, content: bytes) -> None:
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="there is no such file"):
         load_experiment(tmp_path / "nothing.yaml")
+
+
+ENTRIES = """
+name: methods
+models: [smollm2-135m-instruct]
+datasets: [news]
+adapters:
+  - {rank: [8, 16]}
+  - {method: full, training: {learning_rate: [1.0e-5, 3e-5], weight_decay: 0.1}}
+training: {learning_rate: [1.0e-4, 3e-4, 1.0e-3], epochs: 2}
+seeds: [0, 1]
+"""
+
+
+def test_each_entry_of_adapters_is_a_product_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "experiment.yaml"
+    path.write_text(ENTRIES, encoding="utf-8")
+    experiment = load_experiment(path)
+    assert experiment.num_runs == 2 * (2 * 3 + 2)
+    assert [
+        (adapter.method, adapter.rank, training.learning_rate, training.weight_decay)
+        for adapter, training in experiment.combinations()
+    ] == [
+        *(("lora", rank, rate, 0.0) for rate in (1e-4, 3e-4, 1e-3) for rank in (8, 16)),
+        *(("full", 16, rate, 0.1) for rate in (1e-5, 3e-5)),
+    ]
+    assert {training.epochs for training in experiment.trainings()} == {2}
+    path.write_text(experiment.to_yaml(), encoding="utf-8")
+    assert load_experiment(path) == experiment
+    assert load_experiment(path, ["adapters=[{rank: 4}]"]).num_runs == 6
+
+
+def test_adapter_is_the_list_of_one(experiment_file: Path) -> None:
+    alone = load_experiment(experiment_file)
+    listed = build_experiment(
+        {**alone.model_dump(exclude={"adapter", "adapters"}), "adapters": [{**alone.adapter, "training": None}]}
+    )
+    assert listed.combinations() == alone.combinations()
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"adapters": []}, "adapters: the list is empty"),
+        ({"adapters": {"rank": 8}}, "should be a list of mappings"),
+        ({"adapters": [8]}, r"adapters\[0\]: should be a mapping"),
+        ({"adapters": [{}, {"ranks": 8}]}, r"adapters\[1\].ranks: unknown key. Did you mean .rank"),
+        ({"adapters": [{"rank": 8, "training": {"devices": 2}}]}, r"adapters\[0\].training.devices: unknown key"),
+        ({"adapters": [{"training": {"learning_rate": -1}}]}, r"adapters\[0\].training.learning_rate: -1 is not"),
+        ({"adapters": [{"method": "lorra"}]}, r"adapters\[0\].method: 'lorra' is not accepted"),
+        ({"adapters": [{"rank": 8}, {"rank": [8]}]}, "an entry is listed twice"),
+        ({"adapters": [{"rank": 8}], "adapter": {"rank": 4}}, "not both"),
+        (
+            {"adapters": [{"rank": 8}, {"rank": 4, "training": {"batch_size": 2}}], "training": {"devices": 4}},
+            "the smallest batch has 2",
+        ),
+    ],
+)
+def test_entries_that_cannot_be_are_refused(changes: dict[str, object], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        build_experiment({"name": "n", "models": ["m"], "datasets": ["d"], **changes})

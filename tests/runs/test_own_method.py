@@ -123,9 +123,9 @@ def test_values_that_do_not_fit_one_another_are_refused() -> None:
     adapter = {"method": "narrow", "bits": 4, "rank": [8, 12]}
     try:
         values = {"name": "x", "models": "m", "datasets": "d"}
-        assert len(build_experiment({**values, "adapter": adapter}).adapters()) == 2
+        assert len(build_experiment({**values, "adapter": adapter}).combinations()) == 2
         with pytest.raises(ConfigError, match="adapter: method 'narrow', bits 8, rank 12 is not accepted; rank should"):
-            build_experiment({**values, "adapter": {**adapter, "bits": 8}}).adapters()
+            build_experiment({**values, "adapter": {**adapter, "bits": 8}}).combinations()
     finally:
         METHODS.remove("narrow")
 

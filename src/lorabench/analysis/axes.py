@@ -16,7 +16,10 @@ from lorabench.core.formatting import figure, listed, setting
 from lorabench.records.columns import AXES
 
 _CHANGES_YARDSTICK = {"context_length", "precision"}
-_TUNED_WITH = {"method": frozenset(key for key, axis in AXES.items() if axis.is_in("adapter") and key != "method")}
+_OPTIMISATION = frozenset({"learning_rate", "schedule", "warmup_ratio", "decay_ratio", "weight_decay", "max_grad_norm"})
+_TUNED_WITH = {
+    "method": frozenset(key for key, axis in AXES.items() if axis.is_in("adapter") and key != "method") | _OPTIMISATION
+}
 """Axis -> axes that mean something else for its values, so that each value brings its own."""
 
 
@@ -26,6 +29,8 @@ class _Design:
 
     representatives: Mapping[Setting, Measured | None]
     num_candidates: Mapping[Setting, int]
+    num_rates: Mapping[Setting, int]
+    """Learning rates among the candidates."""
     num_failed: Mapping[Setting, int]
     common: tuple[Mapping[str, Setting], ...]
     """The rests that every compared value was tried with."""
@@ -62,7 +67,7 @@ def pair_values(axis: str, group: CorpusGroup, model: str | None) -> AxisPairs |
 
 
 def _design(axis: str, group: CorpusGroup, tried: Sequence[tuple[ValidationRun, dict[str, Setting]]]) -> _Design:
-    ignored = {axis} | _TUNED_WITH.get(axis, frozenset())
+    ignored = {axis, *_TUNED_WITH.get(axis, ())}
     rests: dict[tuple[Setting, ...], set[Setting]] = {}
     for _, values in tried:
         rests.setdefault(_rest(values, ignored), set()).add(values[axis])
@@ -82,6 +87,7 @@ def _design(axis: str, group: CorpusGroup, tried: Sequence[tuple[ValidationRun, 
     return _Design(
         {value: choices[value][0] if choices[value] and value in kept else None for value in every},
         {value: len(choices[value]) for value in every},
+        {value: len({item.shown.settings["learning_rate"] for item in choices[value]}) for value in every},
         failed,
         tuple(dict(zip(names, rest, strict=True)) for rest in sorted(common, key=repr)),
         tuple(value for value in every if value not in kept),
@@ -194,20 +200,11 @@ def _no_answer(paired: AxisPairs, comparisons: Sequence[Comparison]) -> str:
 
 def _caveats(paired: AxisPairs, present: Mapping[str, Measured]) -> tuple[str, ...]:
     axis, design = paired.axis, paired.design
-    rates = {rest["learning_rate"] for rest in design.common if "learning_rate" in rest}
     found = []
     if design.left_out and design.common:
         shown = listed([setting(value) for value in design.left_out])
         found.append(f"Not compared, since tried with other settings only: {shown}")
-    if axis != "learning_rate" and len(rates) == 1:
-        found.append(
-            f"Only one learning rate ({setting(next(iter(rates)))}) was tried, so the effect of {AXES[axis].title} "
-            "cannot be told from how well it suits each"
-        )
-    elif axis == "rank" and len(rates) > 1:
-        found.append(f"Each rank at its best of {len(rates)} learning rates, which validation chose")
-    elif len(design.common) > 1:
-        found.append(f"Each at its best of {len(design.common)} configurations, which validation chose")
+    found += _tuning(axis, design)
     if axis == "rank" and any(isinstance(rest["alpha"], float) for rest in design.common):
         found.append("Alpha was a fixed number, so alpha divided by rank changed with the rank")
     if axis in _CHANGES_YARDSTICK:
@@ -227,3 +224,25 @@ def _caveats(paired: AxisPairs, present: Mapping[str, Measured]) -> tuple[str, .
     if any(len(item.shown.seeds) == 1 for item in present.values()):
         found.append("One seed: another may order them otherwise")
     return tuple(found)
+
+
+def _tuning(axis: str, design: _Design) -> list[str]:
+    """What each value is at its best of, and where one learning rate may suit one value better than another."""
+    common_rates = {rest["learning_rate"] for rest in design.common if "learning_rate" in rest}
+    alone = [setting(value) for value, count in design.num_rates.items() if count == 1]
+    tuned = max(design.num_candidates.values()) > 1
+    title = AXES[axis].title
+    if axis == "learning_rate":
+        rate = ""
+    elif len(common_rates) == 1:
+        rate = f"Only one learning rate ({setting(next(iter(common_rates)))}) was tried"
+    else:
+        rate = f"Only one learning rate was tried with {listed(alone)}" if axis in _TUNED_WITH and alone else ""
+    found = [f"{rate}, so the effect of {title} cannot be told from how well it suits each"] if rate else []
+    if axis == "rank" and len(common_rates) > 1:
+        found.append(f"Each rank at its best of {len(common_rates)} learning rates, which validation chose")
+    elif axis in _TUNED_WITH and tuned:
+        found.append("Each at its best of the configurations tried with it, which validation chose")
+    elif len(design.common) > 1 and not rate:
+        found.append(f"Each at its best of {len(design.common)} configurations, which validation chose")
+    return found

@@ -254,11 +254,11 @@ def _make_group(
     others = tuple(other for other in also_on if other.name != dataset.name)
     measures = MeasurementRequest.of(experiment.evaluation, dataset, others)
     distinct: dict[str, PlannedRun] = {}
-    for training in (_choose_precision(training, device) for training in experiment.trainings()):
-        for adapter in experiment.adapters():
-            for seed in experiment.seeds:
-                run = _plan_run(experiment, device, model, dataset, others, measures, adapter, training, seed)
-                distinct.setdefault(run.run_id, run)
+    for adapter, given in experiment.combinations():
+        training = _choose_precision(given, device)
+        for seed in experiment.seeds:
+            run = _plan_run(experiment, device, model, dataset, others, measures, adapter, training, seed)
+            distinct.setdefault(run.run_id, run)
     runs = tuple(distinct.values())
     contexts = {(run.spec.training.context_length, run.spec.training.precision) for run in runs}
     scoring = [

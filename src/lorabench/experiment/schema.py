@@ -1,14 +1,15 @@
 """The experiment file: one question, in one YAML of at most 40 lines, checked completely before anything runs.
 
-A list under `adapter` or `training` is an axis: the experiment runs every combination. Everything else about the file
-is strict: an unknown key, an impossible value or a wrong type is refused with one sentence that names them.
+A list under `adapter` or `training` is an axis: the experiment runs every combination. `adapters` is a list of such
+sections, each a product of its own. Everything else about the file is strict: an unknown key, an impossible value or a
+wrong type is refused with one sentence that names them.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -29,11 +30,11 @@ from lorabench.core.errors import ConfigError, near_matches
 from lorabench.core.plain_yaml import MAX_FILE_BYTES, parse_yaml, show_key, show_value
 from lorabench.core.settings import Frozen, PositiveInt, Reference, check_reference, check_text, refuse_key, tidy
 from lorabench.corpora.references import CorpusReference, build_reference
+from lorabench.experiment.adapter_axes import make_adapter, read_adapter_axes
 from lorabench.experiment.axes import points, read_axes
 from lorabench.experiment.beside import corpora_beside, metrics_beside, models_beside, tasks_beside
 from lorabench.experiment.deploy import Deploy
 from lorabench.experiment.generate import GenerateSettings
-from lorabench.methods.method import Method
 from lorabench.methods.registry import METHODS
 from lorabench.methods.settings import DEFAULT_METHOD, AdapterSettings
 
@@ -151,8 +152,15 @@ class RunSpec(Frozen):
         return value.scoring() if isinstance(value, EvaluationSettings) else value
 
 
+class AdapterEntry(Frozen):
+    """One entry of `adapters`: a product of its axes, with training values of its own before the experiment's."""
+
+    adapter: dict[str, list[Any]] = Field(default_factory=dict)
+    training: dict[str, list[Any]] = Field(default_factory=dict)
+
+
 class Experiment(Frozen):
-    """One question: models × datasets × adapter axes × training axes × seeds."""
+    """One question: models × datasets × (adapter axes × training axes, for each entry of `adapters`) × seeds."""
 
     name: Annotated[str, Field(pattern=rf"^{NAME}$")]
     question: Annotated[str, Field(max_length=2000), AfterValidator(check_text)] = ""
@@ -161,6 +169,9 @@ class Experiment(Frozen):
     text_field: Annotated[str, Field(max_length=200)] = "text"
     """The field of rows in local files that holds the text."""
     adapter: dict[str, list[Any]] = Field(default_factory=dict)
+    """A list of one entry, without training values of its own."""
+    adapters: tuple[AdapterEntry, ...] = ()
+    """In place of `adapter`."""
     training: dict[str, list[Any]] = Field(default_factory=dict)
     evaluation: EvaluationSettings = EvaluationSettings()
     seeds: tuple[Annotated[int, Field(ge=0, le=2**31 - 1)], ...] = Field(default=(0,), min_length=1, max_length=1000)
@@ -173,8 +184,11 @@ class Experiment(Frozen):
         if not isinstance(values, Mapping):
             return values
         values = dict(values)
-        values["adapter"] = _read_adapter_axes(values.get("adapter"))
-        values["training"] = _read_training_axes(values.get("training"))
+        if values.get("adapter") and values.get("adapters") is not None:
+            raise ConfigError("adapters: give it or adapter, not both; adapter is the list of one")
+        values["adapter"] = read_adapter_axes("adapter", values.get("adapter"))
+        values["adapters"] = () if values.get("adapters") is None else _read_entries(values["adapters"])
+        values["training"] = _read_training_axes("training", values.get("training"), TrainingSection)
         evaluation = values.get("evaluation")
         if isinstance(evaluation, Mapping) and isinstance(evaluation.get("also_on"), str | Mapping):
             evaluation = values["evaluation"] = {**evaluation, "also_on": [evaluation["also_on"]]}
@@ -194,24 +208,46 @@ class Experiment(Frozen):
         num_runs = self.num_runs
         if num_runs > MAX_RUNS:
             raise ConfigError(f"the experiment asks for {num_runs} runs; at most {MAX_RUNS} are accepted")
+        smallest = min(training.batch_size for training in self.trainings())
+        if self.num_devices > smallest:
+            raise ConfigError(
+                f"training.devices: {self.num_devices} is not accepted; the rows of a batch are shared, and the "
+                f"smallest batch has {smallest}"
+            )
         return self
 
     @property
     def num_runs(self) -> int:
-        """Product of all axes."""
-        count = len(self.models) * len(self.datasets) * len(self.seeds)
-        for axis in [*self.adapter.values(), *self.training.values()]:
-            count *= len(axis)
-        return count
+        """The products of all axes, added up over the entries."""
+        sizes = [
+            math.prod(map(len, [*entry.adapter.values(), *self._training_axes(entry).values()]))
+            for entry in self._entries
+        ]
+        return len(self.models) * len(self.datasets) * len(self.seeds) * sum(sizes)
 
-    def adapters(self) -> list[AdapterSettings]:
-        """Every point of the adapter axes, in the file's order."""
-        return [_make_adapter(point) for point in points(self.adapter)]
+    def combinations(self) -> list[tuple[AdapterSettings, TrainingSettings]]:
+        """Every point of the adapter and training axes, entry by entry, in the file's order."""
+        return [
+            (adapter, training)
+            for entry in self._entries
+            for training in self._trainings_of(entry)
+            for adapter in map(make_adapter, points(entry.adapter))
+        ]
 
     def trainings(self) -> list[TrainingSettings]:
-        """Every point of the training axes, in the file's order."""
-        axes = {name: values for name, values in self.training.items() if name in TrainingSettings.model_fields}
-        return [TrainingSettings(**point) for point in points(axes)]
+        """Every point of the training axes, entry by entry, in the file's order."""
+        return [training for entry in self._entries for training in self._trainings_of(entry)]
+
+    @property
+    def _entries(self) -> tuple[AdapterEntry, ...]:
+        return self.adapters or (AdapterEntry(adapter=self.adapter),)
+
+    def _training_axes(self, entry: AdapterEntry) -> dict[str, list[Any]]:
+        axes = self.training | entry.training
+        return {name: values for name, values in axes.items() if name in TrainingSettings.model_fields}
+
+    def _trainings_of(self, entry: AdapterEntry) -> list[TrainingSettings]:
+        return [TrainingSettings(**point) for point in points(self._training_axes(entry))]
 
     @property
     def num_devices(self) -> int:
@@ -222,68 +258,47 @@ class Experiment(Frozen):
     def to_yaml(self) -> str:
         """The experiment as a file that parses to the same experiment."""
         values = self.model_dump(mode="json")
-        for section in ("adapter", "training"):
-            values[section] = {key: axis[0] if len(axis) == 1 else axis for key, axis in values[section].items()}
+        values["training"] = _as_written(values["training"])
+        if self.adapters:
+            del values["adapter"]
+            own = [(_as_written(entry["adapter"]), _as_written(entry["training"])) for entry in values["adapters"]]
+            values["adapters"] = [adapter | ({"training": training} if training else {}) for adapter, training in own]
+        else:
+            values["adapter"] = _as_written(values["adapter"])
+            del values["adapters"]
         return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
 
-def _read_adapter_axes(raw: Any) -> dict[str, list[Any]]:
-    """The `adapter` section, whose keys and values have to fit every method that it lists."""
-    if not isinstance(raw, Mapping):
-        return read_axes("adapter", raw, AdapterSettings)
-    given = raw.get("method", DEFAULT_METHOD)
-    axes: dict[str, list[Any]] = {}
-    for name in (given or [DEFAULT_METHOD]) if isinstance(given, list | tuple) else [given]:
-        settings = _find_method(name).settings
-        for key in raw:
-            if key not in settings.model_fields:
-                _refuse_method_key(key, name)
-        axes = read_axes("adapter", raw, settings)
+def _read_training_axes(section: str, raw: Any, settings: type[TrainingSettings]) -> dict[str, list[Any]]:
+    """The axes of a section of training values; `devices` is none."""
+    axes = read_axes(section, raw, settings)
+    if len(axes.get("devices", ())) > 1:
+        raise ConfigError(f"{section}.devices: a list is not accepted; runs are the same on any number, so give one")
     return axes
 
 
-def _read_training_axes(raw: Any) -> dict[str, list[Any]]:
-    """The axes of the `training` section; `devices` is none."""
-    axes = read_axes("training", raw, TrainingSection)
-    counts, batches = axes.get("devices", [1]), axes.get("batch_size", [TrainingSettings().batch_size])
-    if len(counts) > 1:
-        raise ConfigError("training.devices: a list is not accepted; runs are the same on any number, so give one")
-    if counts[0] > min(batches):
-        raise ConfigError(
-            f"training.devices: {counts[0]} is not accepted; the rows of a batch are shared, and the smallest batch "
-            f"has {min(batches)}"
-        )
-    return axes
+def _read_entries(raw: Any) -> list[AdapterEntry]:
+    """The list `adapters`, each entry by itself."""
+    if not isinstance(raw, list | tuple):
+        raise ConfigError(f"adapters: should be a list of mappings, got {show_value(raw)}; one mapping is `adapter`")
+    entries = []
+    for index, entry in enumerate(raw):
+        section = f"adapters[{index}]"
+        if not isinstance(entry, Mapping):
+            raise ConfigError(f"{section}: should be a mapping of keys to values, got {show_value(entry)}")
+        own = {key: value for key, value in entry.items() if key != "training"}
+        training = _read_training_axes(f"{section}.training", entry.get("training"), TrainingSettings)
+        entries.append(AdapterEntry(adapter=read_adapter_axes(section, own), training=training))
+    if not entries:
+        raise ConfigError("adapters: the list is empty; give at least one value")
+    if len(set(map(repr, entries))) < len(entries):
+        raise ConfigError("adapters: an entry is listed twice; list each once")
+    return entries
 
 
-def _make_adapter(point: Mapping[str, Any]) -> AdapterSettings:
-    """One point of the `adapter` section, whose values may have to fit one another."""
-    try:
-        return METHODS.get(point.get("method", DEFAULT_METHOD)).settings(**point)
-    except ValidationError as error:
-        values = ", ".join(f"{key} {show_value(value)}" for key, value in point.items())
-        raise ConfigError(f"adapter: {values} is not accepted; {tidy(error.errors()[0]['msg'])}") from None
-
-
-def _find_method(name: Any) -> Method:
-    if isinstance(name, str):
-        with suppress(ConfigError):
-            return METHODS.get(name)
-    *others, last = map(repr, METHODS.all())
-    raise ConfigError(
-        f"adapter.method: {show_value(name)} is not accepted; should be {', '.join(others)} or {last}."
-        f"{near_matches(str(name), METHODS.all())}"
-    )
-
-
-def _refuse_method_key(key: Any, name: str) -> None:
-    owners = [other for other, method in METHODS.all().items() if key in method.settings.model_fields]
-    if not owners:
-        refuse_key("adapter", key, METHODS.get(name).settings)
-    raise ConfigError(
-        f"adapter.{show_key(key)}: unknown key for the method {name}; it is a setting of {', '.join(owners)}. "
-        f"Accepted with {name}: {', '.join(METHODS.get(name).settings.model_fields)}"
-    )
+def _as_written(axes: Mapping[str, list[Any]]) -> dict[str, Any]:
+    """An axis of one value as that value."""
+    return {key: axis[0] if len(axis) == 1 else axis for key, axis in axes.items()}
 
 
 def load_experiment(path: Path | str, overrides: Sequence[str] = ()) -> Experiment:
