@@ -23,4 +23,9 @@ DeviceNames = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 TextField = Annotated[str, typer.Option(help="The field that holds the text.")]
-RunId = Annotated[str, typer.Argument(metavar="RUN_ID")]
+RunId = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN_ID", help="An id, its beginning or its last digits, a run's folder, best, or best:CORPUS."
+    ),
+]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lorabench.analysis.findings import Findings
+from lorabench.analysis.findings import Findings, Recommendation
 from lorabench.core.errors import LorabenchError
 from lorabench.core.progress import View
 from lorabench.deploy.deployment import deploy_run, make_forms
@@ -37,20 +37,24 @@ def run_and_deploy(experiment: Experiment, output_dir: Path | str, *, view: RunV
 
 
 def recommended_runs(findings: Findings, records: Sequence[RunRecord]) -> tuple[list[str], list[str]]:
-    """The run to deploy of each corpus, and a sentence on each corpus without one.
-
-    Of the seeds of the recommended configuration it is the one that is lowest on validation.
-    """
-    figures = {record.run_id: record.validation.bits_per_byte for record in records if record.validation is not None}
+    """The run to deploy of each corpus, and a sentence on each corpus without one."""
     chosen, sentences = [], []
     for recommendation in findings.recommendations:
-        if recommendation.is_taken:
-            (key,) = recommendation.candidates
-            chosen.append(min(findings.candidate(key).run_ids, key=lambda run_id: (figures[run_id], run_id)))
+        if (run_id := recommended_run(recommendation, findings, records)) is not None:
+            chosen.append(run_id)
         else:
             reason = "test speaks against the choice" if recommendation.is_withdrawn else "nothing is recommended"
             sentences.append(f"{recommendation.corpus}: {reason}, so nothing is deployed")
     return list(dict.fromkeys(chosen)), sentences
+
+
+def recommended_run(choice: Recommendation, findings: Findings, records: Sequence[RunRecord]) -> str | None:
+    """Of a corpus's recommended configuration the seed that is lowest on validation; None where nothing is taken."""
+    if not choice.is_taken:
+        return None
+    figures = {record.run_id: record.validation.bits_per_byte for record in records if record.validation is not None}
+    (key,) = choice.candidates
+    return min(findings.candidate(key).run_ids, key=lambda run_id: (figures[run_id], run_id))
 
 
 def deploy_recommended(settings: DeploySettings, outcome: Outcome, store: RecordStore, view: View) -> None:

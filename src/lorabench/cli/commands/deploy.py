@@ -29,6 +29,7 @@ def deploy(
     output_dir: OutputDir = Path("outputs"),
 ) -> None:
     """Measure the forms in which a run could be shipped: quality against the adapter, size, memory, speed."""
+    from lorabench.cli.run_names import resolve_run
     from lorabench.cli.views.deployment import print_deployment
     from lorabench.cli.views.view import make_view
     from lorabench.core.formatting import parse_size
@@ -44,6 +45,7 @@ def deploy(
         min_decode=min_decode,
         max_disk_bytes=None if max_disk is None else parse_size(max_disk, "--max-disk"),
     )
+    run_id, output_dir = resolve_run(run_id, output_dir)
     names = [name.strip() for name in forms.split(",") if name.strip()]
     with make_view(sys.stderr) as view:
         records = deploy_run(
@@ -82,6 +84,7 @@ def export(
     output_dir: OutputDir = Path("outputs"),
 ) -> None:
     """Write a run's adapter or merged model as other programs load it, with its model card."""
+    from lorabench.cli.run_names import resolve_run
     from lorabench.cli.views.view import make_view
     from lorabench.core.formatting import size
     from lorabench.deploy.export import export_run
@@ -89,6 +92,7 @@ def export(
 
     if push is not None:
         check_push(push)
+    run_id, output_dir = resolve_run(run_id, output_dir)
     with make_view(sys.stderr) as view:
         exported = export_run(run_id, output_dir, form=form, to=to, view=view)
         if push is not None:

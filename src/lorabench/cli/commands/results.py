@@ -35,9 +35,11 @@ def report(
 
 def show(run_id: RunId, output_dir: OutputDir = Path("outputs")) -> None:
     """Show one run."""
+    from lorabench.cli.run_names import resolve_run
     from lorabench.cli.views.run_page import show_run
     from lorabench.records.store import RecordStore
 
+    run_id, output_dir = resolve_run(run_id, output_dir)
     store = RecordStore(output_dir)
     show_run(store.get(run_id), store)
 
@@ -49,11 +51,13 @@ def score_test(
     device: DeviceName = None,
 ) -> None:
     """Score a finished run on test a second time: refused without --again."""
+    from lorabench.cli.run_names import resolve_run
     from lorabench.cli.views.view import make_view
     from lorabench.records.store import RecordStore
     from lorabench.report.build import rebuild_table
     from lorabench.runs.second_scoring import score_test_again
 
+    run_id, output_dir = resolve_run(run_id, output_dir)
     with make_view(sys.stderr) as view:
         record = score_test_again(run_id, output_dir, again=again, view=view, device=device)
     rebuild_table(RecordStore(output_dir))
@@ -62,10 +66,11 @@ def score_test(
 
 def reproduce(run_id: RunId, output_dir: OutputDir = Path("outputs")) -> None:
     """Do one run again in a fresh process, from its record, and compare."""
+    from lorabench.cli.run_names import resolve_run
     from lorabench.runs.reproduction import print_reproduction
     from lorabench.runs.reproduction import reproduce as reproduce_run
 
-    result = reproduce_run(run_id, output_dir)
+    result = reproduce_run(*resolve_run(run_id, output_dir))
     print_reproduction(result)
     raise typer.Exit(0 if result.identical else 1)
 
