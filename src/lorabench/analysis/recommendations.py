@@ -15,6 +15,7 @@ from lorabench.analysis.findings import (
     AxisFindings,
     BestSet,
     Candidate,
+    Findings,
     ModelHierarchy,
     Recommendation,
     Verdict,
@@ -24,6 +25,7 @@ from lorabench.analysis.pairing import Measured
 from lorabench.analysis.statistics import Interval
 from lorabench.analysis.tried import ended_without_result, is_unreliable, wider_rates
 from lorabench.core.formatting import cost, figure, listed, plural, span
+from lorabench.records.schema import RunRecord
 
 
 def recommend(group: CorpusGroup, best: BestSet) -> Recommendation:
@@ -53,6 +55,15 @@ def recommend(group: CorpusGroup, best: BestSet) -> Recommendation:
         caveats=limits([group], [chosen], tied),
         standing=standing.label,
     )
+
+
+def recommended_run(choice: Recommendation, findings: Findings, records: Sequence[RunRecord]) -> str | None:
+    """Of a corpus's recommended configuration the seed that is lowest on validation; None where nothing is taken."""
+    if not choice.is_taken:
+        return None
+    figures = {record.run_id: record.validation.bits_per_byte for record in records if record.validation is not None}
+    (key,) = choice.candidates
+    return min(findings.candidate(key).run_ids, key=lambda run_id: (figures[run_id], run_id))
 
 
 def _stay_with_base(group: CorpusGroup, chosen: Measured, tied: Sequence[Measured]) -> Recommendation:

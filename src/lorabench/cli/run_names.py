@@ -46,7 +46,7 @@ def _in_folder(path: Path) -> tuple[str, Path]:
 
 def _best(corpus: str, store: RecordStore) -> str:
     """The recommended run, chosen on validation as everything is."""
-    from lorabench.deploy.recommended import recommended_run
+    from lorabench.analysis.recommendations import recommended_run
     from lorabench.report.build import findings_of
 
     records, _ = store.read_all()

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lorabench.analysis.findings import Findings, Recommendation
+from lorabench.analysis.findings import Findings
+from lorabench.analysis.recommendations import recommended_run
 from lorabench.core.errors import LorabenchError
 from lorabench.core.progress import View
 from lorabench.deploy.deployment import deploy_run, make_forms
@@ -46,15 +47,6 @@ def recommended_runs(findings: Findings, records: Sequence[RunRecord]) -> tuple[
             reason = "test speaks against the choice" if recommendation.is_withdrawn else "nothing is recommended"
             sentences.append(f"{recommendation.corpus}: {reason}, so nothing is deployed")
     return list(dict.fromkeys(chosen)), sentences
-
-
-def recommended_run(choice: Recommendation, findings: Findings, records: Sequence[RunRecord]) -> str | None:
-    """Of a corpus's recommended configuration the seed that is lowest on validation; None where nothing is taken."""
-    if not choice.is_taken:
-        return None
-    figures = {record.run_id: record.validation.bits_per_byte for record in records if record.validation is not None}
-    (key,) = choice.candidates
-    return min(findings.candidate(key).run_ids, key=lambda run_id: (figures[run_id], run_id))
 
 
 def deploy_recommended(settings: DeploySettings, outcome: Outcome, store: RecordStore, view: View) -> None:
