@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lorabench.deploy.engine import Source
+from lorabench.deploy.engine import Source, write_greedily
 from lorabench.deploy.gguf.file import type_counts, write_gguf
 from lorabench.deploy.gguf.llama import QUANTISED, quantise, quietly
 from tests.deploy.conftest import CONFIGURATIONS, VOCABULARY, ModelMaker
@@ -76,11 +76,7 @@ def test_greedy_continuations(random_model: ModelMaker, tmp_path: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     for prompt in range(10):
         ids = [(prompt * 31 + place * 7) % VOCABULARY for place in range(10)]
-        runtime.prefill(ids, 1)
-        written = [runtime._last[0]]  # type: ignore[attr-defined]
-        for _ in range(49):
-            runtime.step()
-            written.append(runtime._last[0])  # type: ignore[attr-defined]
+        written = write_greedily(runtime, ids, max_new_tokens=50, end_ids=())
         wanted = model.generate(
             torch.tensor([ids]), max_new_tokens=50, do_sample=False, eos_token_id=None, pad_token_id=0
         )

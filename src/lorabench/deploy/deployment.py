@@ -251,15 +251,18 @@ def deploy_run(
     num_rounds: int = 3,
     threads: int | None = None,
     constraints: Constraints | None = None,
+    is_strict: bool = True,
     view: View,
 ) -> list[DeploymentRecord]:
     """Make and measure forms of a finished run; without `forms`, every one that can be made here.
 
     What was measured before is not measured again. `constraints` replace those of an earlier deployment. Raises
-    InputError before anything is made for forms that there are not, MissingExtraError where one that was asked for by
-    name needs what is not installed.
+    InputError before anything is made for forms that there are not, and with `is_strict` MissingExtraError where one
+    that was asked for by name needs what is not installed; else the record of that form says so.
     """
     wanted = make_forms(forms)
+    for engine in {form.engine for form in wanted} if is_strict else ():
+        ENGINES.get(engine).prepare()
     view.phase("reading the run")
     subject = Subject.of(run_id, output_dir, view.progress)
     deployment = Deployment(subject, output_dir, wanted, num_rounds, threads or num_cores(), view)
@@ -268,11 +271,8 @@ def deploy_run(
 
 
 def make_forms(names: Sequence[str]) -> list[Form]:
-    """The forms of these names, each once; without names, every one that can be made here. Raises as `deploy_run`."""
-    forms = {form.name: form for form in map(make_form, names or default_forms())}
-    for engine in {form.engine for form in forms.values()}:
-        ENGINES.get(engine).prepare()
-    return list(forms.values())
+    """The forms of these names, each once; without names, every one that can be made here. Raises InputError."""
+    return list({form.name: form for form in map(make_form, names or default_forms())}.values())
 
 
 def default_forms() -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -41,11 +41,27 @@ class Runtime(Protocol):
     max_tokens: int
     """That fit into a sequence."""
 
+    @property
+    def latest(self) -> list[int]:
+        """The token that was chosen last in each sequence, and was not read yet."""
+
     def prefill(self, ids: Sequence[int], num_sequences: int) -> None:
         """Forget everything, read the prompt in each sequence, and choose each one's next token greedily."""
 
     def step(self) -> None:
         """One more token in each sequence."""
+
+
+def write_greedily(runtime: Runtime, ids: Sequence[int], *, max_new_tokens: int, end_ids: Collection[int]) -> list[int]:
+    """What follows a prompt, up to one of `end_ids`, which is left out."""
+    runtime.prefill(ids, 1)
+    written: list[int] = []
+    while (token := runtime.latest[0]) not in end_ids:
+        written.append(token)
+        if len(written) == max_new_tokens:
+            break
+        runtime.step()
+    return written
 
 
 class Engine(Protocol):

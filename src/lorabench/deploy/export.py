@@ -11,6 +11,7 @@ from lorabench.core.progress import View
 from lorabench.core.storage import new_folder, sha256_file
 from lorabench.deploy.card import model_card
 from lorabench.deploy.form import make_form
+from lorabench.deploy.served import check_served
 from lorabench.deploy.subject import Subject
 from lorabench.deploy.workshop import Workshop
 from lorabench.records.store import RecordStore
@@ -27,10 +28,12 @@ class Exported:
     """Bytes by name."""
     notes: tuple[str, ...]
     """On how the form was made."""
+    checked: str | None
+    """What was compared with the program that serves it, where that was asked for."""
 
 
-def export_run(run_id: str, output_dir: Path, *, form: str, to: Path, view: View) -> Exported:
-    """Write a form of a finished run to the new folder `to`, whole or not at all.
+def export_run(run_id: str, output_dir: Path, *, form: str, to: Path, check: bool = False, view: View) -> Exported:
+    """Write a form of a finished run to the new folder `to`, whole or not at all; with `check` as `check_served`.
 
     Raises InputError for a form that there is not or that cannot be made of the run, and where `to` holds anything;
     DiskError for damaged files.
@@ -49,7 +52,11 @@ def export_run(run_id: str, output_dir: Path, *, form: str, to: Path, view: View
         hashes = {path.relative_to(folder).as_posix(): sha256_file(path) for path in _files(folder)}
         lines = "".join(f"{digest}  {name}\n" for name, digest in hashes.items())
         (folder / "SHA256SUMS").write_text(lines, encoding="utf-8")
-    return Exported(to, {path.name: path.stat().st_size for path in _files(to)}, tuple(notes))
+    checked = None
+    if check:
+        view.phase("asking the program that serves it")
+        checked = check_served(subject, to)
+    return Exported(to, {path.name: path.stat().st_size for path in _files(to)}, tuple(notes), checked)
 
 
 def _files(folder: Path) -> list[Path]:

@@ -72,6 +72,7 @@ def deploy_recommended(settings: DeploySettings, outcome: Outcome, store: Record
                 num_rounds=settings.rounds,
                 threads=settings.threads,
                 constraints=constraints,
+                is_strict=False,
                 view=view,
             )
         except LorabenchError as problem:

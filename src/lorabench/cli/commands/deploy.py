@@ -75,6 +75,9 @@ def export(
     form: Annotated[
         str, typer.Option(help="adapter, merged (bf16), merged:fp32, gguf:TYPE such as gguf:Q8_0 or gguf:Q4_K_M.")
     ] = "adapter",
+    check: Annotated[
+        bool, typer.Option("--check", help="Serve it, ask it, and compare its greedy answers with lorabench's.")
+    ] = False,
     push: Annotated[
         str | None, typer.Option(help="Also put it on the hub, in this repository.", metavar="OWNER/NAME")
     ] = None,
@@ -94,7 +97,7 @@ def export(
         check_push(push)
     run_id, output_dir = resolve_run(run_id, output_dir)
     with make_view(sys.stderr) as view:
-        exported = export_run(run_id, output_dir, form=form, to=to, view=view)
+        exported = export_run(run_id, output_dir, form=form, to=to, check=check, view=view)
         if push is not None:
             view.phase(f"pushing to {push}")
             page = push_folder(exported.folder, push, public=public)
@@ -102,5 +105,7 @@ def export(
         print(f"{note}.")
     for name, num_bytes in exported.files.items():
         print(f"{exported.folder / name}  {size(num_bytes)}")
+    if exported.checked is not None:
+        print(f"{exported.checked}.")
     if push is not None:
         print(page)

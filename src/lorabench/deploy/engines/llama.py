@@ -130,25 +130,25 @@ class _Runtime:
         self._llama = _Llama(source, _MAX_SEQUENCES, _TIMED_TOKENS)
         self.max_tokens = self._llama.max_tokens
         self._position = 0
-        self._last: list[int] = []
+        self.latest: list[int] = []
 
     def prefill(self, ids: Sequence[int], num_sequences: int) -> None:
         """See Runtime."""
         self._llama.clear()
-        self._last = []
+        self.latest = []
         for sequence in range(num_sequences):
             for first in range(0, len(ids), _BATCH_TOKENS):
                 part = ids[first : first + _BATCH_TOKENS]
                 is_end = first + len(part) == len(ids)
                 tokens = [(token, first + place, sequence) for place, token in enumerate(part)]
                 logits = self._llama.read(tokens, [is_end and place == len(part) - 1 for place in range(len(part))])
-            self._last.append(int(logits[-1].argmax()))
+            self.latest.append(int(logits[-1].argmax()))
         self._position = len(ids)
 
     def step(self) -> None:
         """See Runtime."""
-        tokens = [(token, self._position, sequence) for sequence, token in enumerate(self._last)]
-        self._last = self._llama.read(tokens, [True] * len(tokens)).argmax(axis=1).tolist()
+        tokens = [(token, self._position, sequence) for sequence, token in enumerate(self.latest)]
+        self.latest = self._llama.read(tokens, [True] * len(tokens)).argmax(axis=1).tolist()
         self._position += 1
 
 

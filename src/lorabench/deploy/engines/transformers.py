@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.metadata import version
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
     from lorabench.models.base import FrozenBase, Precision
     from lorabench.tokens.packing import PackedBatch
+
+_CACHE_NAMES = ("cache", "past_key_values")
+"""What Transformers calls keys and values that are kept, the newest name first."""
 
 
 class _Scorer:
@@ -45,8 +49,16 @@ class _Runtime:
     def __init__(self, model: Any, max_tokens: int) -> None:
         self.max_tokens = max_tokens
         self._model = model
+        inner = model.get_base_model() if hasattr(model, "peft_type") else model
+        self._cache_name = next(name for name in _CACHE_NAMES if name in signature(inner.forward).parameters)
         self._cache: Any = None
         self._last: Any = None
+
+    @property
+    def latest(self) -> list[int]:
+        """See Runtime."""
+        tokens: list[int] = self._last[:, 0].tolist()
+        return tokens
 
     def prefill(self, ids: Sequence[int], num_sequences: int) -> None:
         """See Runtime."""
@@ -62,9 +74,10 @@ class _Runtime:
     def _advance(self, ids: torch.Tensor) -> None:
         import torch
 
+        cache = {self._cache_name: self._cache}
         with torch.inference_mode():
-            output = self._model(input_ids=ids, past_key_values=self._cache, use_cache=True, logits_to_keep=1)
-        self._cache = output.past_key_values
+            output = self._model(input_ids=ids, use_cache=True, logits_to_keep=1, **cache)
+        self._cache = getattr(output, self._cache_name)
         self._last = output.logits[:, -1].argmax(dim=-1, keepdim=True)
 
 
