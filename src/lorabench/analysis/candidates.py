@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 
 from lorabench.analysis.comparisons import correct, verdict_of
-from lorabench.analysis.findings import Candidate, Cost, Setting
+from lorabench.analysis.findings import Candidate, Cost, Setting, Trained
 from lorabench.analysis.pairing import MISSING_DOCUMENTS, Measured, Pairs, seed_note
 from lorabench.analysis.statistics import Interval, estimate_figure
 from lorabench.analysis.tried import still_falls, with_rate_edges
@@ -227,6 +227,8 @@ def _measure(
         best_checkpoint_bits_per_byte=statistics.fmean(best) if best else None,
         last_training_loss=statistics.fmean(losses) if losses else None,
         cost=_cost(runs),
+        trained=_trained(runs),
+        validation_seen=next((run.budget.validation_seen for run in runs if run.budget is not None), None),
         without_result={run.spec.seed: run.status for run in failed if run.spec.seed not in seeds},
         still_falls=still_falls([run.evaluations for run in runs]),
     )
@@ -243,6 +245,15 @@ def hardware_of(environment: Environment) -> str:
     """What timings may be compared within."""
     cores = f", {environment.num_cores} cores" if environment.device == "cpu" else ""
     return f"{environment.num_devices} × {environment.device_name} ({environment.device}{cores})"
+
+
+def _trained(runs: Sequence[ValidationRun]) -> Trained | None:
+    budgets = [run.budget for run in runs if run.budget is not None]
+    if not budgets:
+        return None
+    seconds = [run.speed.train_seconds for run in runs if run.speed is not None and run.speed.train_seconds]
+    middle = sorted(budgets, key=lambda budget: budget.steps)[len(budgets) // 2]
+    return Trained(middle.train_bytes, middle.epochs, middle.steps, statistics.median(seconds) if seconds else None)
 
 
 def _cost(runs: Sequence[ValidationRun]) -> Cost:

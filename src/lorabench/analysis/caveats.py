@@ -12,6 +12,9 @@ from lorabench.analysis.pairing import Measured
 from lorabench.analysis.tried import diverged_beside, ended_without_result
 from lorabench.core.formatting import bits, figure_and_span, listed, number, setting
 
+MUCH_SEEN = 0.2
+"""Share of eight-word sequences from which text is warned of; prose has some hundredths."""
+
 
 def limits(groups: Sequence[CorpusGroup], chosen: Sequence[Measured], tied: Sequence[Measured]) -> tuple[str, ...]:
     """Of what was chosen on each of these corpora; `tied` are all that cannot be told from it there."""
@@ -20,6 +23,7 @@ def limits(groups: Sequence[CorpusGroup], chosen: Sequence[Measured], tied: Sequ
     return tuple(
         dict.fromkeys(
             [
+                *_templates(groups, chosen),
                 *_tried(groups, chosen),
                 *_seeds(chosen),
                 *_yardsticks(groups),
@@ -78,6 +82,16 @@ def _yardsticks(groups: Sequence[CorpusGroup]) -> list[str]:
         f"{name} differ among the candidates, and each is scored with its own"
         for name, axis in (("Context lengths", "context_length"), ("Precisions", "precision"))
         if len({values[axis] for values in settings}) > 1
+    ]
+
+
+def _templates(groups: Sequence[CorpusGroup], chosen: Sequence[Measured]) -> list[str]:
+    """Corpora whose validation text stands in the training text in good part: what is gained there is no language."""
+    return [
+        f"{100.0 * seen:.0f}\u00a0% of the eight-word sequences of {group.label} to validate on occur in its training "
+        "text: templates, which are learned at once, may be most of the gain"
+        for group, item in zip(groups, chosen, strict=True)
+        if (seen := item.shown.validation_seen) is not None and seen >= MUCH_SEEN
     ]
 
 

@@ -73,7 +73,7 @@ def _gain_of(item: Measured) -> float | None:
 
 
 def _share(cell: DriftCell) -> float:
-    return cell.change.estimate / cell.base_bits_per_byte
+    return cell.change.estimate / cell.base_bits_per_byte if cell.base_bits_per_byte else 0.0
 
 
 def _where(cell: DriftCell, trade: _Trade) -> str:

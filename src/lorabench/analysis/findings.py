@@ -64,6 +64,18 @@ class Cost:
 
 
 @dataclass(frozen=True)
+class Trained:
+    """How much training a candidate's runs were: medians over its seeds."""
+
+    train_bytes: int
+    """Of text in one epoch."""
+    epochs: int
+    steps: int
+    seconds: float | None
+    """In training steps."""
+
+
+@dataclass(frozen=True)
 class Candidate:
     """A configuration on one corpus: everything but the seed."""
 
@@ -95,6 +107,9 @@ class Candidate:
     """On validation, of the last scoring and of the best along the run; means over seeds."""
     last_training_loss: float | None
     cost: Cost
+    trained: Trained | None = None
+    validation_seen: float | None = None
+    """Share of the validation text's eight-word sequences that its training text has."""
     versus_base: Verdict = Verdict.NOT_COMPARED
     """Of the adapted model against its base on validation, corrected over all candidates."""
     without_result: Mapping[int, Status] = field(default_factory=dict)

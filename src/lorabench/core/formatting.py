@@ -122,7 +122,9 @@ def relative_gain(gain: Estimated | None, figure: Estimated | None) -> str:
 
 
 def percent_and_span(change: Estimated, base: float, *, is_signed: bool = False) -> str:
-    """A change as a share of what it changes, with its interval: `25 % (21 to 29)`."""
+    """A change as a share of what it changes, with its interval: `25 % (21 to 29)`; nothing where that is 0."""
+    if not base:
+        return NONE
     sign, share = "+" if is_signed else "", 100.0 / base
     if change.low is None or change.high is None:
         return f"{_decimal(change.estimate * share, 1, sign)}\u00a0% (no interval)"
@@ -229,6 +231,12 @@ def first_of(problems: Sequence[str], most: int = MAX_PROBLEMS) -> list[str]:
 def plural(count: int, noun: str) -> str:
     """`1 run`, `2 runs`."""
     return f"{count:,} {noun}" + "s" * (count != 1)
+
+
+def training(num_bytes: float, epochs: int, steps: int, seconds: float | None) -> str:
+    """How much training something was: `9 steps (4.0 kB, 1 epoch, 16 s)`."""
+    took = "" if seconds is None else f", {duration(seconds)}"
+    return f"{plural(steps, 'step')} ({size(num_bytes)}, {plural(epochs, 'epoch')}{took})"
 
 
 def listed(names: Sequence[str], most: int = 4) -> str:

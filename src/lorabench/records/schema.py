@@ -168,6 +168,8 @@ class Budget(Facts):
     accumulation_steps: int
     training_text_sha256: str
     """Of the training documents' hashes, in order."""
+    validation_seen: float | None = Field(default=None, ge=0.0, le=1.0)
+    """Share of the validation text's eight-word sequences that occur in the training text; None: not known."""
 
 
 class Evaluation(Facts):

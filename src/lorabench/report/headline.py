@@ -20,10 +20,11 @@ from lorabench.analysis.findings import (
     ModelRank,
     Recommendation,
     TestReading,
+    Trained,
     Verdict,
 )
 from lorabench.analysis.statistics import Interval
-from lorabench.core.formatting import NONE, alike, cost, figure, relative_gain, span
+from lorabench.core.formatting import NONE, alike, cost, figure, relative_gain, span, training
 
 MAX_MODELS = 5
 MAX_CORPORA = 9
@@ -163,7 +164,7 @@ def _reasons(findings: Findings, chosen: Recommendation) -> list[str]:
     candidates, best = _candidates(findings, chosen), _best_of(findings, chosen)
     if not chosen.is_taken:
         return [*sentences(chosen.claim)[1:], *chosen.on_test, *chosen.caveats]
-    found = [] if chosen.gain is None else [_gain(chosen.gain, chosen.bits_per_byte, chosen.corpus is None)]
+    found = [] if chosen.gain is None else [_gain(chosen.gain, chosen.bits_per_byte, candidates)]
     gravest = chosen.caveats[:1] if _is_grave(findings, candidates) else ()
     found += [*chosen.elsewhere[:1], *chosen.on_test[:1], *gravest, *chosen.elsewhere[1:]]
     label = candidates[0].label
@@ -192,10 +193,18 @@ def _members(others: Sequence[str]) -> str:
     return "; ".join(["this", *shown]) + (f" and {more} more" if more else "")
 
 
-def _gain(gain: Interval, reached: Interval | None, is_mean: bool) -> str:
-    shown = f"{figure(gain)} bits per byte{' on mean' if is_mean else ''} (95 %: {span(gain)})"
+def _gain(gain: Interval, reached: Interval | None, candidates: Sequence[Candidate]) -> str:
+    """With how much training that took; of several corpora, the one with the most steps."""
+    shown = f"{figure(gain)} bits per byte{' on mean' if len(candidates) > 1 else ''} (95 %: {span(gain)})"
     share = relative_gain(gain, reached)
-    return f"It gains {shown}" + ("" if share == NONE else f", {share} against the base")
+    most = max((item.trained for item in candidates if item.trained is not None), key=lambda t: t.steps, default=None)
+    after = "" if most is None else f"{' after at most ' if len(candidates) > 1 else ' after '}{trained_words(most)}"
+    return f"It gains {shown}" + ("" if share == NONE else f", {share} against the base") + after
+
+
+def trained_words(trained: Trained | None) -> str:
+    """How much training it was."""
+    return NONE if trained is None else training(trained.train_bytes, trained.epochs, trained.steps, trained.seconds)
 
 
 def _model_line(hierarchy: ModelHierarchy, item: ModelRank) -> ModelLine:

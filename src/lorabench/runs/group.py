@@ -24,6 +24,7 @@ from lorabench.corpora.catalog import find_corpus
 from lorabench.corpora.documents import Corpus, Document
 from lorabench.corpora.drawing import DrawnText, take_text
 from lorabench.corpora.entry import DatasetEntry
+from lorabench.corpora.repeats import share_seen
 from lorabench.corpora.store import load_prepared
 from lorabench.experiment.identity import BaseVariant
 from lorabench.experiment.schema import RunSpec, ScoringSettings
@@ -103,6 +104,7 @@ class GroupWork:
     _corpora: dict[str, dict[int | None, Corpus]] = field(default_factory=dict)
     """By name, and by how much was read of its source."""
     _texts: dict[tuple[str, str, int], Text] = field(default_factory=dict)
+    _seen: dict[tuple[str, int, int], float | None] = field(default_factory=dict)
     _base_scores: dict[str, DocumentScores] = field(default_factory=dict)
     _base_samples: dict[tuple[BaseVariant, str, int, int, int], list[Sample]] = field(default_factory=dict)
     _base_tasks: dict[tuple[BaseVariant, str, str], dict[str, TaskFigures]] = field(default_factory=dict)
@@ -202,6 +204,15 @@ class GroupWork:
     def scored_text(self, name: str, split: str, settings: ScoringSettings) -> Text:
         """What is scored on a split."""
         return self.text(name, split, settings.test_bytes if split == "test" else settings.validation_bytes)
+
+    def validation_seen(self, spec: RunSpec) -> float | None:
+        """Share of the validation text's word sequences that occur in the training text; computed once for a budget."""
+        budgets = (spec.dataset, spec.training.train_bytes, spec.evaluation.validation_bytes)
+        if budgets not in self._seen:
+            held_out = self.scored_text(spec.dataset, "validation", spec.evaluation).drawn.pieces
+            training = self.text(spec.dataset, "train", spec.training.train_bytes).drawn.pieces
+            self._seen[budgets] = share_seen((one.text for one in held_out), (one.text for one in training))
+        return self._seen[budgets]
 
     def score(
         self, name: str, split: str, spec: RunSpec, progress: Callable[[int, int], None] | None = None

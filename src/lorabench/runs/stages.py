@@ -89,6 +89,7 @@ def prepare(task: RunTask, work: GroupWork, micro_batch_size: int, note: Note) -
         micro_batch_size=micro_batch_size,
         accumulation_steps=-(-rows_per_device(task) // micro_batch_size),
         training_text_sha256=fingerprint([document.hash for document in documents]),
+        validation_seen=work.validation_seen(spec),
     )
     dataset = DatasetFacts(**corpus.info.model_dump(include=set(DatasetFacts.model_fields)))
     conversations = work.conversation_facts(spec)

@@ -19,7 +19,7 @@ from lorabench.core.formatting import (
     size,
     span,
 )
-from lorabench.report.headline import shown_on_test, tied_costs
+from lorabench.report.headline import shown_on_test, tied_costs, trained_words
 from lorabench.report.markdown import escape, table
 from lorabench.report.picture import Picture
 from lorabench.report.section import Chapter, Detail, PagePart, References, Report, Section, SummaryPart
@@ -33,12 +33,12 @@ _PAGE = """
 <div class="scroll" role="region" aria-label="best per corpus"><table>
   <thead><tr><th scope="col">corpus</th><th scope="col">lowest</th><th scope="col" class="n">bits/byte</th>
     <th scope="col" class="n">95 % interval</th><th scope="col" class="n">gain</th><th scope="col" class="n">test</th>
-    <th scope="col" class="n">seeds</th><th scope="col" class="n">tied</th></tr></thead>
+    <th scope="col" class="n">seeds</th><th scope="col" class="n">tied</th><th scope="col">training</th></tr></thead>
   <tbody>{% for row in rows %}<tr><th scope="row"><bdi>{{ row.corpus }}</bdi><br><small>{{ row.text }}</small></th>
     <td><bdi>{{ row.label }}</bdi></td>
     <td class="n">{{ row.bits }}</td><td class="n"><span class="range">{{ row.range }}</span></td>
     <td class="n">{{ row.gain }}</td><td class="n">{{ row.test }}</td><td class="n">{{ row.num_seeds }}</td>
-    <td class="n">{{ row.tied }}</td></tr>{% endfor %}</tbody></table></div>
+    <td class="n">{{ row.tied }}</td><td>{{ row.training }}</td></tr>{% endfor %}</tbody></table></div>
 <ul class="caveats">{% for claim in claims %}<li><bdi>{{ claim | prose }}</bdi></li>{% endfor %}</ul>
 """
 
@@ -56,13 +56,13 @@ def _values(report: Report, picture: Picture | None) -> Mapping[str, Any] | None
 def _best_row(findings: Findings, corpus: CorpusFindings) -> dict[str, Any]:
     if corpus.best.lowest is None:
         return {"corpus": corpus.label, "text": "", "label": "no result"} | dict.fromkeys(
-            ("bits", "range", "gain", "test", "num_seeds", "tied"), NONE
+            ("bits", "range", "gain", "test", "num_seeds", "tied", "training"), NONE
         )
     lowest = findings.candidate(corpus.best.lowest)
     reading = findings.test_of(lowest.key)
     return {
         "corpus": corpus.label,
-        "text": documents(corpus.num_documents, corpus.effective_documents),
+        "text": "; ".join(filter(None, (documents(corpus.num_documents, corpus.effective_documents), _seen(lowest)))),
         "label": lowest.label,
         "bits": figure(lowest.bits_per_byte),
         "range": span(lowest.bits_per_byte),
@@ -70,7 +70,14 @@ def _best_row(findings: Findings, corpus: CorpusFindings) -> dict[str, Any]:
         "test": shown_on_test(reading, lowest),
         "num_seeds": len(lowest.seeds),
         "tied": f"{len(corpus.best.tied)} of {len(corpus.candidates)}" if not corpus.best.is_decided else "alone",
+        "training": trained_words(lowest.trained),
     }
+
+
+def _seen(candidate: Candidate) -> str:
+    """How much of the validation text follows templates; empty where it is not known."""
+    seen = candidate.validation_seen
+    return "" if seen is None else f"{100.0 * seen:.0f}\u00a0% of eight-word sequences occur in train"
 
 
 def _summary(report: Report, reference: References) -> list[str]:
@@ -90,7 +97,8 @@ def _summary(report: Report, reference: References) -> list[str]:
         parts += [title, _choice(findings, choices[corpus.label], reference), *_tied(findings, corpus, reference)]
         parts += [Detail(title), Detail(_model_claim(findings, corpus)), Detail(f"{escape(corpus.best.claim)}.")]
         text = documents(corpus.num_documents, corpus.effective_documents)
-        parts.append(Detail(f"Validation was {text}, {size(corpus.num_bytes)}."))
+        seen = f"; {_seen(corpus.candidates[0])}" if corpus.candidates and _seen(corpus.candidates[0]) else ""
+        parts.append(Detail(f"Validation was {text}, {size(corpus.num_bytes)}{seen}."))
         parts += [Detail(f"{corpus.detectable.claim}.")] if corpus.detectable else []
         parts += map(Detail, _candidate_table(findings, corpus, reference))
     return parts
@@ -99,7 +107,7 @@ def _summary(report: Report, reference: References) -> list[str]:
 def _choice(findings: Findings, choice: Recommendation, reference: References) -> str:
     """The recommendation with what limits it, and what test then said."""
     references = ", ".join(reference(key) for key in choice.candidates)
-    said = (*choice.caveats, *choice.on_test)
+    said = (*choice.elsewhere, *choice.caveats, *choice.on_test)
     first = f"{escape(choice.claim)}{f' ({references})' if references else ''}."
     return "\n".join([first, "", *(f"- {escape(sentence)}." for sentence in said)]).rstrip()
 
@@ -143,12 +151,17 @@ def _candidate_table(findings: Findings, corpus: CorpusFindings, reference: Refe
                 figure_and_span(candidate.gain, is_signed=True),
                 _standing(corpus, candidate, compared),
                 shown_on_test(reading, candidate),
+                trained_words(candidate.trained),
             ]
         )
     headings = ["", "configuration", "seeds", "bits per byte", "95 % interval", "seed spread", "base", "gain"]
     more = len(corpus.candidates) - len(rows)
     note = f"… and {more} more configurations; benchmark\\_results.csv holds every run." if more > 0 else ""
-    return [table([*headings, "against the lowest", "test"], rows, 2), note, _other_metrics(corpus, reference)]
+    return [
+        table([*headings, "against the lowest", "test", "training"], rows, 2),
+        note,
+        _other_metrics(corpus, reference),
+    ]
 
 
 def _standing(corpus: CorpusFindings, candidate: Candidate, compared: Comparison | None) -> str:

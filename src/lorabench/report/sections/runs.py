@@ -45,7 +45,7 @@ _FIRST = (
 """In this order; then every setting that is not among them."""
 _ALWAYS_SHOWN = {
     *("run_id", "model", "dataset", "rank", "learning_rate", "val_bits_per_byte", "gain", "test_bits_per_byte"),
-    *("tokens_per_second", "peak_memory_mb"),
+    *("tokens_per_second", "peak_memory_mb", "train_bytes", "steps"),
 }
 _SHOWN_WHERE_THEY_DIFFER = {"status", "device_name", "experiment", *(setting.key for setting in SETTINGS)}
 _PAGE = """
