@@ -10,12 +10,12 @@ Makes .venv with lorabench and everything it needs, at the versions in constrain
 Run again, it returns at once unless pyproject.toml, constraints.txt or Python have changed.
 
   --dev    also what the tests and checks need
-  --all    and what only the slow tests need: Ray, 77 MB
+  --all    and what only the slow tests need: Ray, 77 MB, and MkDocs
 TEXT
 }
 
 dev="[test,check,harness,trackio,tensorboard,mlflow]"
-all="${dev%]},ray]"
+all="${dev%]},ray,docs]"
 extras=""
 for argument in "$@"; do
   case "$argument" in
