@@ -78,7 +78,7 @@ def _finding(
         base_scores = np.stack([result.base_scores[metric] for result in results])
         nothing = np.zeros_like(scores)
         pairs = ((base_scores, nothing), (scores, nothing), (scores, base_scores))
-        intervals = [_interval(first, second, seeds) for first, second in pairs]
+        intervals = [score_interval(first, second, seeds) for first, second in pairs]
     return AnswersFinding(
         candidate=candidate.key,
         split=split,
@@ -93,7 +93,7 @@ def _finding(
     )
 
 
-def _interval(first: Floats, second: Floats, seeds: Sequence[int]) -> Interval:
+def score_interval(first: Floats, second: Floats, seeds: Sequence[int]) -> Interval:
     """Mean of first minus second over questions and seeds, both [S, Q]; none where no question differs from another."""
     num_questions = first.shape[1]
     if np.ptp(first - second) == 0.0:

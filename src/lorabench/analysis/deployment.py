@@ -8,10 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lorabench.analysis.answers import score_interval
 from lorabench.analysis.statistics import Interval, Uncertain, compare_pair, holm_factors
 from lorabench.core.formatting import Estimated, number, size, with_interval
+from lorabench.records.answers import AnswerResults
 from lorabench.records.deployment import Constraints, DeploymentRecord
 from lorabench.records.documents import DocumentResults
+from lorabench.records.measured import Answers
 from lorabench.records.schema import Status
 
 
@@ -28,6 +31,34 @@ class FormStanding:
     """Whether the loss can be told from nothing, at 5 % over all forms together."""
     keeps_gain: bool
     """Whether it is better than the base, with an interval."""
+
+
+@dataclass(frozen=True)
+class FormAnswer:
+    """What a form's answers are worth beside the unquantised adapter's, paired by question; nothing is chosen by it."""
+
+    split: str
+    metric: str
+    adapter: float
+    form: float
+    difference: Interval
+    """Form minus adapter; below zero is a loss."""
+    num_questions: int
+
+
+def read_form_answers(answers: Answers, results: AnswerResults) -> list[FormAnswer]:
+    """Of one split, by metric."""
+    return [
+        FormAnswer(
+            split=answers.split,
+            metric=name,
+            adapter=figure.base,
+            form=figure.adapted,
+            difference=score_interval(results.scores[name][None], results.base_scores[name][None], (0,)),
+            num_questions=answers.num_examples,
+        )
+        for name, figure in answers.metrics.items()
+    ]
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from lorabench.core.locks import exclusively
 from lorabench.core.machine import num_cores
 from lorabench.core.progress import View
 from lorabench.core.storage import new_folder, sha256_file
+from lorabench.deploy.answers import judged_again
 from lorabench.deploy.engine import ENGINES, Source
 from lorabench.deploy.form import Form, make_form
 from lorabench.deploy.subject import Subject
@@ -80,13 +81,20 @@ class Deployment:
     # What is there
 
     def known(self, form: Form) -> DeploymentRecord | None:
-        """The record of a form of just this adapter; damaged ones and those of another adapter are made again."""
+        """The record of a form of just this adapter; damaged ones and those of another adapter are made again.
+
+        So are those from before the run answered what it has answered by now.
+        """
         try:
             record = self.store.read(self.record.run_id, form.name)
         except LorabenchError as problem:
             self.view.message(str(problem))
             return None
-        return record if record is not None and record.adapter_sha256 == _adapter_hash(self.record) else None
+        if record is None or record.adapter_sha256 != _adapter_hash(self.record):
+            return None
+        wanted = {answers.revision for answers in self.record.answers if judged_again(answers)}
+        has_answered = wanted <= {answers.revision for answers in record.answers}
+        return record if has_answered or record.status is not Status.COMPLETED else None
 
     def _is_finished(self, form: Form) -> bool:
         record = self.known(form)

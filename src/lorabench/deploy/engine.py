@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,10 @@ import numpy.typing as npt
 from lorabench.core.registry import Registry
 from lorabench.core.settings import Frozen
 from lorabench.scoring import documents
+
+if TYPE_CHECKING:
+    from lorabench.runs.answering import Answering
+    from lorabench.scoring.answers import Answers
 
 
 class Source(Frozen):
@@ -31,8 +35,15 @@ class Source(Frozen):
 class Scorer(documents.Scorer, Protocol):
     """A loaded form that scores text by its logits."""
 
+    @property
+    def longest_text(self) -> int:
+        """Tokens that it has positions for."""
+
     def logits(self, ids: Sequence[int]) -> npt.NDArray[np.float32]:
         """Of one sequence, [T, V]."""
+
+    def answers(self, asked: Answering) -> Answers:
+        """To a split's questions, greedily."""
 
 
 class Runtime(Protocol):
@@ -53,14 +64,12 @@ class Runtime(Protocol):
 
 
 def write_greedily(runtime: Runtime, ids: Sequence[int], *, max_new_tokens: int, end_ids: Collection[int]) -> list[int]:
-    """What follows a prompt, up to one of `end_ids`, which is left out."""
+    """What follows a prompt, up to one of `end_ids` and with it."""
     runtime.prefill(ids, 1)
-    written: list[int] = []
-    while (token := runtime.latest[0]) not in end_ids:
-        written.append(token)
-        if len(written) == max_new_tokens:
-            break
+    written = [runtime.latest[0]]
+    while len(written) < max_new_tokens and written[-1] not in end_ids:
         runtime.step()
+        written.append(runtime.latest[0])
     return written
 
 

@@ -48,8 +48,10 @@ def _score(job: Job) -> dict[str, Any]:
 
     from lorabench.core.machine import prepare_process
     from lorabench.core.storage import sha256_file
+    from lorabench.deploy.answers import answer_again, judged_again
     from lorabench.deploy.quality import RunText, divergence
     from lorabench.deploy.subject import Subject
+    from lorabench.records.store import RecordStore
     from lorabench.runs.group import write_table
 
     prepare_process()
@@ -70,6 +72,11 @@ def _score(job: Job) -> dict[str, Any]:
         write_table(path, scores.table())
         answer[split] = scores.total().model_dump()
         answer["files"][path.name] = sha256_file(path)
+    store, run = RecordStore(job.output_dir), text.subject.record
+    again = [before for before in run.answers if judged_again(before)]
+    found_answers = [answer_again(run, before, text.work, text.scorer, store, job.results) for before in again]
+    answer["answers"] = [answers.model_dump(mode="json") for answers in found_answers]
+    answer["files"] |= {answers.documents: sha256_file(job.results / answers.documents) for answers in found_answers}
     return answer
 
 

@@ -4,6 +4,7 @@ OUTPUT/deployments/<run_id>/constraints.json            what was asked for last
                             <form>/record.json          with a hash of itself and of the files beside it
                                    validation.parquet   per-document results, as those of runs
                                    test.parquet
+                                   answers-validation.parquet, answers-test.parquet, where the run answered
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from lorabench.core.errors import DiskError
 from lorabench.core.formatting import number, size
 from lorabench.core.revisions import safe_name
 from lorabench.core.storage import read_regular, write_atomically
+from lorabench.records.answers import AnswerResults, parse_answers
 from lorabench.records.documents import DocumentResults, parse_documents
-from lorabench.records.measured import Facts
+from lorabench.records.measured import Answers, Facts
 from lorabench.records.reading import DamagedFileError, parse_json, reason_of
 from lorabench.records.schema import Environment, Scores, Status
 
@@ -86,6 +88,8 @@ class DeploymentRecord(Facts):
     validation: Scores | None = None
     test: Scores | None = None
     divergence: Divergence | None = None
+    answers: tuple[Answers, ...] = ()
+    """By split, where the run was asked to answer: the form's as `adapted`, the unquantised adapter's as `base`."""
     rounds: tuple[Round, ...] = ()
     threads: int | None = None
     device: str = "cpu"
@@ -190,17 +194,30 @@ class DeploymentStore:
         name = f"{split}.parquet"
         if expected is None or name not in record.files:
             return None
+        try:
+            return parse_documents(self._read_file(record, name), expected)
+        except ValueError as error:
+            path = self.form_dir(record.run_id, record.form) / name
+            raise _damaged(path, f"it cannot be used: {error}") from None
+
+    def answers(self, record: DeploymentRecord, answers: Answers) -> AnswerResults:
+        """To each question of a split. Raises DamagedFileError."""
+        try:
+            return parse_answers(self._read_file(record, answers.documents), answers)
+        except ValueError as error:
+            path = self.form_dir(record.run_id, record.form) / answers.documents
+            raise _damaged(path, f"it cannot be used: {error}") from None
+
+    def _read_file(self, record: DeploymentRecord, name: str) -> bytes:
+        """A file beside a record, once its hash was compared."""
         path = self.form_dir(record.run_id, record.form) / name
         try:
             content = read_regular(path)
         except OSError as error:
             raise _damaged(path, reason_of(error)) from None
-        if hashlib.sha256(content).hexdigest() != record.files[name]:
+        if hashlib.sha256(content).hexdigest() != record.files.get(name):
             raise _damaged(path, "it is not as it was written (its hash is not the record's)")
-        try:
-            return parse_documents(content, expected)
-        except ValueError as error:
-            raise _damaged(path, f"it cannot be used: {error}") from None
+        return content
 
     def _read(self, path: Path) -> DeploymentRecord | None:
         try:

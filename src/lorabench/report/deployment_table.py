@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lorabench.analysis.deployment import Choice, FormStanding, choose_form
+from lorabench.analysis.deployment import Choice, FormAnswer, FormStanding, choose_form, read_form_answers
 from lorabench.core.errors import DiskError
 from lorabench.core.storage import write_atomically
 from lorabench.records.deployment import DeploymentRecord, DeploymentStore
@@ -23,7 +23,7 @@ COLUMNS = (
     *("difference_low", "difference_high", "gain_kept", "kl_mean", "kl_p99", "top1_agreement", "load_seconds"),
     *("peak_memory_mb", "prefill_tokens_per_second", "decode_tokens_per_second", "ttft_ms_128", "ttft_ms_512"),
     *("threads", "device", "gain_kept_low", "gain_kept_high", "test_bits_per_byte", "decode_tokens_per_second_8"),
-    *("resident_memory_mb", "rounds", "engine", "versions"),
+    *("resident_memory_mb", "rounds", "engine", "versions", "answers"),
 )
 """The order never changes: new columns come last."""
 
@@ -35,6 +35,8 @@ class DeployedRun:
     run: RunRecord
     records: tuple[DeploymentRecord, ...]
     choice: Choice
+    answers: Mapping[str, tuple[FormAnswer, ...]]
+    """By form, where the run was asked to answer."""
 
 
 def deployed_runs(runs: Sequence[RunRecord], store: RecordStore) -> tuple[list[DeployedRun], list[str]]:
@@ -63,8 +65,20 @@ def deployed_runs(runs: Sequence[RunRecord], store: RecordStore) -> tuple[list[D
             if results is not None:
                 measured.append((record, results))
         if own is not None:
-            found.append(DeployedRun(run, tuple(mine), choose_form(measured, own, constraints)))
+            answers = {record.form: _answers(record, deployments, problems) for record in mine}
+            found.append(DeployedRun(run, tuple(mine), choose_form(measured, own, constraints), answers))
     return found, problems
+
+
+def _answers(record: DeploymentRecord, deployments: DeploymentStore, problems: list[str]) -> tuple[FormAnswer, ...]:
+    """What the form answered; a damaged file becomes a problem."""
+    found: list[FormAnswer] = []
+    for answers in record.answers:
+        try:
+            found += read_form_answers(answers, deployments.answers(record, answers))
+        except DiskError as problem:
+            problems.append(str(problem))
+    return tuple(found)
 
 
 def write_deployments(deployed: Sequence[DeployedRun], path: Path) -> None:
@@ -114,6 +128,11 @@ def _row(record: DeploymentRecord, standing: FormStanding | None) -> dict[str, A
         "rounds": len(record.rounds),
         "engine": record.engine,
         "versions": " ".join(f"{name}={number}" for name, number in record.versions.items()),
+        "answers": " ".join(
+            f"{answers.split}:{name}={figure.adapted:.6g}"
+            for answers in record.answers
+            for name, figure in answers.metrics.items()
+        ),
     }
     return {key: csv_cell(value) for key, value in values.items()}
 

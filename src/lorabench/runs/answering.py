@@ -63,16 +63,22 @@ class Answering:
         questions, num_left_out = split_by_room(asked, work.shared.base.longest_text, request.max_new_tokens)
         return cls(work, spec, request, split, questions, num_left_out)
 
+    @property
+    def end_ids(self) -> list[int]:
+        """Tokens that end an answer."""
+        tokeniser, template = self.work.shared.tokeniser, self.work.chat.template
+        ends = (tokeniser.end_token_id, tokeniser.token_id(template.end_of_turn))
+        return sorted({token for token in ends if token is not None})
+
     def answers(self, phase: str) -> Answers:
         """Of the model as it is now."""
         tokeniser, template = self.work.shared.tokeniser, self.work.chat.template
-        ends = (tokeniser.end_token_id, tokeniser.token_id(template.end_of_turn))
         return answer(
             self.work.shared.base,
             tokeniser.decode,
             self.questions,
             max_new_tokens=self.request.max_new_tokens,
-            end_ids=sorted({token for token in ends if token is not None}),
+            end_ids=self.end_ids,
             end_text=template.end_of_turn,
             progress=lambda done, total: self.work.progress(phase, done, total),
         )

@@ -6,7 +6,7 @@ per byte are about one and the same thing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -100,14 +100,21 @@ def answer(
     for places in _batches([len(question.prompt) for question in questions], max_new_tokens, base.can_pad):
         rows = _continue(base, [questions[place].prompt for place in places], max_new_tokens, list(end_ids))
         for place, row in zip(places, rows, strict=True):
-            ends = [position for position, token in enumerate(row) if token in end_ids]
-            kept = row[: ends[0]] if ends else row
-            text, found, _ = decode(kept).partition(end_text) if end_text else (decode(kept), "", "")
-            texts[place], lengths[place], is_finished[place] = text, len(kept), bool(ends or found)
+            texts[place], lengths[place], is_finished[place] = cut_answer(row, decode, end_ids, end_text)
         done += len(places)
         if progress is not None:
             progress(done, len(questions))
     return Answers(tuple(texts), lengths, is_finished)
+
+
+def cut_answer(
+    row: Sequence[int], decode: Callable[[Sequence[int]], str], end_ids: Collection[int], end_text: str
+) -> tuple[str, int, bool]:
+    """What was written up to its end: as text, its tokens, and whether it has an end."""
+    ends = [position for position, token in enumerate(row) if token in end_ids]
+    kept = row[: ends[0]] if ends else row
+    text, found, _ = decode(kept).partition(end_text) if end_text else (decode(kept), "", "")
+    return text, len(kept), bool(ends or found)
 
 
 def score_answers(

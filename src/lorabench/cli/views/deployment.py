@@ -10,7 +10,7 @@ from rich.text import Text
 from lorabench.cli.views.text import clean, make_console, styled
 from lorabench.records.store import RecordStore
 from lorabench.report.deployment_table import DeployedRun, deployed_runs
-from lorabench.report.sections.deployment import HEADINGS, cells, failures
+from lorabench.report.sections.deployment import ANSWER_HEADINGS, HEADINGS, answer_rows, cells, failures
 from lorabench.runs.outcome import Outcome
 
 _WIDE = 150
@@ -46,6 +46,12 @@ def print_deployment(deployed: DeployedRun, console: Console | None = None) -> N
         for standing in choice.standings:
             row = cells(standing)
             table.add_row(*(clean(row[place]) for place in shown))
+        console.print()
+        console.print(table)
+    if rows := answer_rows(deployed):
+        table = Table(*ANSWER_HEADINGS, box=None, pad_edge=False, header_style="dim")
+        for row in rows:
+            table.add_row(*map(clean, row))
         console.print()
         console.print(table)
     console.print()

@@ -13,12 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from lorabench.core.errors import ModelError
-from lorabench.deploy.engine import Runtime, Scorer, Source
+from lorabench.deploy.engine import Runtime, Scorer, Source, write_greedily
 from lorabench.deploy.gguf.llama import quietly, require_llama
 
 if TYPE_CHECKING:
     import torch
 
+    from lorabench.runs.answering import Answering
+    from lorabench.scoring.answers import Answers
     from lorabench.tokens.packing import PackedBatch
 
 _BATCH_TOKENS = 512
@@ -41,7 +43,8 @@ class _Llama:
             self._model = self._library.llama_model_load_from_file(os.fsencode(path), settings)
             if not self._model:
                 raise ModelError(f"{path}: llama.cpp cannot load it")
-            self.max_tokens = min(int(self._library.llama_model_n_ctx_train(self._model)), max_tokens)
+            self.trained_tokens = int(self._library.llama_model_n_ctx_train(self._model))
+            self.max_tokens = min(self.trained_tokens, max_tokens)
             context = self._library.llama_context_default_params()
             context.n_ctx = self.max_tokens * num_sequences
             context.n_batch = context.n_ubatch = _BATCH_TOKENS
@@ -83,6 +86,27 @@ class _Scorer:
 
         self.device = torch.device("cpu")
         self._llama = _Llama(source, 1, source.context_length + 1)
+        self._source = source
+
+    @property
+    def longest_text(self) -> int:
+        """See Scorer."""
+        return self._llama.trained_tokens
+
+    def answers(self, asked: Answering) -> Answers:
+        """One after the other, each in a sequence that starts anew."""
+        from lorabench.scoring.answers import Answers, cut_answer
+
+        length, end_ids = asked.request.max_new_tokens, frozenset(asked.end_ids)
+        longest = max((len(question.prompt) for question in asked.questions), default=0)
+        runtime = _Runtime(self._source, 1, longest + length)
+        found = []
+        for question in asked.questions:
+            row = write_greedily(runtime, question.prompt, max_new_tokens=length, end_ids=end_ids)
+            chat = asked.work.chat.template
+            found.append(cut_answer(row, asked.work.shared.tokeniser.decode, end_ids, chat.end_of_turn))
+        texts, lengths, finished = zip(*found, strict=True)
+        return Answers(tuple(texts), np.array(lengths, np.int64), np.array(finished, np.bool_))
 
     def token_nll(self, batch: PackedBatch) -> torch.Tensor:
         """See Scorer."""
@@ -126,8 +150,8 @@ def _nll(logits: npt.NDArray[np.float32], targets: npt.NDArray[Any]) -> npt.NDAr
 class _Runtime:
     """Writes greedily in several sequences at once."""
 
-    def __init__(self, source: Source) -> None:
-        self._llama = _Llama(source, _MAX_SEQUENCES, _TIMED_TOKENS)
+    def __init__(self, source: Source, num_sequences: int, max_tokens: int) -> None:
+        self._llama = _Llama(source, num_sequences, max_tokens)
         self.max_tokens = self._llama.max_tokens
         self._position = 0
         self.latest: list[int] = []
@@ -169,7 +193,7 @@ class LlamaEngine:
 
     def runtime(self, source: Source) -> Runtime:
         """See Engine."""
-        return _Runtime(source)
+        return _Runtime(source, _MAX_SEQUENCES, _TIMED_TOKENS)
 
 
 ENGINE = LlamaEngine()

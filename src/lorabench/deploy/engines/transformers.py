@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from inspect import signature
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     import torch
 
     from lorabench.models.base import FrozenBase, Precision
+    from lorabench.runs.answering import Answering
+    from lorabench.scoring.answers import Answers
     from lorabench.tokens.packing import PackedBatch
 
 _CACHE_NAMES = ("cache", "past_key_values")
@@ -28,6 +31,16 @@ class _Scorer:
     def __init__(self, base: FrozenBase) -> None:
         self.device: torch.device = base.device
         self._base = base
+
+    @property
+    def longest_text(self) -> int:
+        """See Scorer."""
+        return self._base.longest_text
+
+    def answers(self, asked: Answering) -> Answers:
+        """As runs' adapters answer."""
+        shared = replace(asked.work.shared, base=self._base)
+        return replace(asked, work=replace(asked.work, shared=shared)).answers(f"answering {asked.split}")
 
     def token_nll(self, batch: PackedBatch) -> torch.Tensor:
         """See Scorer."""

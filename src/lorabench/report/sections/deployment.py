@@ -17,6 +17,7 @@ HEADINGS = (
     *("form", "disk", "bits/byte", "against the adapter", "gain kept", "top-1", "memory", "first token, 128"),
     *("tokens/s", "tokens/s, 8 at once"),
 )
+ANSWER_HEADINGS = ("form", "split", "metric", "questions", "adapter", "form's answers", "difference, 95 %")
 _INTRODUCTION = (
     "Each form was scored on the run's own validation text and timed in fresh processes, in alternating rounds; "
     "figures of speed are medians. Divergence and agreement order no forms that are near the original."
@@ -31,6 +32,10 @@ _PAGE = """
 <thead><tr>{% for heading in headings %}<th>{{ heading }}</th>{% endfor %}</tr></thead>
 <tbody>{% for row in run.rows %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
 {% endfor %}</tbody></table></div>
+{% if run.answers %}<div class="scroll" role="region" aria-label="answers of the forms of {{ run.run_id }}"><table>
+<thead><tr>{% for heading in answer_headings %}<th>{{ heading }}</th>{% endfor %}</tr></thead>
+<tbody>{% for row in run.answers %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
+{% endfor %}</tbody></table></div>{% endif %}
 {% for failure in run.failures %}<p>{{ failure }}.</p>{% endfor %}
 {% endfor %}
 <p>{{ introduction }}</p>
@@ -60,6 +65,23 @@ def _span(low: float | None, high: float | None) -> str:
     return "" if low is None or high is None else f" ({low * 100:.0f} to {high * 100:.0f})"
 
 
+def answer_rows(deployed: DeployedRun) -> list[tuple[str, ...]]:
+    """What forms answered, under `ANSWER_HEADINGS`; none where the run was not asked to answer."""
+    return [
+        (
+            form,
+            answer.split,
+            answer.metric,
+            f"{answer.num_questions:,}",
+            bits(answer.adapter),
+            bits(answer.form),
+            "{} ({})".format(*with_interval(answer.difference, is_signed=True)),
+        )
+        for form, answers in deployed.answers.items()
+        for answer in answers
+    ]
+
+
 def failures(records: Sequence[DeploymentRecord]) -> list[str]:
     """A sentence on each form that could not be made or measured."""
     return [
@@ -78,11 +100,18 @@ def _values(report: Report, picture: Picture | None) -> Mapping[str, Any] | None
             "verdict": deployed.choice.verdict,
             "reasons": deployed.choice.reasons,
             "rows": [cells(standing) for standing in deployed.choice.standings],
+            "answers": answer_rows(deployed),
             "failures": failures(deployed.records),
         }
         for deployed in report.deployed
     ]
-    return {"introduction": _INTRODUCTION, "headings": HEADINGS, "runs": runs, "picture": picture}
+    return {
+        "introduction": _INTRODUCTION,
+        "headings": HEADINGS,
+        "answer_headings": ANSWER_HEADINGS,
+        "runs": runs,
+        "picture": picture,
+    }
 
 
 def _summary(report: Report, reference: References) -> Sequence[str]:
@@ -93,6 +122,8 @@ def _summary(report: Report, reference: References) -> Sequence[str]:
         blocks += [f"- {prose(reason)}." for reason in (*choice.reasons, *failures(deployed.records))]
         if choice.standings:
             blocks.append(table(HEADINGS, [cells(standing) for standing in choice.standings]))
+        if rows := answer_rows(deployed):
+            blocks.append(table(ANSWER_HEADINGS, [tuple(map(escape, row)) for row in rows]))
     return blocks
 
 
