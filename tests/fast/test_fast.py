@@ -40,7 +40,7 @@ def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     """Both ways of computing the passes around the products."""
     chosen = kernels_for("cpu") if request.param == "compiled" else PlainKernels()
     assert chosen.name == request.param
-    monkeypatch.setattr("lorabench.models.base.kernels_for", lambda device_type: chosen)
+    monkeypatch.setattr("lorabench.models.base.kernels_for", lambda *which: chosen)
     return str(request.param)
 
 

@@ -186,7 +186,7 @@ def test_a_model_trains_and_scores_as_on_the_processor(
     tiny_model: Any, monkeypatch: pytest.MonkeyPatch, family: str, num_unscored: int
 ) -> None:
     """The whole path through `GpuKernels`, its passes not compiled, against PEFT's."""
-    monkeypatch.setattr("lorabench.models.base.kernels_for", lambda device_type: GpuKernels(Passes()))
+    monkeypatch.setattr("lorabench.models.base.kernels_for", lambda *which: GpuKernels(Passes()))
     (fast, adapter), (reference, other) = attached_pair(lambda: tiny_base(tiny_model(family)), settings())
     randomise(adapter)
     randomise(other)

@@ -110,4 +110,5 @@ def step_values(step: int) -> dict[str, float | int]:
         "tokens_per_second": 100.0 + step,
         "train_tokens": 512 * step,
         "seconds": 0.01 * step,
+        "loss_scale": 1024.0 * step,
     }

@@ -46,6 +46,7 @@ class GroupedAdapter(TinyAdapter):
 
 class TinyBase:
     device = torch.device("cpu")
+    precision = "fp32"
 
     def __init__(self, adapter: TinyAdapter, dropout: float = 0.0) -> None:
         self.table = torch.randn(VOCABULARY, VOCABULARY, generator=torch.Generator().manual_seed(1))
@@ -60,6 +61,9 @@ class TinyBase:
             hidden = hidden * kept / (1.0 - self.dropout)
         logits = self.table[ids] + hidden @ self.adapter.up
         return functional.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="none")
+
+    def send(self, batch: PackedBatch) -> PackedBatch:
+        return batch
 
     def loss(self, batch: PackedBatch, row_seeds: Sequence[int] | None = None) -> Tensor:
         return self._nll(batch, row_seeds).sum()

@@ -11,6 +11,7 @@ from lorabench.bench.request import Request
 from lorabench.bench.subject import load_subject
 from lorabench.core.machine import prepare_process
 from lorabench.core.progress import View
+from lorabench.models.base import PRECISIONS
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def answer(request: Request, view: View) -> Answer:
         view.phase(f"loading {request.model}")
         subject = load_subject(
             request.model,
-            precision="bf16" if precision == "bf16" else "fp32",
+            precision=PRECISIONS[precision],
             random_weights=request.random_weights,
             device=request.device,
             progress=view.progress,

@@ -21,6 +21,7 @@ from lorabench.fast.kernels import Product
 from lorabench.methods.adapter import Adapter
 from lorabench.methods.attach import attach
 from lorabench.methods.settings import AdapterSettings
+from lorabench.models.base import DTYPES, FrozenBase
 from lorabench.tokens.packing import document_segments, make_batch
 from lorabench.training.optimization import clip_gradients, make_optimizer
 
@@ -72,7 +73,7 @@ def profile_step(subject: Subject, point: Point) -> list[Part]:
         step()
         is_gpu = base.device.type == "cuda"
         activities = [ProfilerActivity.CUDA] if is_gpu else [ProfilerActivity.CPU]
-        with profile(activities=activities) as profiler, _visible_products(base.device.type):
+        with profile(activities=activities) as profiler, _visible_products(base):
             started = time.perf_counter()
             step()
             took = time.perf_counter() - started
@@ -111,9 +112,9 @@ def _together(spent: Sequence[tuple[str, float, int]], took: float, rest: str) -
 
 
 @contextmanager
-def _visible_products(device_type: str) -> Iterator[None]:
+def _visible_products(base: FrozenBase) -> Iterator[None]:
     """The profiler sees torch's operations alone; compiled products get a name in it."""
-    kernels = kernels_for(device_type)
+    kernels = kernels_for(base.device.type, DTYPES[base.precision])
     multiply = kernels.multiply
 
     def named(products: Sequence[Product]) -> list[Tensor]:

@@ -11,6 +11,7 @@ from lorabench.methods.registry import method_of
 from lorabench.methods.settings import AdapterSettings
 from lorabench.models.planning import plan_model
 
+PRECISIONS = ("fp32", "bf16", "fp16")
 TABLE_CONTEXTS = (128, 512, 1024)
 TABLE_BATCHES = (1, 2)
 
@@ -52,13 +53,12 @@ class Request:
     @property
     def precisions(self) -> list[str]:
         """What was asked for; else what the hardware has, both in a table. Raises InputError."""
-        if self.precision not in (None, "fp32", "bf16"):
-            raise InputError(f"--precision {self.precision}: not accepted; accepted: fp32, bf16")
         if self.precision is not None:
+            if self.precision not in PRECISIONS:
+                raise InputError(f"--precision {self.precision}: not accepted; accepted: {', '.join(PRECISIONS)}")
             return [self.precision]
-        if not self.device.supports_bf16:
-            return ["fp32"]
-        return ["bf16", "fp32"] if self.table else ["bf16"]
+        usual = self.device.precision
+        return [usual, "fp32"] if self.table and usual != "fp32" else [usual]
 
     @property
     def points(self) -> list[Point]:

@@ -23,6 +23,7 @@ class Card:
     memory_bytes: int
     bytes_per_second: float
     """Between the card's memory and its processors."""
+    fp16_rate: float
 
     @property
     def device(self) -> Device:
@@ -30,9 +31,12 @@ class Card:
         return Device("cuda", self.name, self.memory_bytes, self.bf16_rate > 0)
 
 
-def _card(name: str, bf16: float, fp32: float, memory_gb: int, terabytes_per_second: float) -> Card:
-    """From a data sheet: TFLOP/s, GB and TB/s."""
-    return Card(name, bf16 * 1e12, fp32 * 1e12, memory_gb * 10**9, terabytes_per_second * 1e12)
+def _card(
+    name: str, bf16: float, fp32: float, memory_gb: int, terabytes_per_second: float, fp16: float | None = None
+) -> Card:
+    """From a data sheet: TFLOP/s, GB and TB/s; float16 is as fast as bfloat16 where there are units for both."""
+    half = bf16 if fp16 is None else fp16
+    return Card(name, bf16 * 1e12, fp32 * 1e12, memory_gb * 10**9, terabytes_per_second * 1e12, half * 1e12)
 
 
 CARDS = {
@@ -49,8 +53,8 @@ CARDS = {
         _card("RTX3090", 71, 35.6, 24, 0.936),
         _card("A10", 125, 31.2, 24, 0.6),
         _card("L4", 121, 30.3, 24, 0.3),
-        _card("V100", 0, 15.7, 32, 0.9),
-        _card("T4", 0, 8.1, 16, 0.32),
+        _card("V100", 0, 15.7, 32, 0.9, fp16=125),
+        _card("T4", 0, 8.1, 16, 0.32, fp16=65),
     )
 }
 """By name; the makers' data sheets, of the SXM form where there are several."""

@@ -45,7 +45,7 @@ class Device:
     """For people: the processor's or the card's."""
     memory_bytes: int
     supports_bf16: bool
-    """Whether bfloat16 products run on units of their own: precision `auto` then means bf16."""
+    """Whether bfloat16 products run on units of their own."""
     index: int | None = None
     """Of the GPU among those visible; None for the only one or the current one."""
     note: str = ""
@@ -58,6 +58,11 @@ class Device:
     def is_gpu(self) -> bool:
         """Whether it is one."""
         return self.type != "cpu"
+
+    @property
+    def precision(self) -> Literal["bf16", "fp16", "fp32"]:
+        """What precision `auto` means: float16 on NVIDIA's cards without bfloat16 units, which have some for it."""
+        return "bf16" if self.supports_bf16 else "fp16" if self.type == "cuda" else "fp32"
 
     def micro_batch(self, batch_size: int, context_length: int) -> int:
         """Rows computed at once by default, at most the batch."""
@@ -204,6 +209,14 @@ def upload(arrays: Sequence[npt.NDArray[np.int64]], device: torch.device) -> lis
     if device.type == "cuda":
         together = together.pin_memory()
     return list(together.to(device, non_blocking=True).split([len(array) for array in arrays]))
+
+
+def read(numbers: Sequence[torch.Tensor]) -> list[float]:
+    """Scalars of one device, in one copy. This waits for a GPU: what can be done meanwhile comes before it."""
+    import torch
+
+    values: list[float] = torch.stack(list(numbers)).tolist()
+    return values
 
 
 def synchronize(device: torch.device) -> None:

@@ -70,9 +70,9 @@ def common_device(devices: tuple[WorkerDevice, ...]) -> Device:
     """What runs are planned for: the first device. Raises InputError where precision auto would not be one for all."""
     found = [choose_device(device.here) for device in {device.here: device for device in devices}.values()]
     for device in found:
-        if device.supports_bf16 != found[0].supports_bf16:
+        if device.precision != found[0].precision:
             raise InputError(
-                f"--devices: {found[0].name} and {device.name} do not both compute in bfloat16, so that runs would "
+                f"--devices: {found[0].name} and {device.name} do not compute in one precision, so that runs would "
                 "differ by device; give devices of one kind"
             )
     return found[0]

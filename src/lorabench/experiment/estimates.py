@@ -52,8 +52,8 @@ CARD_SHARES = {"products": 0.8, "memory": 0.9}
 CARD_BYTES = {"training": 330, "evaluation": 110}
 """Per token, layer and unit of width: what everything but products moves once passes are compiled."""
 ASSUMED_BF16_GAIN = {"cpu": 3.0, "gpu": 2.0}
-REFERENCE_SLOWDOWN = {"bf16": 2.5, "fp32": 1.6}
-"""PEFT's and Transformers' own computation, next to the fast path."""
+REFERENCE_SLOWDOWN = {"bf16": 2.5, "fp16": 2.5, "fp32": 1.6}
+"""PEFT's and Transformers' own computation, next to the fast path. In fp16: as in bf16, which was measured."""
 PROBE_SIZE = 768
 NUM_PROBES = 6
 PROBE_LIFE_SECONDS = 3600.0
@@ -205,7 +205,7 @@ def _answer_bytes(shape: PlannedShape, workload: Workload, width: int) -> int:
 
 
 def _memory(shape: PlannedShape, workload: Workload) -> int:
-    width = 2 if workload.precision == "bf16" else 4
+    width = 4 if workload.precision == "fp32" else 2
     base = PROCESS_BYTES + shape.num_parameters * width
     answers = _answer_bytes(shape, workload, width)
     if workload.adapter is None:
@@ -253,17 +253,17 @@ def _rates(shape: PlannedShape, workload: Workload, device: Device) -> Rates:
 
 
 def _gpu_rates(shape: PlannedShape, workload: Workload) -> Rates:
-    rate = ASSUMED_GPU_RATE * (ASSUMED_BF16_GAIN["gpu"] if workload.precision == "bf16" else 1.0)
+    rate = ASSUMED_GPU_RATE * (1.0 if workload.precision == "fp32" else ASSUMED_BF16_GAIN["gpu"])
     rate *= min(1.0, (shape.hidden_size / FULL_SPEED_GPU_WIDTH) ** 0.5) / workload.slowdown(shape)
     return Rates(rate, rate)
 
 
 def _card_rates(shape: PlannedShape, workload: Workload, card: Card) -> Rates:
     """Products and what lies between them, one after the other."""
-    rate = (card.bf16_rate if workload.precision == "bf16" else card.fp32_rate) or card.fp32_rate
+    rate = {"bf16": card.bf16_rate, "fp16": card.fp16_rate}.get(workload.precision, 0.0) or card.fp32_rate
     products = CARD_SHARES["products"] * rate / 2 / workload.slowdown(shape)
     seconds_per_byte = workload.slowdown(shape) / (CARD_SHARES["memory"] * card.bytes_per_second)
-    width = (1 if workload.precision == "bf16" else 2) * shape.hidden_size
+    width = (2 if workload.precision == "fp32" else 1) * shape.hidden_size
     return Rates(
         products,
         products,

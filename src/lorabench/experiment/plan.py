@@ -283,7 +283,7 @@ def _make_group(
 def _choose_precision(training: TrainingSettings, device: Device) -> TrainingSettings:
     if training.precision != "auto":
         return training
-    return training.model_copy(update={"precision": "bf16" if device.supports_bf16 else "fp32"})
+    return training.model_copy(update={"precision": device.precision})
 
 
 def _plan_run(

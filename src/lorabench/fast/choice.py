@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
+import torch
 from torch import Tensor
 
 from lorabench.fast.attention import Heads, Segments, attend_within
@@ -13,11 +14,16 @@ from lorabench.fast.gpu.passes import compile_for, count_as_one
 from lorabench.fast.kernels import Kernels, PlainKernels
 
 
+def kernels_for(device_type: str, dtype: torch.dtype = torch.float32) -> Kernels:
+    """The fastest passes this machine can have for `cpu`, `cuda`, `mps` or `meta` and a type of activations."""
+    return _kernels_of(device_type, device_type == "cpu" and dtype == torch.float16)
+
+
 @cache
-def kernels_for(device_type: str) -> Kernels:
-    """The fastest passes this machine can have for `cpu`, `cuda`, `mps` or `meta`, made once."""
+def _kernels_of(device_type: str, half: bool) -> Kernels:
+    """Made once; one for all types but float16 on a processor."""
     if device_type == "cpu":
-        return native_kernels()
+        return PlainKernels("a processor computes float16 through torch: slower") if half else native_kernels()
     if device_type == "cuda":
         return GpuKernels(compile_for("cuda"))
     return GpuKernels(count_as_one()) if device_type == "meta" else PlainKernels()

@@ -45,8 +45,9 @@ class Rotary:
 
 @dataclass(frozen=True)
 class Uploaded:
-    """A packed batch where the model computes: int64 [T] each."""
+    """A packed batch, on its way to where the model computes or there already: int64 [T] each."""
 
+    packed: PackedBatch
     input_ids: Tensor
     positions: Tensor
     targets: Targets
@@ -63,7 +64,7 @@ class Uploaded:
         arrays = [batch.input_ids, batch.position_ids, starts, batch.targets[places]]
         ids, positions, bounds, wanted, *others = upload(arrays if everything else [*arrays, places], device)
         targets = Targets(wanted, None if everything else others[0])
-        return cls(ids, positions, targets, batch.segment_starts, bounds.int())
+        return cls(batch, ids, positions, targets, batch.segment_starts, bounds.int())
 
     def segments(self, rotary: Rotary | None, made: dict[Any, Any]) -> Segments:
         """The pattern of attention, turned as `rotary` says."""
@@ -97,6 +98,10 @@ class Layer:
     """What it is multiplied by."""
 
 
+Attend = Callable[[int, Layer, tuple[Tensor, ...]], Tensor]
+"""The index of a layer, the layer and its projections [T, ...] -> attention [T, query heads * width]."""
+
+
 @dataclass(frozen=True)
 class Decoder:
     """A causal language model as the fast path computes it."""
@@ -111,27 +116,43 @@ class Decoder:
     dtype: torch.dtype
     kernels: Kernels
 
-    def loss(self, batch: PackedBatch) -> Tensor:
+    def upload(self, batch: PackedBatch | Uploaded) -> Uploaded:
+        """Send it where the model computes, without waiting for it to arrive."""
+        return batch if isinstance(batch, Uploaded) else Uploaded.of(batch, self.head.weight.device)
+
+    def loss(self, batch: PackedBatch | Uploaded) -> Tensor:
         """Nats summed over the scored targets, float32 scalar, differentiable in the adapters."""
-        there = Uploaded.of(batch, self.head.weight.device)
+        there = self.upload(batch)
         return head_loss(self._hidden(there, training=True), self.head, there.targets, self.kernels)
 
     def token_nll(self, batch: PackedBatch) -> Tensor:
         """Nats of each target, float32 [T]; 0 where nothing is scored. No gradient, no dropout."""
-        there = Uploaded.of(batch, self.head.weight.device)
+        there = self.upload(batch)
         with torch.no_grad():
             return head_nll(self._hidden(there, training=False), self.head, there.targets, self.kernels)
 
     def _hidden(self, batch: Uploaded, *, training: bool) -> Tensor:
-        residual = self.embed(batch.input_ids, batch.positions)
+        segments = self.segments(batch)
+
+        def attend(index: int, layer: Layer, projected: tuple[Tensor, ...]) -> Tensor:
+            del index
+            return self.kernels.attend(projected, layer.heads, segments[layer.rotary])
+
+        return self.through(self.embed(batch.input_ids, batch.positions), attend, training=training)
+
+    def segments(self, batch: Uploaded) -> dict[Rotary | None, Segments]:
+        """The batch's pattern of attention, by the layers' rotary embeddings."""
         made: dict[Any, Any] = {}
-        segments = {rotary: batch.segments(rotary, made) for rotary in {layer.rotary for layer in self.layers}}
+        return {rotary: batch.segments(rotary, made) for rotary in {layer.rotary for layer in self.layers}}
+
+    def through(self, residual: Tensor, attend: Attend, *, training: bool) -> Tensor:
+        """Embeddings [T, width] through all layers and the last norm."""
         delta: Tensor | None = None
-        for layer in self.layers:
+        for index, layer in enumerate(self.layers):
             residual, projected = self._norm_linear(
                 residual, delta, layer.attention_norm, layer.query_key_value, training
             )
-            attended = self.kernels.attend(self._norm_heads(layer, projected), layer.heads, segments[layer.rotary])
+            attended = attend(index, layer, self._norm_heads(layer, projected))
             (delta,) = linear(attended, layer.attention_out, self.kernels, training=training)
             delta = self._added(delta, layer.after_attention, layer.residual_factor)
             if self.parallel:

@@ -20,7 +20,7 @@ from lorabench.fast.choice import kernels_for
 from lorabench.fast.declarations import MAX_LOGITS
 from lorabench.fast.dropout import Draws, drawn_by, dropping
 from lorabench.fast.families import read_decoder
-from lorabench.fast.forward import Decoder
+from lorabench.fast.forward import Decoder, Uploaded
 from lorabench.fast.kernels import Kernels
 from lorabench.fast.known import NotFast, can_pack, inner_model, logits_of
 from lorabench.fast.segments import attention_within
@@ -30,8 +30,10 @@ from lorabench.models.side_by_side import Sharing, forget_lengths, grouped, shar
 from lorabench.models.text_part import TEXT_PREFIXES, is_wrapper, require_no_encoder_decoder
 from lorabench.tokens.packing import IGNORED, PackedBatch
 
-Precision = Literal["fp32", "bf16"]
-DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
+Precision = Literal["fp32", "bf16", "fp16"]
+DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+PRECISIONS: dict[str, Precision] = {name: name for name in DTYPES}
+"""By their names, as users write them."""
 HEAD_CHUNK = 256
 """Tokens whose logits are held at once."""
 
@@ -65,19 +67,20 @@ class FrozenBase:
         self._sharing: Sharing = "one document"
         """What shares a pass otherwise."""
         self._fast_kernels: Kernels | None = None
-        self._decoder: Decoder | None = None
+        self.decoder: Decoder | None = None
+        """What the fast path computes; None on the other one."""
         self.choose_path()
 
     def choose_path(self) -> None:
         """Read the model anew, after an adapter was attached or taken off, and take the fast path where it applies."""
-        kernels = kernels_for(self.device.type)
+        kernels = kernels_for(self.device.type, DTYPES[self.precision])
         self._packs = can_pack(self.model)
         try:
-            self._decoder = read_decoder(self.model, kernels)
+            self.decoder = read_decoder(self.model, kernels)
             self._fast_kernels = kernels
             self.execution = ExecutionPath("fast", kernels.reason)
         except NotFast as answer:
-            self._decoder = None
+            self.decoder = None
             self._sharing = sharing_of(self.model)
             alone = self._sharing == "one document" and not self._packs
             self.execution = ExecutionPath("reference", f"{answer}; one document a pass" if alone else str(answer))
@@ -90,7 +93,7 @@ class FrozenBase:
     def use_reference_path(self, reason: str) -> None:
         """Compute as Transformers and PEFT do until the path is chosen again: the yardstick of the fast one."""
         self._sharing = sharing_of(self.model)
-        self._decoder = None
+        self.decoder = None
         self.execution = ExecutionPath("reference", reason)
 
     def score_changes(self) -> ScoreChanges:
@@ -99,7 +102,7 @@ class FrozenBase:
         Only the model's own forward pass is tried: on the fast path, and where documents share a pass, every part is
         known and attention is masked by ourselves. Random states stay as they were.
         """
-        if self._decoder is not None or self._packs:
+        if self.decoder is not None or self._packs:
             return ScoreChanges(0.0, 0.0)
 
         def logits(ids: Ids) -> Tensor:
@@ -122,8 +125,8 @@ class FrozenBase:
         Raises ModelError for a token that the model does not know.
         """
         self._check_tokens(batch)
-        if self._decoder is not None:
-            return self._decoder.token_nll(batch)
+        if self.decoder is not None:
+            return self.decoder.token_nll(batch)
         with torch.inference_mode():
             if not self._packs:
                 nll = torch.zeros(len(batch.targets), device=self.device)
@@ -134,24 +137,29 @@ class FrozenBase:
             chunks = zip(hidden.split(HEAD_CHUNK), targets.split(HEAD_CHUNK), strict=True)
             return torch.cat([self._chunk_nll(states, wanted) for states, wanted in chunks])
 
-    def loss(self, batch: PackedBatch, row_seeds: Sequence[int] | None = None) -> Tensor:
+    def send(self, batch: PackedBatch) -> PackedBatch | Uploaded:
+        """A batch for `loss`, on its way to the device already where the fast path computes it."""
+        return batch if self.decoder is None else self.decoder.upload(batch)
+
+    def loss(self, batch: PackedBatch | Uploaded, row_seeds: Sequence[int] | None = None) -> Tensor:
         """Nats summed over the scored targets, float32 scalar; differentiable in the adapter's parameters.
 
         Each row's dropout is drawn by its seed [R]; without seeds by torch's random state. Logits are held for a chunk
         of tokens at a time; of a model that we do not know, for the whole batch.
         Raises ModelError for a token that the model does not know.
         """
-        self._check_tokens(batch)
+        packed = batch.packed if isinstance(batch, Uploaded) else batch
+        self._check_tokens(packed)
         seeds = row_seeds if self.dropout_modules else None
-        if self._decoder is None and not self._packs:
-            draws = None if seeds is None else Draws.of_segments(batch, seeds, self.device)
+        if self.decoder is None and not self._packs:
+            draws = None if seeds is None else Draws.of_segments(packed, seeds, self.device)
             with dropping(self.dropout_modules):
-                return torch.stack([losses.sum() for _, losses in self._group_nll(batch, draws)]).sum()
-        with drawn_by(None if seeds is None else Draws.of_rows(batch, seeds, self.device)):
-            if self._decoder is not None:
-                return self._decoder.loss(batch)
+                return torch.stack([losses.sum() for _, losses in self._group_nll(packed, draws)]).sum()
+        with drawn_by(None if seeds is None else Draws.of_rows(packed, seeds, self.device)):
+            if self.decoder is not None:
+                return self.decoder.loss(batch)
             with dropping(self.dropout_modules):
-                hidden, targets = self._hidden(batch), torch.from_numpy(batch.targets).to(self.device)
+                hidden, targets = self._hidden(packed), torch.from_numpy(packed.targets).to(self.device)
         chunks = zip(hidden.split(HEAD_CHUNK), targets.split(HEAD_CHUNK), strict=True)
         sums = [checkpoint(self._chunk_sum, states, wanted, use_reentrant=False) for states, wanted in chunks]
         return torch.stack(sums).sum()
@@ -174,7 +182,7 @@ class FrozenBase:
     @property
     def can_pad(self) -> bool:
         """Whether prompts of several lengths can be continued at once: a family that we know, no virtual tokens."""
-        return (self._decoder is not None or self._packs) and not _has_virtual_tokens(self.model)
+        return (self.decoder is not None or self._packs) and not _has_virtual_tokens(self.model)
 
     @property
     def longest_text(self) -> int:
@@ -191,7 +199,7 @@ class FrozenBase:
 
     def free(self) -> None:
         """Let go of the weights; the base cannot be used afterwards."""
-        self._decoder = None
+        self.decoder = None
         del self.model
         self.release_memory()
 
@@ -241,9 +249,9 @@ class FrozenBase:
         return logits[:, -ids.shape[1] :]  # of virtual tokens, which come first, nothing is scored
 
     def _mixed(self) -> torch.autocast:
-        """Products in bfloat16 where trained weights are held in float32."""
-        wide = self.precision == "bf16" and next(self.model.parameters()).dtype == torch.float32
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=wide)
+        """Products in half precision where trained weights are held in float32."""
+        wide = self.precision != "fp32" and next(self.model.parameters()).dtype == torch.float32
+        return torch.autocast(self.device.type, dtype=DTYPES[self.precision] if wide else None, enabled=wide)
 
     def _chunk_nll(self, hidden: Tensor, targets: Tensor) -> Tensor:
         with self._mixed():

@@ -24,7 +24,7 @@ NUM_LONG_TOKENS = 160
 """Length of the text for models that are small enough for it to cost next to nothing."""
 MAX_LONG_WORK = 2e9
 """Parameters times tokens."""
-TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 4e-3}
+TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 4e-3, torch.float16: 1e-3}
 """What rounding may change, as a share of what other tokens change in their own scores."""
 NOISE_FACTOR = 8.0
 """How many times the difference between two rows that are the same a difference has to be to mean something."""

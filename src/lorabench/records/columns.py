@@ -282,6 +282,7 @@ FACTS = (
     Column("num_test_scorings", "test scorings", lambda record: record.num_test_scorings, Form.COUNT),
     Column("attempt", "attempt", lambda record: record.attempt, Form.COUNT),
     Column("num_resumed", "resumed", lambda record: record.num_resumed, Form.COUNT),
+    Column("num_skipped_steps", "skipped steps", lambda record: record.num_skipped_steps, Form.COUNT),
     Column("notes", "notes", lambda record: "; ".join(record.notes) or None),
 )
 """What a run was and where it ran."""
@@ -324,6 +325,7 @@ STEP_FIGURES = {
         StepFigure("tokens_per_second", "Tokens per second"),
         StepFigure("train_tokens", "Tokens trained on"),
         StepFigure("seconds", "Time of the step", "seconds"),
+        StepFigure("loss_scale", "Scale of the loss, in fp16"),
     )
 }
 """In the order of metrics.jsonl."""

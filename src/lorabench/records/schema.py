@@ -309,6 +309,8 @@ class RunRecord(Facts):
     attempt: int = 1
     num_resumed: int = 0
     """How often it was taken up again from a checkpoint."""
+    num_skipped_steps: int = 0
+    """Steps in fp16 whose gradients overflowed: they left the adapter as it was."""
     experiment: str
     question: str = ""
     spec: RunSpec

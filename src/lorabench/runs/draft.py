@@ -63,6 +63,7 @@ class Draft:
             environment_failed=environment_failed,
             attempt=self.attempt,
             num_resumed=0 if trained is None else trained.position.num_resumed,
+            num_skipped_steps=0 if trained is None else trained.position.num_skipped_steps,
             experiment=task.experiment,
             question=without_secrets(task.question),
             spec=task.spec,

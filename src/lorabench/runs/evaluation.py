@@ -14,7 +14,7 @@ from lorabench.core.errors import InputError, ModelError
 from lorabench.core.machine import prepare_process
 from lorabench.core.progress import Progress
 from lorabench.methods.saved import attach_saved, num_virtual_tokens
-from lorabench.models.base import FrozenBase, Precision, load_base
+from lorabench.models.base import PRECISIONS, FrozenBase, load_base
 from lorabench.models.entry import ModelLocation
 from lorabench.models.locate import locate_model
 from lorabench.models.shape import read_model_shape
@@ -28,7 +28,6 @@ from lorabench.tokens.tokenizer import Tokeniser
 _LOG = logging.getLogger("lorabench")
 MAX_DEFAULT_CONTEXT_LENGTH = 8192
 """Attention's cost grows with the square of the window; a longer one has to be asked for."""
-_PRECISIONS: dict[str, Precision] = {"fp32": "fp32", "bf16": "bf16"}
 
 
 def evaluate(
@@ -95,7 +94,7 @@ def evaluate(
 
 def _load(location: ModelLocation, adapter: Path | str | None, precision: str, device: Device) -> FrozenBase:
     """The model, with the adapter where there is one."""
-    base = load_base(location.folder, precision=_PRECISIONS[precision], device=str(device))
+    base = load_base(location.folder, precision=PRECISIONS[precision], device=str(device))
     if adapter is not None:
         attach_saved(base, Path(adapter))
     return base
@@ -138,8 +137,8 @@ def _figures(scores: Scores) -> dict[str, Any]:
 
 
 def _check_settings(precision: str, stride: int | None) -> None:
-    if precision not in _PRECISIONS:
-        raise InputError(f"precision: {precision!r} is not accepted; accepted: {', '.join(_PRECISIONS)}")
+    if precision not in PRECISIONS:
+        raise InputError(f"precision: {precision!r} is not accepted; accepted: {', '.join(PRECISIONS)}")
     if stride is not None and stride < 1:
         raise InputError(f"stride: {stride} is not accepted; at least one new token per window")
 

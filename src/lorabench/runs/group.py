@@ -28,7 +28,7 @@ from lorabench.corpora.repeats import share_seen
 from lorabench.corpora.store import load_prepared
 from lorabench.experiment.identity import BaseVariant
 from lorabench.experiment.schema import RunSpec, ScoringSettings
-from lorabench.models.base import FrozenBase, Precision, load_base
+from lorabench.models.base import PRECISIONS, FrozenBase, load_base
 from lorabench.models.entry import ModelLocation
 from lorabench.models.locate import locate_model
 from lorabench.records.provenance import running_code_sha256
@@ -81,9 +81,8 @@ class SharedBase:
         """Fetch the model where needed and load it. Raises InputError for what cannot be loaded as `variant` says."""
         if variant.quantization != "none":
             raise InputError(f"{variant.model}: quantization {variant.quantization!r} is unknown; accepted: none")
-        precision: Precision = "bf16" if variant.precision == "bf16" else "fp32"
         location = locate_model(reference, progress=progress)
-        base = load_base(location.folder, precision=precision, device=str(device))
+        base = load_base(location.folder, precision=PRECISIONS[variant.precision], device=str(device))
         return cls(variant, location, base, Tokeniser(location.folder))
 
     def free(self) -> None:

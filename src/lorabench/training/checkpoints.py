@@ -53,6 +53,10 @@ class Position:
     step_tokens: list[int] = field(default_factory=list)
     evaluations: list[dict[str, Any]] = field(default_factory=list)
     num_resumed: int = 0
+    num_skipped_steps: int = 0
+    """Whose gradients overflowed in fp16: they left the adapter as it was."""
+    loss_scale: dict[str, float] = field(default_factory=dict)
+    """State of the scaler in fp16; empty in other precisions."""
 
 
 def _folder_of(folder: Path, steps_done: int) -> Path:

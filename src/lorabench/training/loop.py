@@ -6,9 +6,11 @@ up again is the run that was never stopped.
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from lorabench.core.device import read
 from lorabench.core.errors import CancelledError, DivergedError
 from lorabench.experiment.schema import TrainingSettings
 from lorabench.experiment.steps import evaluation_steps, num_steps
@@ -32,7 +35,13 @@ from lorabench.tokens.packing import (
     stream_rows,
 )
 from lorabench.training.checkpoints import Checkpoints, Position, load_checkpoint, load_step, save_checkpoint
-from lorabench.training.optimization import clip_gradients, learning_rate_at, make_optimizer, set_learning_rate
+from lorabench.training.optimization import (
+    clip_gradients,
+    learning_rate_at,
+    make_optimizer,
+    make_scaler,
+    set_learning_rate,
+)
 from lorabench.training.ranks import Ranks
 
 if TYPE_CHECKING:
@@ -40,6 +49,8 @@ if TYPE_CHECKING:
     from lorabench.models.base import FrozenBase
 
 SMOOTHING = 0.9
+SMALLEST_SCALE = 1.0
+"""Of the loss in fp16: gradients that overflow even so are no longer a matter of their scale."""
 NUM_WARMUP_STEPS = 2
 """Steps left out of the speed: the first ones pay for allocation and compilation."""
 
@@ -141,7 +152,8 @@ def train(
     there had been one call. A step's loss is the mean over the scored tokens of its whole batch, whatever the
     micro-batch and however many ranks share its rows; rank 0 alone calls the hooks, `should_stop` apart, and writes.
     Raises DivergedError at the first step whose loss or gradient is not finite, and CancelledError after a checkpoint
-    when `hooks.should_stop` says so.
+    when `hooks.should_stop` says so. In fp16 a step whose gradients overflow leaves the adapter as it was, is counted,
+    and halves the scale of the losses after it.
     """
     ranks = ranks or Ranks()
     with ranks.leaving_together():
@@ -161,47 +173,49 @@ def _train(
     """See `train`."""
     settings, steps = course.settings, course.num_steps
     parameters = dict(adapter.named_parameters())
-    optimizer = make_optimizer(adapter, settings)
+    optimizer, scaler = make_optimizer(adapter, settings), make_scaler(base)
     torch.manual_seed(course.seed)
     position, problems = _take_up(checkpoints, parameters, optimizer, ranks)
+    if position.loss_scale:
+        scaler.load_state_dict(position.loss_scale)
     if ranks.is_first:
         hooks.on_start(position, problems)
 
     first, last = position.steps_done, steps if until_step is None else min(until_step, steps)
-    steps_per_epoch = steps // settings.epochs
     saved_at = time.monotonic()
-    epoch, rows = -1, []
-    for step in range(first, last):
-        if step // steps_per_epoch != epoch:
-            epoch = step // steps_per_epoch
-            rows = text.rows(settings.context_length, course.seed, epoch)
-        start = (step % steps_per_epoch) * settings.batch_size
-        step_rows = rows[start : start + settings.batch_size]
-
+    to_do, to_send = itertools.tee(_steps(text, course, first, last, ranks))
+    batches = (base.send(make_batch(rows)) for work in to_send for rows, _ in work.parts)
+    sent = deque(itertools.islice(batches, 1))
+    for work in to_do:
         started = time.perf_counter()
-        num_scored = sum(segment.num_scored for row in step_rows for segment in row)
-        own_rows = ranks.share(step_rows)
-        own_seeds = ranks.share(row_seeds(course.seed, step, len(step_rows)))
+        step, num_scored = work.step, work.num_scored
         losses: list[torch.Tensor] = []
-        for index in range(0, len(own_rows), course.micro_batch_size):
-            part = slice(index, index + course.micro_batch_size)
-            loss = base.loss(make_batch(own_rows[part]), own_seeds[part])
-            torch.autograd.backward(loss / num_scored)
+        for _, seeds in work.parts:
+            loss = base.loss(sent.popleft(), seeds)
+            torch.autograd.backward(scaler.scale(loss / num_scored))
             losses.append(loss.detach())
+            sent.extend(itertools.islice(batches, 1))
         agreed = None
         if ranks.size > 1:
             agreed = ranks.sum_gradients(list(parameters.values()), _sum(map(float, losses)))
+        scaler.unscale_(optimizer)
         norm = clip_gradients(list(parameters.values()), settings.max_grad_norm)
         learning_rate = learning_rate_at(step, steps, settings)
         set_learning_rate(optimizer, learning_rate)
-        optimizer.step()
+        scale = scaler.scale(torch.ones_like(norm))
+        scaler.step(optimizer)
+        scaler.update()
         optimizer.zero_grad(set_to_none=True)
-        *values, gradient_norm = torch.stack([*losses, norm]).tolist()  # the one wait for a GPU
+        *values, gradient_norm, loss_scale = read([*losses, norm, scale])  # the one wait for a GPU
         loss_mean = (_sum(values) if agreed is None else agreed) / num_scored
-        if not math.isfinite(loss_mean) or not math.isfinite(gradient_norm):
-            raise DivergedError(step + 1, "the loss" if not math.isfinite(loss_mean) else "the gradient")
-        adapter.after_step(step + 1)
-        base.synchronize()
+        overflows = not math.isfinite(gradient_norm)
+        if not math.isfinite(loss_mean):
+            raise DivergedError(step + 1, "the loss")
+        if overflows and not (scaler.is_enabled() and loss_scale > SMALLEST_SCALE):
+            raise DivergedError(step + 1, "the gradient")
+        position.num_skipped_steps += overflows
+        if not overflows:
+            adapter.after_step(step + 1)
         seconds = time.perf_counter() - started
 
         position.steps_done = step + 1
@@ -223,6 +237,7 @@ def _train(
                     "train_tokens": position.train_tokens,
                     "seconds": seconds,
                 }
+                | ({"loss_scale": loss_scale} if scaler.is_enabled() else {})
             )
         if ranks.is_first and step + 1 in course.evaluate_after:
             evaluation_started = time.perf_counter()
@@ -237,6 +252,7 @@ def _train(
         is_due = stopping or time.monotonic() - saved_at >= checkpoints.seconds
         if ranks.is_first and step + 1 < last and is_due:
             hooks.on_checkpoint()
+            position.loss_scale = scaler.state_dict()
             save_checkpoint(checkpoints.folder, position, parameters, optimizer, checkpoints.key)
             saved_at = time.monotonic()
         if step + 1 < last and stopping:
@@ -244,8 +260,36 @@ def _train(
     if ranks.is_first:
         hooks.on_checkpoint()
         if position.steps_done > first:
+            position.loss_scale = scaler.state_dict()
             save_checkpoint(checkpoints.folder, position, parameters, optimizer, checkpoints.key)
     return position
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What this rank computes of one step."""
+
+    step: int
+    num_scored: int
+    """Targets of the whole batch, other ranks' rows included."""
+    parts: list[tuple[Sequence[Row], Sequence[int]]]
+    """Rows that are computed at once, and the seeds of their dropout."""
+
+
+def _steps(text: TrainingText, course: Course, first: int, last: int, ranks: Ranks) -> Iterator[_Work]:
+    """The course's steps from `first` to `last`."""
+    settings, size = course.settings, course.micro_batch_size
+    steps_per_epoch = course.num_steps // settings.epochs
+    epoch, rows = -1, list[Row]()
+    for step in range(first, last):
+        if step // steps_per_epoch != epoch:
+            epoch = step // steps_per_epoch
+            rows = text.rows(settings.context_length, course.seed, epoch)
+        start = (step % steps_per_epoch) * settings.batch_size
+        whole = rows[start : start + settings.batch_size]
+        own, seeds = ranks.share(whole), ranks.share(row_seeds(course.seed, step, len(whole)))
+        parts = [(own[index : index + size], seeds[index : index + size]) for index in range(0, len(own), size)]
+        yield _Work(step, sum(segment.num_scored for row in whole for segment in row), parts)
 
 
 def _take_up(

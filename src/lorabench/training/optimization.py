@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -12,6 +13,12 @@ from lorabench.core.errors import ModelError
 from lorabench.experiment.schema import TrainingSettings
 from lorabench.experiment.steps import num_decay_steps, num_warmup_steps
 from lorabench.methods.adapter import Adapter
+
+if TYPE_CHECKING:
+    from lorabench.models.base import FrozenBase
+
+INITIAL_SCALE = 2.0**16
+"""Of the loss in fp16."""
 
 
 def learning_rate_at(step: int, num_steps: int, settings: TrainingSettings, num_warmup: int | None = None) -> float:
@@ -58,6 +65,15 @@ def make_optimizer(adapter: Adapter, settings: TrainingSettings) -> torch.optim.
         eps=1e-8,
         fused=True,
     )
+
+
+def make_scaler(base: FrozenBase) -> torch.amp.GradScaler:
+    """Scales losses in fp16, whose gradients are too small a type; in other precisions it changes nothing.
+
+    The scale is halved after a step whose gradients overflow, which the optimizer skips, and doubled after many that do
+    not.
+    """
+    return torch.amp.GradScaler(base.device.type, init_scale=INITIAL_SCALE, enabled=base.precision == "fp16")
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:

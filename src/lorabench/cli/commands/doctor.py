@@ -48,7 +48,11 @@ def examine() -> list[Finding]:
         Finding("memory", rough_size(machine.memory_bytes()), "bounds the model and the micro-batch"),
         Finding("gpus", num_gpus, device.note or ("runs go there" if device.is_gpu else "runs go to the processor")),
         Finding("device", str(device), f"{device.name}; --device chooses another"),
-        Finding("bfloat16", bf16, "precision auto means " + ("bf16" if bf16 else "fp32: there are no bfloat16 units")),
+        Finding(
+            "bfloat16",
+            bf16,
+            f"precision auto means {device.precision}" + ("" if bf16 else ": there are no bfloat16 units"),
+        ),
         Finding(
             "compiler", compiler, "small regions are compiled" if compiler else "everything runs uncompiled, slower"
         ),

@@ -26,7 +26,7 @@ def evaluate(
         int | None, typer.Option(help="Window in tokens; default: the model's own limit, at most 8192.")
     ] = None,
     stride: Annotated[int | None, typer.Option(help="New tokens per window for longer documents.")] = None,
-    precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
+    precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16.")] = "fp32",
     text_field: TextField = "text",
     device: DeviceName = None,
     as_json: AsJson = False,
@@ -60,7 +60,7 @@ def evaluate(
 
 def bench(
     model: Annotated[str, typer.Option(help="A catalogue name or a model folder.")],
-    precision: Annotated[str | None, typer.Option(help="fp32 or bf16; default: what the hardware has.")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32, bf16 or fp16; default: what the hardware has.")] = None,
     rank: Annotated[int, typer.Option(help="Of the adapter, on all linear layers.", min=1)] = 16,
     context_length: Annotated[
         int | None, typer.Option(help="Window in tokens; default: 512, several in a table.", min=8)
