@@ -76,7 +76,7 @@ def test_overrides_reach_nested_keys(experiment_file: Path) -> None:
         ("adapter.dropout=1", ["adapter.dropout", "less than 1"]),
         ("adapter.target_modules=a/../b", ["adapter.target_modules", "all-linear"]),
         ("training.learning_rate=.nan", ["training.learning_rate", "nan"]),
-        ("training.precision=fp8", ["training.precision", "'auto', 'fp32' or 'bf16'"]),
+        ("training.precision=fp8", ["training.precision", "'auto', 'fp32', 'bf16' or 'fp16'"]),
         ("training.train_bytes=99999999999999999999999999", ["training.train_bytes"]),
         ("training.epochs=1.5", ["training.epochs", "1.5"]),
         ("training=5", ["training", "mapping"]),

@@ -172,7 +172,7 @@ def test_the_kinds_of_files_agree(tiny_model: TinyModel, tmp_path: Path) -> None
         ({"model": "smollm"}, "smollm2"),
         ({"model": "./nowhere"}, "no such folder"),
         ({"data": "nowhere.txt"}, "no such file"),
-        ({"precision": "fp16"}, "accepted: fp32, bf16"),
+        ({"precision": "fp8"}, "accepted: fp32, bf16, fp16"),
         ({"context_length": 65}, "reads 1 to 64 tokens"),
         ({"context_length": 0}, "reads 1 to 64 tokens"),
         ({"stride": 0}, "stride"),
