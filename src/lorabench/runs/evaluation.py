@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -56,40 +57,88 @@ def evaluate(
     InputError for a model, adapter or file that cannot be used, DiskError for a run's adapter that is not as the run
     wrote it.
     """
-    _check_settings(precision, stride)
+    manner = Manner(split, max_bytes, context_length, stride, precision, text_field, device)
+    (scored,) = score_texts(model, [data], manner, adapter=adapter, progress=progress)
+    return scored.figures
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How texts are read and scored; as the arguments of `evaluate`."""
+
+    split: str | None = None
+    max_bytes: int | None = None
+    context_length: int | None = None
+    stride: int | None = None
+    precision: str = "fp32"
+    text_field: str = "text"
+    device: str | None = None
+
+
+@dataclass(frozen=True)
+class ScoredDocuments:
+    """What a model made of one text: the figures of the whole, and the sums of each document."""
+
+    figures: dict[str, Any]
+    documents: DocumentScores
+
+
+def score_texts(
+    model: str,
+    data: Sequence[Path | str | Mapping[str, Any]],
+    manner: Manner,
+    *,
+    adapter: Path | str | None = None,
+    progress: Progress | None = None,
+) -> list[ScoredDocuments]:
+    """Score each text as `evaluate` does, with one loading of the model; all texts are read before. Raises as it."""
+    _check_settings(manner.precision, manner.stride)
     if adapter is not None:
         check_adapter_of_run(Path(adapter))
-    where = _prepare_device(device)
-    text = read_scored_text(data, split=split, max_bytes=max_bytes, text_field=text_field, progress=progress)
+    where = _prepare_device(manner.device)
+    texts = [
+        read_scored_text(
+            entry, split=manner.split, max_bytes=manner.max_bytes, text_field=manner.text_field, progress=progress
+        )
+        for entry in data
+    ]
     location = locate_model(model, progress=progress)
-    window = _choose_window(context_length, location, adapter)
+    window = _choose_window(manner.context_length, location, adapter)
     tokeniser = Tokeniser(_tokenizer_folder(location.folder, adapter), location.folder)
-    chat = None if text.format == "text" else ChatTokeniser(tokeniser, location.name)
-    encoded = encode_documents(tokeniser, chat, text.drawn.pieces)
-    pieces = score_documents(
-        _load(location, adapter, precision, where),
-        text.drawn.pieces,
-        encoded.tokens,
-        prefix=encoded.prefix,
-        context_length=window,
-        stride=stride,
-        marks=encoded.marks,
-        progress=None if progress is None else partial(progress, f"scoring {data}"),
-    )
-    _check_finite(pieces, f"{_name(location, adapter)}: the loss on {data} is not finite in {precision}")
-    return {
+    base = _load(location, adapter, manner.precision, where)
+    settings = {
         "model": location.name,
         "adapter": None if adapter is None else str(adapter),
-        "data": str(data),
-        "split": text.split,
-        "data_revision": text.revision,
-        "precision": precision,
+        "precision": manner.precision,
         "context_length": window,
-        "stride": min(stride or window, window),
-        "format": text.format,
-        "template": None if chat is None else chat.template.name,
-        **_figures(pieces.of_documents(text.drawn).total()),
+        "stride": min(manner.stride or window, window),
     }
+    scored = []
+    for entry, text in zip(data, texts, strict=True):
+        chat = None if text.format == "text" else ChatTokeniser(tokeniser, location.name)
+        encoded = encode_documents(tokeniser, chat, text.drawn.pieces)
+        pieces = score_documents(
+            base,
+            text.drawn.pieces,
+            encoded.tokens,
+            prefix=encoded.prefix,
+            context_length=window,
+            stride=manner.stride,
+            marks=encoded.marks,
+            progress=None if progress is None else partial(progress, f"scoring {entry}"),
+        )
+        _check_finite(pieces, f"{_name(location, adapter)}: the loss on {entry} is not finite in {manner.precision}")
+        documents = pieces.of_documents(text.drawn)
+        about = {
+            "data": str(entry),
+            "split": text.split,
+            "data_revision": text.revision,
+            "format": text.format,
+            "template": None if chat is None else chat.template.name,
+        }
+        scored.append(ScoredDocuments(settings | about | _figures(documents.total()), documents))
+    base.free()
+    return scored
 
 
 def _load(location: ModelLocation, adapter: Path | str | None, precision: str, device: Device) -> FrozenBase:

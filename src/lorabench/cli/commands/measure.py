@@ -1,4 +1,4 @@
-"""Commands that measure a model without an experiment: `evaluate` and `bench`."""
+"""Commands that measure a model without an experiment: `evaluate`, `compare` and `bench`."""
 
 from __future__ import annotations
 
@@ -8,20 +8,25 @@ from typing import Annotated
 
 import typer
 
-from lorabench.cli.options import AsJson, DeviceName, TextField
+from lorabench.cli.options import AsJson, DeviceName, OutputDir, TextField
 
 
 def evaluate(
     model: Annotated[str, typer.Option(help="A catalogue name or a model folder.")],
     data: Annotated[
-        str, typer.Option(help="A catalogue name, a hub id, a file, a folder, a glob, or - for standard input.")
+        list[str],
+        typer.Option(
+            help="A catalogue name, a hub id, a file, a folder, a glob, or - for standard input; may be given again."
+        ),
     ],
     split: Annotated[
         str | None,
         typer.Option(help="train, validation or test; default: a file whole, validation of a catalogue corpus."),
     ] = None,
     max_bytes: Annotated[int | None, typer.Option(help="Only what an experiment's budget would take.", min=1)] = None,
-    adapter: Annotated[Path | None, typer.Option(help="An adapter folder in PEFT's format.")] = None,
+    adapter: Annotated[
+        list[Path] | None, typer.Option(help="An adapter folder in PEFT's format; may be given again.")
+    ] = None,
     context_length: Annotated[
         int | None, typer.Option(help="Window in tokens; default: the model's own limit, at most 8192.")
     ] = None,
@@ -31,31 +36,64 @@ def evaluate(
     device: DeviceName = None,
     as_json: AsJson = False,
 ) -> None:
-    """Score one model on one text: perplexity, bits per byte."""
+    """Score a model, alone or with each of several adapters, on one or more texts: perplexity, bits per byte."""
+    from lorabench.cli.views.measured import print_figures, print_figures_table
     from lorabench.cli.views.rows import print_json
     from lorabench.cli.views.view import make_view
-    from lorabench.runs.evaluation import evaluate as evaluate_text
+    from lorabench.runs.evaluation import Manner, score_texts
 
+    manner = Manner(split, max_bytes, context_length, stride, precision, text_field, device)
+    adapters: list[Path | None] = [*adapter] if adapter else [None]
     with make_view(sys.stderr) as view:
-        result = evaluate_text(
-            model=model,
-            data=data,
-            split=split,
-            max_bytes=max_bytes,
-            adapter=adapter,
-            context_length=context_length,
-            stride=stride,
-            precision=precision,
-            text_field=text_field,
-            device=device,
-            progress=view.progress,
-        )
+        results = [
+            scored.figures
+            for each in adapters
+            for scored in score_texts(model, data, manner, adapter=each, progress=view.progress)
+        ]
     if as_json:
-        print_json(result)
+        for result in results:
+            print_json(result)
+    elif len(results) == 1:
+        print_figures(results[0])
     else:
-        for key, value in result.items():
-            shown = f"{value:,.6g}" if isinstance(value, float) else "–" if value is None else str(value)
-            print(f"{key.replace('_', ' '):26} {shown}")
+        print_figures_table(results)
+
+
+def compare(
+    first: Annotated[str, typer.Argument(help="A run, an adapter's folder, or a model.", metavar="FIRST")],
+    second: Annotated[str, typer.Argument(help="What it is compared with.", metavar="SECOND")],
+    data: Annotated[
+        str | None,
+        typer.Option(help="Score both on this text; default: the validation text that both runs were scored on."),
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Of a corpus: train, validation or test.")] = None,
+    max_bytes: Annotated[int | None, typer.Option(help="Only what an experiment's budget would take.", min=1)] = None,
+    context_length: Annotated[int | None, typer.Option(help="Window in tokens; default: each model's own.")] = None,
+    precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
+    text_field: TextField = "text",
+    output_dir: OutputDir = Path("outputs"),
+    device: DeviceName = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare two runs, adapters or models on one text: the difference paired by document, with its interval."""
+    from lorabench.cli.run_names import resolve_side
+    from lorabench.cli.views.measured import print_comparison
+    from lorabench.cli.views.rows import print_json
+    from lorabench.cli.views.view import make_view
+    from lorabench.runs.comparison import compare_on, compare_recorded
+    from lorabench.runs.evaluation import Manner
+
+    sides = resolve_side(first, output_dir), resolve_side(second, output_dir)
+    if data is None:
+        found = compare_recorded(*sides)
+    else:
+        manner = Manner(split, max_bytes, context_length, None, precision, text_field, device)
+        with make_view(sys.stderr) as view:
+            found = compare_on(*sides, data, manner, view.progress)
+    if as_json:
+        print_json(found.to_json())
+    else:
+        print_comparison(found)
 
 
 def bench(
