@@ -15,6 +15,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import lorabench
 from lorabench.core.errors import DiskError, InputError
+from lorabench.deploy.engine import Source
+from lorabench.deploy.engines.transformers import ENGINE, REFERENCE
 from lorabench.deploy.export import export_run
 from lorabench.records.schema import RunRecord
 from lorabench.records.store import load_records
@@ -130,3 +132,13 @@ def test_a_model_that_was_trained_as_a_whole(experiment: ExperimentWriter, tmp_p
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype="auto")
     base = AutoModelForCausalLM.from_pretrained(record.references["model"], dtype=torch.float32)
     assert not torch.allclose(logits(merged), logits(base), atol=1e-2)
+    reference = Source(
+        form=REFERENCE,
+        engine="transformers",
+        folder=tmp_path / "out" / "runs" / record.run_id / "adapter",
+        base_folder=Path(record.references["model"]),
+        context_length=32,
+        threads=1,
+    )
+    found = torch.from_numpy(ENGINE.scorer(reference).logits(IDS[0].tolist()))
+    torch.testing.assert_close(found, logits(merged)[0], rtol=0.0, atol=1e-4)

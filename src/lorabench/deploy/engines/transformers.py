@@ -123,14 +123,14 @@ class TransformersEngine:
 def _load(source: Source) -> FrozenBase:
     import torch
 
-    from lorabench.methods.saved import CONFIGURATION, attach_saved
+    from lorabench.methods.saved import attach_saved
     from lorabench.models.base import load_base
 
     torch.set_num_threads(source.threads)
-    is_adapter = (source.folder / CONFIGURATION).is_file()
+    is_whole = (source.folder / "config.json").is_file()
     precision: Precision = "fp32" if source.form in ("merged:fp32", REFERENCE) else "bf16"
-    base = load_base(source.base_folder if is_adapter else source.folder, precision=precision, device="cpu")
-    if is_adapter:
+    base = load_base(source.folder if is_whole else source.base_folder, precision=precision, device="cpu")
+    if not is_whole:  # an adapter, or every weight of the base
         attach_saved(base, source.folder)
     return base
 

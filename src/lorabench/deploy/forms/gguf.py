@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from lorabench.core.errors import InputError
 from lorabench.deploy.code_blocks import shell_block
 from lorabench.deploy.gguf.llama import QUANTISED, quantise, require_llama
+from lorabench.deploy.ollama import modelfile
 from lorabench.deploy.subject import Subject
 from lorabench.deploy.workshop import Workshop
-from lorabench.models.shape import read_config
 
 _EXACT = ("F32", "F16", "BF16", "Q8_0")
 """Types that are written here, without llama.cpp."""
@@ -48,7 +47,7 @@ class GgufForm:
         else:
             require_llama()
             quantise(workshop.wide_gguf(), output, self.type_name)
-        (folder / "Modelfile").write_text(_modelfile(output.name, workshop.merged()), encoding="utf-8")
+        (folder / "Modelfile").write_text(modelfile(output.name, workshop.merged()), encoding="utf-8")
         counted = ", ".join(f"{kind} {count}" for kind, count in type_counts(output).items())
         return [workshop.note, f"Tensors by the type that they really have: {counted}"]
 
@@ -63,19 +62,6 @@ class GgufForm:
     def file_name(self, subject: Subject) -> str:
         """Of the file within the folder."""
         return f"{subject.record.run_id}-{self.type_name}.gguf"
-
-
-def _modelfile(file_name: str, merged: Path) -> str:
-    """For Ollama, which takes the chat template from the file; without one, the prompt goes to the model as it is."""
-    config = read_config(merged)
-    length = config.get("max_position_embeddings") or config.get("n_positions")
-    lines = [f"FROM ./{file_name}"]
-    if length:
-        lines.append(f"PARAMETER num_ctx {min(int(length), 8192)}")
-    settings = json.loads((merged / "tokenizer_config.json").read_bytes())
-    if not settings.get("chat_template") and not (merged / "chat_template.jinja").is_file():
-        lines.append('TEMPLATE "{{ .Prompt }}"')
-    return "\n".join(lines) + "\n"
 
 
 def _make(argument: str) -> GgufForm:

@@ -79,11 +79,16 @@ def write_vocabulary(writer: gguf.GGUFWriter, vocabulary: Vocabulary, folder: Pa
     ):
         if token_id is not None:
             add(token_id)
-    begins = tokenizer("a")["input_ids"]
-    writer.add_add_bos_token(tokenizer.bos_token_id is not None and begins[0] == tokenizer.bos_token_id)
-    writer.add_add_eos_token(tokenizer.eos_token_id is not None and begins[-1] == tokenizer.eos_token_id)
+    writer.add_add_bos_token(adds_beginning(tokenizer))
+    ends = tokenizer("a")["input_ids"]
+    writer.add_add_eos_token(tokenizer.eos_token_id is not None and ends[-1] == tokenizer.eos_token_id)
     if isinstance(tokenizer.chat_template, str):
         writer.add_chat_template(tokenizer.chat_template)
+
+
+def adds_beginning(tokenizer: Any) -> bool:
+    """Whether a text that is read begins with the tokenizer's token for a beginning."""
+    return tokenizer.bos_token_id is not None and tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id
 
 
 def _tokens(
