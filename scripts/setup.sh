@@ -10,12 +10,13 @@ Makes .venv with lorabench and everything it needs, at the versions in constrain
 Run again, it returns at once unless pyproject.toml, constraints.txt or Python have changed.
 
   --dev    also what the tests and checks need
-  --all    and what only the slow tests need: Ray, 77 MB, and MkDocs
+  --all    and what only the slow tests need: Ray, 77 MB, MkDocs, and llama.cpp, which is built once for this processor
+           (about four minutes on two cores) and kept in LORABENCH_CACHE, by default ~/.cache/lorabench
 TEXT
 }
 
 dev="[test,check,harness,trackio,tensorboard,mlflow]"
-all="${dev%]},ray,docs]"
+all="${dev%]},ray,docs,gguf]"
 extras=""
 for argument in "$@"; do
   case "$argument" in
@@ -49,6 +50,22 @@ echo "Setting up .venv (once; a few minutes)"
 exec 9>.setup.lock
 if command -v flock >/dev/null 2>&1; then flock 9; fi
 [ -x .venv/bin/python ] || "$python" -m venv .venv
-.venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".$extras"
+pip=(.venv/bin/python -m pip --quiet --disable-pip-version-check)
+links=()
+if [ "$extras" = "$all" ]; then
+  llama="llama-cpp-python==$(sed -n 's/^llama_cpp_python==//p' constraints.txt)"
+  export CMAKE_ARGS="-DLLAVA_BUILD=OFF -DMTMD_BUILD=OFF"
+  key="$( { echo "$llama $CMAKE_ARGS"; grep -m1 '^flags' /proc/cpuinfo || uname -mrs; } | sha256sum | cut -c1-16)"
+  wheels="${LORABENCH_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/lorabench}/wheels/$key"
+  if [ ! -d "$wheels" ]; then
+    echo "Building llama.cpp (once; about four minutes on two cores)"
+    mkdir -p "${wheels%/*}"
+    rm -rf "$wheels.building"
+    "${pip[@]}" wheel --no-deps --wheel-dir "$wheels.building" "$llama"
+    mv "$wheels.building" "$wheels"
+  fi
+  links=(--find-links "$wheels")
+fi
+"${pip[@]}" install --constraint constraints.txt ${links[@]+"${links[@]}"} --editable ".$extras"
 echo "$wanted $extras" > "$stamp"
 echo "Set up: .venv/bin/lorabench"
