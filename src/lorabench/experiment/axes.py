@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping
 from functools import cache
 from typing import Annotated, Any
@@ -12,6 +13,18 @@ from pydantic import TypeAdapter, ValidationError
 from lorabench.core.errors import ConfigError
 from lorabench.core.plain_yaml import show_value
 from lorabench.core.settings import Frozen, refuse_key, tidy
+
+
+class Range(Frozen):
+    """An axis of which values are drawn."""
+
+    log_uniform: tuple[float, float]
+    """Lowest and highest."""
+
+    def at(self, share: float) -> float:
+        """The value at a share of the logarithm's range, to three digits."""
+        low, high = map(math.log, self.log_uniform)
+        return min(max(float(f"{math.exp(low + share * (high - low)):.3g}"), self.log_uniform[0]), self.log_uniform[1])
 
 
 def read_axes(section: str, raw: Any, settings: type[Frozen]) -> dict[str, list[Any]]:
@@ -24,6 +37,9 @@ def read_axes(section: str, raw: Any, settings: type[Frozen]) -> dict[str, list[
     for key, value in raw.items():
         if key not in settings.model_fields:
             refuse_key(section, key, settings)
+        if isinstance(value, Mapping) and set(value) == {"log_uniform"}:
+            axes[key] = [_read_range(section, key, value, settings)]
+            continue
         values = value if isinstance(value, list | tuple) else [value]
         if not values:
             raise ConfigError(f"{section}.{key}: the list is empty; give at least one value")
@@ -31,6 +47,19 @@ def read_axes(section: str, raw: Any, settings: type[Frozen]) -> dict[str, list[
         if len(set(map(repr, axes[key]))) < len(axes[key]):
             raise ConfigError(f"{section}.{key}: a value is listed twice; list each once")
     return axes
+
+
+def _read_range(section: str, key: str, value: Mapping[str, Any], settings: type[Frozen]) -> Range:
+    """A range whose ends are values of the setting."""
+    where, ends = f"{section}.{key}.log_uniform", value["log_uniform"]
+    if settings.model_fields[key].annotation is not float:
+        raise ConfigError(f"{where}: {key} is no continuous number; give a list of values")
+    if not isinstance(ends, list | tuple) or len(ends) != 2:
+        raise ConfigError(f"{where}: {show_value(ends)} is not accepted; give the lowest and the highest value")
+    low, high = (_read_value(section, key, end, settings) for end in ends)
+    if not 0.0 < low < high:
+        raise ConfigError(f"{where}: {show_value(ends)} is not accepted; the lowest is above 0 and below the highest")
+    return Range(log_uniform=(low, high))
 
 
 def _read_value(section: str, key: str, value: Any, settings: type[Frozen]) -> Any:

@@ -223,7 +223,7 @@ def make_plan(experiment: Experiment, device: Device | None = None) -> Plan:
     """
     device = choose_device() if device is None else device
     models = [plan_model(reference) for reference in experiment.models]
-    most = max(training.train_bytes for training in experiment.trainings())
+    most = experiment.largest_train_bytes
     datasets = [plan_dataset(reference, experiment.text_field, most) for reference in experiment.datasets]
     also_on = tuple(plan_dataset(reference, experiment.text_field, most) for reference in experiment.evaluation.also_on)
     _check_names("models", models)
@@ -256,7 +256,7 @@ def _make_group(
     distinct: dict[str, PlannedRun] = {}
     for adapter, given in experiment.combinations():
         training = _choose_precision(given, device)
-        for seed in experiment.seeds:
+        for seed in experiment.all_seeds:
             run = _plan_run(experiment, device, model, dataset, others, measures, adapter, training, seed)
             distinct.setdefault(run.run_id, run)
     runs = tuple(distinct.values())
@@ -358,7 +358,7 @@ def _train_text(
         dataset_revision=dataset.revision,
         text_field=experiment.text_field,
         train_bytes=train_bytes,
-        largest_train_bytes=max(training.train_bytes for training in experiment.trainings()),
+        largest_train_bytes=experiment.largest_train_bytes,
     )
     seen = question.answer()
     num_bytes = dataset.bytes_within("train", train_bytes)

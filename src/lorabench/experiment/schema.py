@@ -26,15 +26,26 @@ from pydantic import (
     model_validator,
 )
 
-from lorabench.core.errors import ConfigError, near_matches
-from lorabench.core.plain_yaml import MAX_FILE_BYTES, parse_yaml, show_key, show_value
+from lorabench.core.errors import ConfigError
+from lorabench.core.plain_yaml import MAX_FILE_BYTES, parse_yaml, show_value
 from lorabench.core.settings import Frozen, PositiveInt, Reference, check_reference, check_text, refuse_key, tidy
 from lorabench.corpora.references import CorpusReference, build_reference
 from lorabench.experiment.adapter_axes import make_adapter, read_adapter_axes
-from lorabench.experiment.axes import points, read_axes
+from lorabench.experiment.axes import points
 from lorabench.experiment.beside import corpora_beside, metrics_beside, models_beside, tasks_beside
 from lorabench.experiment.deploy import Deploy
+from lorabench.experiment.entries import AdapterEntry, as_written, read_entries, read_training_axes
 from lorabench.experiment.generate import GenerateSettings
+from lorabench.experiment.overrides import apply_override
+from lorabench.experiment.sampling import drawn_or_all
+from lorabench.experiment.search import (
+    SearchSettings,
+    check_search,
+    evaluation_of_search,
+    read_search,
+    seeds_with_those_at_the_end,
+    training_of_search,
+)
 from lorabench.methods.registry import METHODS
 from lorabench.methods.settings import DEFAULT_METHOD, AdapterSettings
 
@@ -152,13 +163,6 @@ class RunSpec(Frozen):
         return value.scoring() if isinstance(value, EvaluationSettings) else value
 
 
-class AdapterEntry(Frozen):
-    """One entry of `adapters`: a product of its axes, with training values of its own before the experiment's."""
-
-    adapter: dict[str, list[Any]] = Field(default_factory=dict)
-    training: dict[str, list[Any]] = Field(default_factory=dict)
-
-
 class Experiment(Frozen):
     """One question: models × datasets × (adapter axes × training axes, for each entry of `adapters`) × seeds."""
 
@@ -175,6 +179,8 @@ class Experiment(Frozen):
     training: dict[str, list[Any]] = Field(default_factory=dict)
     evaluation: EvaluationSettings = EvaluationSettings()
     seeds: tuple[Annotated[int, Field(ge=0, le=2**31 - 1)], ...] = Field(default=(0,), min_length=1, max_length=1000)
+    search: SearchSettings | None = None
+    """None: every combination is trained to its end."""
     deploy: Deploy = None
     """In which forms the recommended run of each corpus is measured at the end; null: in none."""
 
@@ -187,8 +193,14 @@ class Experiment(Frozen):
         if values.get("adapter") and values.get("adapters") is not None:
             raise ConfigError("adapters: give it or adapter, not both; adapter is the list of one")
         values["adapter"] = read_adapter_axes("adapter", values.get("adapter"))
-        values["adapters"] = () if values.get("adapters") is None else _read_entries(values["adapters"])
-        values["training"] = _read_training_axes("training", values.get("training"), TrainingSection)
+        values["adapters"] = (
+            () if values.get("adapters") is None else read_entries(values["adapters"], TrainingSettings)
+        )
+        values["training"] = read_training_axes("training", values.get("training"), TrainingSection)
+        search = values["search"] = read_search(values.get("search"))
+        if search is not None:
+            values["training"] = training_of_search(search, values["training"])
+            values["evaluation"] = evaluation_of_search(search, values.get("evaluation")) or {}
         evaluation = values.get("evaluation")
         if isinstance(evaluation, Mapping) and isinstance(evaluation.get("also_on"), str | Mapping):
             evaluation = values["evaluation"] = {**evaluation, "also_on": [evaluation["also_on"]]}
@@ -204,11 +216,16 @@ class Experiment(Frozen):
         return values
 
     @model_validator(mode="after")
+    def _check_search(self) -> Experiment:
+        check_search(self.search, self._axes, self.num_devices, self.seeds)
+        return self
+
+    @model_validator(mode="after")
     def _bound_size(self) -> Experiment:
         num_runs = self.num_runs
         if num_runs > MAX_RUNS:
             raise ConfigError(f"the experiment asks for {num_runs} runs; at most {MAX_RUNS} are accepted")
-        smallest = min(training.batch_size for training in self.trainings())
+        smallest = min(self._training_values("batch_size"))
         if self.num_devices > smallest:
             raise ConfigError(
                 f"training.devices: {self.num_devices} is not accepted; the rows of a batch are shared, and the "
@@ -218,36 +235,53 @@ class Experiment(Frozen):
 
     @property
     def num_runs(self) -> int:
-        """The products of all axes, added up over the entries."""
-        sizes = [
-            math.prod(map(len, [*entry.adapter.values(), *self._training_axes(entry).values()]))
-            for entry in self._entries
-        ]
-        return len(self.models) * len(self.datasets) * len(self.seeds) * sum(sizes)
+        """The products of all axes, added up over the entries, or as many as a search is given; with every seed."""
+        count = self.num_entering
+        if count is None:
+            count = sum(
+                math.prod(map(len, [*adapter.values(), *training.values()])) for adapter, training in self._axes
+            )
+        return count * len(self.models) * len(self.datasets) * len(self.all_seeds)
+
+    @property
+    def all_seeds(self) -> tuple[int, ...]:
+        """Those that a search needs at its end included."""
+        return seeds_with_those_at_the_end(self.search, self.seeds)
+
+    @property
+    def num_entering(self) -> int | None:
+        """Configurations of each model that enter a search with a budget in runs; None: all combinations."""
+        if self.search is None or self.search.budget is None or self.search.budget.runs is None:
+            return None
+        return -(-self.search.budget.runs // len(self.models))
 
     def combinations(self) -> list[tuple[AdapterSettings, TrainingSettings]]:
-        """Every point of the adapter and training axes, entry by entry, in the file's order."""
-        return [
-            (adapter, training)
-            for entry in self._entries
-            for training in self._trainings_of(entry)
-            for adapter in map(make_adapter, points(entry.adapter))
-        ]
+        """Every point of the adapter and training axes, entry by entry, in the file's order, or those of a search."""
+        chosen = drawn_or_all(self._axes, self.num_entering)
+        return [(make_adapter(adapter), TrainingSettings(**training)) for adapter, training in chosen]
 
     def trainings(self) -> list[TrainingSettings]:
         """Every point of the training axes, entry by entry, in the file's order."""
-        return [training for entry in self._entries for training in self._trainings_of(entry)]
+        return [TrainingSettings(**point) for _, training in self._axes for point in points(training)]
 
     @property
-    def _entries(self) -> tuple[AdapterEntry, ...]:
-        return self.adapters or (AdapterEntry(adapter=self.adapter),)
+    def largest_train_bytes(self) -> int:
+        """Of all ways of training."""
+        return max(self._training_values("train_bytes"))
+
+    def _training_values(self, name: str) -> list[int]:
+        default = [getattr(TrainingSettings(), name)]
+        return [value for _, training in self._axes for value in training.get(name, default)]
+
+    @property
+    def _axes(self) -> list[tuple[dict[str, list[Any]], dict[str, list[Any]]]]:
+        """Of the adapter and of its training, entry by entry."""
+        entries = self.adapters or (AdapterEntry(adapter=self.adapter),)
+        return [(entry.adapter, self._training_axes(entry)) for entry in entries]
 
     def _training_axes(self, entry: AdapterEntry) -> dict[str, list[Any]]:
         axes = self.training | entry.training
         return {name: values for name, values in axes.items() if name in TrainingSettings.model_fields}
-
-    def _trainings_of(self, entry: AdapterEntry) -> list[TrainingSettings]:
-        return [TrainingSettings(**point) for point in points(self._training_axes(entry))]
 
     @property
     def num_devices(self) -> int:
@@ -258,47 +292,15 @@ class Experiment(Frozen):
     def to_yaml(self) -> str:
         """The experiment as a file that parses to the same experiment."""
         values = self.model_dump(mode="json")
-        values["training"] = _as_written(values["training"])
+        values["training"] = as_written(values["training"])
         if self.adapters:
             del values["adapter"]
-            own = [(_as_written(entry["adapter"]), _as_written(entry["training"])) for entry in values["adapters"]]
+            own = [(as_written(entry["adapter"]), as_written(entry["training"])) for entry in values["adapters"]]
             values["adapters"] = [adapter | ({"training": training} if training else {}) for adapter, training in own]
         else:
-            values["adapter"] = _as_written(values["adapter"])
+            values["adapter"] = as_written(values["adapter"])
             del values["adapters"]
         return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
-
-
-def _read_training_axes(section: str, raw: Any, settings: type[TrainingSettings]) -> dict[str, list[Any]]:
-    """The axes of a section of training values; `devices` is none."""
-    axes = read_axes(section, raw, settings)
-    if len(axes.get("devices", ())) > 1:
-        raise ConfigError(f"{section}.devices: a list is not accepted; runs are the same on any number, so give one")
-    return axes
-
-
-def _read_entries(raw: Any) -> list[AdapterEntry]:
-    """The list `adapters`, each entry by itself."""
-    if not isinstance(raw, list | tuple):
-        raise ConfigError(f"adapters: should be a list of mappings, got {show_value(raw)}; one mapping is `adapter`")
-    entries = []
-    for index, entry in enumerate(raw):
-        section = f"adapters[{index}]"
-        if not isinstance(entry, Mapping):
-            raise ConfigError(f"{section}: should be a mapping of keys to values, got {show_value(entry)}")
-        own = {key: value for key, value in entry.items() if key != "training"}
-        training = _read_training_axes(f"{section}.training", entry.get("training"), TrainingSettings)
-        entries.append(AdapterEntry(adapter=read_adapter_axes(section, own), training=training))
-    if not entries:
-        raise ConfigError("adapters: the list is empty; give at least one value")
-    if len(set(map(repr, entries))) < len(entries):
-        raise ConfigError("adapters: an entry is listed twice; list each once")
-    return entries
-
-
-def _as_written(axes: Mapping[str, list[Any]]) -> dict[str, Any]:
-    """An axis of one value as that value."""
-    return {key: axis[0] if len(axis) == 1 else axis for key, axis in axes.items()}
 
 
 def load_experiment(path: Path | str, overrides: Sequence[str] = ()) -> Experiment:
@@ -326,7 +328,7 @@ def load_experiment(path: Path | str, overrides: Sequence[str] = ()) -> Experime
         raise ConfigError(f"{path}: an experiment is a mapping with at least name, models and datasets")
     values = corpora_beside(values, path)
     for override in [overrides] if isinstance(overrides, str) else overrides:
-        _apply_override(values, override)
+        apply_override(values, override, list(Experiment.model_fields))
     located = tasks_beside(metrics_beside(models_beside(values, path), path), path)
     return build_experiment(located, where=str(path))
 
@@ -366,30 +368,3 @@ def build_experiment(values: Mapping[str, Any], where: str = "experiment") -> Ex
         ) from None
     except (OverflowError, RecursionError, ValueError) as error:
         raise ConfigError(f"{where}: a value cannot be used: {tidy(str(error))[:120]}") from None
-
-
-def _apply_override(values: dict[str, Any], override: str) -> None:
-    if not isinstance(override, str):
-        raise ConfigError(f"--set {show_value(override)}: should be key=value, such as training.learning_rate=1e-3")
-    key, separator, text = override.partition("=")
-    parts = key.strip().split(".")
-    if not separator or not all(parts):
-        raise ConfigError(f"--set {show_value(override)}: should be key=value, such as training.learning_rate=1e-3")
-    if parts[0] not in Experiment.model_fields:
-        _refuse_override(parts[0])
-    target = values
-    for part in parts[:-1]:
-        inner = target.get(part)
-        if inner is None:
-            inner = target[part] = {}
-        if not isinstance(inner, dict):
-            raise ConfigError(f"--set {show_key(key)}: {show_key(part)} holds a value, not a mapping")
-        target = inner
-    target[parts[-1]] = parse_yaml(text, f"--set {show_key(key)}")
-
-
-def _refuse_override(key: str) -> None:
-    accepted = list(Experiment.model_fields)
-    raise ConfigError(
-        f"--set {show_key(key)}: unknown key.{near_matches(key, accepted)} Accepted: {', '.join(accepted)}"
-    )

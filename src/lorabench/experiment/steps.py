@@ -35,6 +35,16 @@ def num_decay_steps(steps: int, settings: TrainingSettings) -> int:
     return max(1, round(settings.decay_ratio * steps)) if settings.schedule == "wsd" else steps
 
 
+def num_shared_steps(steps: int, num_warmup: int, settings: TrainingSettings) -> int:
+    """Of a run of so many steps the first ones, which longer runs with this warm-up begin with; the last never counts.
+
+    Of cosine and linear none: they fall from the beginning, and the slower the longer a run is.
+    """
+    if settings.schedule in ("cosine", "linear"):
+        return 0
+    return min(steps - 1, max(num_warmup, steps - num_decay_steps(steps, settings)))
+
+
 def micro_batch_size(settings: TrainingSettings, device: Device) -> int:
     """Rows computed at once: those that the settings ask for, else what suits the device; at most a batch."""
     asked = settings.micro_batch_size or device.micro_batch(settings.batch_size, settings.context_length)

@@ -37,4 +37,4 @@ def _missing_answers(record: RunRecord, request: AnswersRequest | None) -> Answe
 
 def is_measurable(record: RunRecord) -> bool:
     """Whether there is a finished adapter to measure."""
-    return record.status in (Status.COMPLETED, Status.STOPPED_EARLY) and record.validation is not None
+    return record.status is Status.COMPLETED and record.validation is not None

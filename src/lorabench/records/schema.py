@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 from enum import StrEnum
-from typing import Any
 
 from pydantic import Field
 
 from lorabench.experiment.schema import RunSpec
+from lorabench.experiment.search import SearchSettings
 from lorabench.records.measured import Answers, Facts, Measurement
 
 SCHEMA_VERSION = 2
@@ -180,6 +180,21 @@ class Evaluation(Facts):
     validation: Scores
 
 
+class Rung(Facts):
+    """Where a search compared its runs: this one as though it ended there."""
+
+    share: float
+    """Of the run's steps."""
+    step: int
+    own_steps: int
+    """The last of its steps: its own cool-down, from which the run does not go on."""
+    train_tokens_seen: int
+    validation: Scores
+    documents: str
+    """The file of per-document results, within the run's folder."""
+    documents_sha256: str
+
+
 class Drift(Facts):
     """A corpus the adapter was not trained on: what it scored before and after."""
 
@@ -329,6 +344,9 @@ class RunRecord(Facts):
     num_test_scorings: int = 0
     """More than one means that somebody asked for test again (`--again`); shown for ever."""
     evaluations: tuple[Evaluation, ...] = ()
+    search: SearchSettings | None = None
+    """Of the experiment that found or left it; null where every run was trained to its end."""
+    rungs: tuple[Rung, ...] = ()
     last_training_loss: float | None = None
     """Smoothed training loss at the last step, nats per token."""
     best_step: int | None = None
@@ -374,22 +392,3 @@ class RunRecord(Facts):
 def name_of_test_documents(num_scorings: int) -> str:
     """The file of the second and every later scoring of test, within the run's folder."""
     return f"documents/test@{num_scorings}.parquet"
-
-
-SCORED = ("base_validation", "base_test", "validation", "test")
-
-
-def record_to_json(record: RunRecord) -> dict[str, Any]:
-    """Plain values, with the derived figures beside each sum for readers of other programs."""
-    values: dict[str, Any] = record.model_dump(mode="json")
-    for key in SCORED:
-        scores = getattr(record, key)
-        if scores is not None:
-            values[key]["derived"] = derived_figures(scores)
-    return values
-
-
-def derived_figures(scores: Scores) -> dict[str, float | None]:
-    """The figures that follow from the sums, infinity as null (JSON has none)."""
-    names = ("loss", "perplexity", "bits_per_byte", "bits_per_token", "word_perplexity", "byte_perplexity")
-    return {name: value if math.isfinite(value := getattr(scores, name)) else None for name in names}

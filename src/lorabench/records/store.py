@@ -32,8 +32,8 @@ from lorabench.records.answers import AnswerResults, parse_answers
 from lorabench.records.documents import DocumentResults, parse_documents
 from lorabench.records.measured import Answers
 from lorabench.records.reading import DamagedFileError, kind_of, parse_json, reason_of
-from lorabench.records.schema import SCHEMA_VERSION, RunRecord, Scores, Status, record_to_json
-from lorabench.records.versions import record_from_json
+from lorabench.records.schema import SCHEMA_VERSION, RunRecord, Scores, Status
+from lorabench.records.versions import record_from_json, record_to_json
 
 Content = TypeVar("Content")
 
@@ -188,7 +188,9 @@ class RecordStore:
         if not os.path.isdir(path):
             sentence = f"{kind_of(path)} lies where a run's folder belongs; lorabench run sets it aside"
             return [RecordProblem(path, f"{sentence} and does the run")]
-        has_results = os.path.lexists(path / "documents") or os.path.lexists(path / "adapter")
+        has_results = os.path.lexists(path / "adapter") or any(
+            not scored.name.startswith("rung-") for scored in (path / "documents").glob("[!.]*")
+        )
         if os.path.lexists(path / LEASE_NAME) and not has_results:
             return []
         return [RecordProblem(path, f"there is no {RECORD_NAME}; lorabench run does the run again, or is at it")]

@@ -1,11 +1,30 @@
-"""Makes a record of its JSON, whichever version of the schema wrote it."""
+"""Makes JSON of a record, and a record of its JSON, whichever version of the schema wrote it."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from lorabench.core.revisions import content_name
-from lorabench.records.schema import SCHEMA_VERSION, SCORED, RunRecord
+from lorabench.records.schema import SCHEMA_VERSION, RunRecord, Scores
+
+SCORED = ("base_validation", "base_test", "validation", "test")
+
+
+def record_to_json(record: RunRecord) -> dict[str, Any]:
+    """Plain values, with the derived figures beside each sum for readers of other programs."""
+    values: dict[str, Any] = record.model_dump(mode="json")
+    for key in SCORED:
+        scores = getattr(record, key)
+        if scores is not None:
+            values[key]["derived"] = derived_figures(scores)
+    return values
+
+
+def derived_figures(scores: Scores) -> dict[str, float | None]:
+    """The figures that follow from the sums, infinity as null (JSON has none)."""
+    names = ("loss", "perplexity", "bits_per_byte", "bits_per_token", "word_perplexity", "byte_perplexity")
+    return {name: value if math.isfinite(value := getattr(scores, name)) else None for name in names}
 
 
 def record_from_json(values: dict[str, Any]) -> RunRecord:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from lorabench.core.redaction import without_secrets
 from lorabench.records import provenance
-from lorabench.records.schema import AdapterFacts, Environment, RunRecord, Status
+from lorabench.records.schema import AdapterFacts, Environment, Rung, RunRecord, Status
 
 if TYPE_CHECKING:
     from lorabench.runs.stages import BaseScores, Prepared, Saved, Scored, Trained
@@ -37,6 +37,7 @@ class Draft:
     trained: Trained | None = None
     scored: Scored | None = None
     saved: Saved | None = None
+    rungs: tuple[Rung, ...] = ()
     record: RunRecord | None = None
     """Set once the run has finished; nothing that goes wrong afterwards takes that back."""
     _clock: float = field(default_factory=lambda: time.time() - _steady_clock())
@@ -79,6 +80,8 @@ class Draft:
             test=None if scored is None else scored.test,
             num_test_scorings=num_test_scorings + (scored is not None and scored.test is not None),
             evaluations=() if trained is None else trained.evaluations,
+            search=task.search,
+            rungs=self.rungs,
             last_training_loss=None if trained is None else trained.position.smoothed_loss,
             best_step=None if trained is None else trained.best_step,
             speed=None if trained is None else trained.speed,

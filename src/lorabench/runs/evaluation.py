@@ -19,8 +19,9 @@ from lorabench.models.base import PRECISIONS, FrozenBase, load_base
 from lorabench.models.entry import ModelLocation
 from lorabench.models.locate import locate_model
 from lorabench.models.shape import read_model_shape
-from lorabench.records.schema import Scores, derived_figures
+from lorabench.records.schema import Scores
 from lorabench.records.store import check_adapter_of_run
+from lorabench.records.versions import derived_figures
 from lorabench.scoring.documents import DocumentScores, score_documents
 from lorabench.scoring.text import read_scored_text
 from lorabench.tokens.chat import ChatTokeniser, encode_documents

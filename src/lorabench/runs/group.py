@@ -7,12 +7,10 @@ import hashlib
 import io
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from lorabench.core.canonical import fingerprint
 from lorabench.core.device import Device
@@ -313,6 +311,17 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
     write_atomically(path, table.to_parquet(index=False, compression="zstd"))
 
 
+def read_table(path: Path) -> DocumentScores:
+    """What `write_table` wrote of scored documents."""
+    return _parse_table(read_regular(path))
+
+
+def _parse_table(content: bytes) -> DocumentScores:
+    import pandas as pd
+
+    return DocumentScores.of_table(pd.read_parquet(io.BytesIO(content), use_threads=False))
+
+
 def _write_scores(folder: Path, key: str, scores: DocumentScores) -> None:
     """Keep scores in a file whose name is the key and a hash of both key and content."""
     content = scores.table().to_parquet(index=False, compression="zstd")
@@ -325,28 +334,14 @@ def _keyed_hash(key: str, content: bytes) -> str:
 
 def _read_scores(folder: Path, key: str, text: Text) -> DocumentScores | None:
     """Kept scores, if they are whole and of exactly these documents; damaged ones are named and set aside."""
-    import pandas as pd
-
     for path in sorted(folder.glob(f"{key}-*.parquet")):
         try:
             content = read_regular(path)
             if _keyed_hash(key, content) != path.stem.rpartition("-")[2]:
                 raise ValueError("it does not match its hash")
-            table = pd.read_parquet(io.BytesIO(content), use_threads=False)
-            scores = DocumentScores(
-                hashes=tuple(table["document_hash"]),
-                nll=table["nll"].to_numpy(dtype=np.float64),
-                num_tokens=table["num_tokens"].to_numpy(dtype=np.int64),
-                num_bytes=table["num_bytes"].to_numpy(dtype=np.int64),
-                num_words=table["num_words"].to_numpy(dtype=np.int64),
-                document_bytes=table["document_bytes"].to_numpy(dtype=np.int64),
-            )
-            if text.marks is not None:
-                scores = replace(
-                    scores,
-                    end_nll=table["end_nll"].to_numpy(dtype=np.float64),
-                    num_end_tokens=table["num_end_tokens"].to_numpy(dtype=np.int64),
-                )
+            scores = _parse_table(content)
+            if (scores.end_nll is None) != (text.marks is None):
+                raise ValueError("it is of another kind of text")
             if scores.hashes != tuple(text.drawn.hashes):
                 raise ValueError("it holds other documents")
         except (OSError, ValueError, KeyError, TypeError) as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum, auto
 
 from lorabench.records.measurements import is_measurable, missing_in
-from lorabench.records.schema import RunRecord
+from lorabench.records.schema import RunRecord, Status
 from lorabench.records.store import DamagedRecordError, RecordStore
 from lorabench.runs.remaining import RETRIED
 from lorabench.runs.task import RunTask
@@ -40,7 +40,8 @@ def need_of(task: RunTask, record: RunRecord | None, *, is_damaged: bool) -> Nee
         return Need.RUN
     if record.status in RETRIED:
         return Need.RUN if record.attempt <= task.num_attempts_to_repeat else Need.LEFT_FAILED
-    if is_damaged:
+    goes_on = record.status is Status.STOPPED_EARLY and task.goes_past_stop
+    if is_damaged or goes_on:
         return Need.RUN
     return Need.MEASURE if lacks_measurements(task, record) else Need.NOTHING
 

@@ -26,7 +26,8 @@ from lorabench.runs.context import RunContext
 from lorabench.runs.launching import ENVIRONMENT, PIDS, SOCKET, TASK
 from lorabench.runs.loaded import LoadedBase
 from lorabench.runs.messages import ForwardingView, Problem, Report
-from lorabench.runs.stages import attached, checkpoints_of, last_step, prepare
+from lorabench.runs.rungs import checkpoints_of
+from lorabench.runs.stages import attached, last_step, prepare
 from lorabench.runs.task import RunTask
 from lorabench.runs.view import RunView
 from lorabench.runs.worker import do_task
@@ -99,7 +100,7 @@ def _train_along(task: RunTask, context: RunContext, loaded: LoadedBase, rows: i
     work.shared.base.release_memory()
     prepared = prepare(task, work, rows, _ignore)
     with attached(task, work, _ignore) as adapter:
-        checkpoints = checkpoints_of(task, context, num_recorded_steps=0)
+        checkpoints = checkpoints_of(task, context)
         hooks = Hooks(_ignore, _score_nothing, _ignore, _ignore, _ignore, should_stop=bool)
         until_step = last_step(task, prepared.course)
         base = work.shared.base

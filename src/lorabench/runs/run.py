@@ -8,14 +8,14 @@ from lorabench.core.errors import CancelledError, OutOfMemoryRunError, is_enviro
 from lorabench.core.out_of_memory import is_out_of_memory
 from lorabench.core.redaction import without_secrets
 from lorabench.experiment.steps import micro_batch_size
-from lorabench.records.schema import RunRecord, Status
-from lorabench.records.store import FINISHED
+from lorabench.records.schema import Rung, RunRecord, Status
 from lorabench.runs.context import RunContext
 from lorabench.runs.draft import Draft
 from lorabench.runs.failures import failure
 from lorabench.runs.group import GroupWork
 from lorabench.runs.loaded import LoadedBase
 from lorabench.runs.measuring import Measurements
+from lorabench.runs.rungs import keep_to_go_on, known_rungs
 from lorabench.runs.stages import (
     Trained,
     attached,
@@ -44,7 +44,7 @@ def execute_run(context: RunContext, loaded: LoadedBase, task: RunTask, previous
         _begin(context, draft)
         paused = _try_twice(context, loaded, draft)
         if paused is not None:
-            return _pause(context, task, paused)
+            return _pause(context, task, paused, draft.rungs)
     except (CancelledError, KeyboardInterrupt) as error:
         status, reason = Status.CANCELLED, str(error) or "stopped at once by the user"
     except Exception as error:
@@ -54,14 +54,16 @@ def execute_run(context: RunContext, loaded: LoadedBase, task: RunTask, previous
         context.view.message(f"{task.run_id}: completed, but then {without_secrets(reason)}")
     record = draft.record or draft.finish(status, reason, environment_failed=environment_failed)
     context.store.write(record)
-    if record.status in FINISHED:
+    if record.status is Status.COMPLETED:
         remove_checkpoints(context.store.checkpoints_dir(task.run_id))
+    elif record.status is Status.STOPPED_EARLY:
+        keep_to_go_on(context.store.checkpoints_dir(task.run_id))
     context.trackers.log_samples(record.samples)
     context.trackers.finish(record)
     return TaskOutcome(run_id=task.run_id, state=TaskState.DONE, record=record)
 
 
-def _pause(context: RunContext, task: RunTask, trained: Trained) -> TaskOutcome:
+def _pause(context: RunContext, task: RunTask, trained: Trained, rungs: tuple[Rung, ...]) -> TaskOutcome:
     context.trackers.finish(None, "paused")
     context.view.message(f"{task.run_id}: paused after step {trained.position.steps_done} of {trained.num_steps}")
     return TaskOutcome(
@@ -70,6 +72,7 @@ def _pause(context: RunContext, task: RunTask, trained: Trained) -> TaskOutcome:
         steps_done=trained.position.steps_done,
         num_steps=trained.num_steps,
         evaluations=trained.evaluations,
+        rungs=rungs,
     )
 
 
@@ -127,22 +130,27 @@ def _go_through_stages(context: RunContext, work: GroupWork, draft: Draft, rows:
     draft.stage = "base scores"
     draft.base = score_base(task, work)
     measurements = Measurements(work, task, task.measures, context.view)
-    measurements.measure_base()
+    if task.rung_share is None:
+        measurements.measure_base()
+    draft.rungs = known_rungs(context.store, task.run_id, context.environment.code_sha256, draft.previous)
     draft.stage = "attach"
     with attached(task, work, note) as adapter:
         draft.adapter = describe_adapter(task, work, adapter)
         draft.stage = "train"
-        trained = train_adapter(task, context, work, draft.prepared, adapter, note, draft.started)
-        if not trained.is_finished and task.stop_reason is None:
+        trained = train_adapter(task, context, work, draft.prepared, draft.base, adapter, note, draft.started)
+        if trained.rung is not None:
+            draft.rungs = (*(rung for rung in draft.rungs if rung.step != trained.rung.step), trained.rung)
+        if trained.pauses:
             return trained
         draft.trained = trained
         draft.stage = "score"
         with adapter.as_saved():
-            draft.scored = score_adapter(task, context, work, trained, draft.base, folder)
+            draft.scored = score_adapter(task, context, work, trained, draft.base, draft.rungs, folder)
             draft.stage = "save"
             draft.saved = save_adapter(adapter, work, draft.scored, folder)
             status = Status.COMPLETED if task.stop_reason is None else Status.STOPPED_EARLY
             draft.record = draft.finish(status, task.stop_reason)
             context.store.write(draft.record)  # a kill while more is measured takes nothing from the run
-            draft.record = measurements.add_to(draft.record, context.store, context.environment)
+            if task.rung_share is None:
+                draft.record = measurements.add_to(draft.record, context.store, context.environment)
     return None

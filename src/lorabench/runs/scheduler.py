@@ -34,8 +34,9 @@ from lorabench.runs.place import choose_place, worker_warnings
 from lorabench.runs.remaining import measuring_seconds, with_recorded_ids
 from lorabench.runs.requests import Requests
 from lorabench.runs.results import Results
+from lorabench.runs.searching import check_search_place, strategy_of
 from lorabench.runs.stopping import stop_in_good_order
-from lorabench.runs.strategy import STRATEGIES, Request, Standing, StrategyKind
+from lorabench.runs.strategy import Request, Standing, StrategyKind
 from lorabench.runs.task import RunOptions, TaskOutcome, TaskState, make_tasks
 from lorabench.runs.view import RunView
 from lorabench.scoring.tasks import check_tasks
@@ -69,10 +70,11 @@ def run_experiment(
     where the machine cannot go on.
     """
     check_run_options(output_dir, checkpoint_seconds)
-    make_strategy = STRATEGIES.get(strategy)
+    store = RecordStore(Path(output_dir))
+    make_strategy = strategy_of(experiment, strategy, store)
+    check_search_place(experiment, executor)
     make_executor, planned_device = choose_place(device, devices, executor, address)
     prepare_process()
-    store = RecordStore(Path(output_dir))
     plan = with_recorded_ids(make_plan(experiment, planned_device), store)
     check_devices(plan.device, experiment.num_devices, is_worker=devices is not None or executor != "here")
     if experiment.evaluation.tasks:
@@ -166,14 +168,21 @@ class Scheduler:
         """Of every run, when this process began; without those that are left alone."""
         self.left_alone: set[str] = set()
         """Runs whose record or lease cannot be used though it is not damaged."""
+        self.stopped: set[str] = set()
+        """Runs that were stopped early before: a search may go on with them."""
         self.tried: set[str] = set()
         """Runs that this process brought to an end, or measured."""
         self.paused: set[str] = set()
+        self.asked: set[str] = set()
+        """Runs that the strategy has asked for."""
         self.under_way: dict[str, Request] = {}
         """What the executor is doing, by run id."""
         self.held: list[Request] = []
         """What was asked for of runs that other processes hold."""
         self.cancelled = False
+        search = plan.experiment.search
+        self.is_search = search is not None and search.stops_runs
+        """Whether some of the planned runs are not to be done."""
 
     def run(self, *, retry_failed: bool = False) -> Outcome:
         """Do every missing run that the strategy asks for, and then wait for those that others are doing."""
@@ -219,6 +228,8 @@ class Scheduler:
         except RecordProblem as problem:  # not ours to replace: the other runs go on
             self._leave_alone(run_id, str(problem))
             return
+        if record is not None and record.status is Status.STOPPED_EARLY:
+            self.stopped.add(run_id)
         if record is not None and retry_failed:
             self.tasks[run_id] = self.tasks[run_id].model_copy(update={"num_attempts_to_repeat": record.attempt})
         self.needs[run_id] = find_need(self.context.store, self.tasks[run_id])
@@ -228,7 +239,7 @@ class Scheduler:
 
     def _remove_old_checkpoints(self) -> None:
         """Of runs that were killed after their record was written."""
-        for run_id in self._with_need(Need.MEASURE, Need.NOTHING):
+        for run_id in self._with_need(Need.MEASURE, Need.NOTHING) - self.stopped:
             folder = self.context.store.checkpoints_dir(run_id)
             if folder.is_dir():
                 with suppress(DiskError), try_lease(lease_path(self.context.store, run_id)) as mine:
@@ -256,10 +267,13 @@ class Scheduler:
     def _work(self, wanted: Set[str], expected: Mapping[str, float]) -> None:
         """Keep the executor busy until the strategy asks for nothing more, and then wait for what is under way."""
         strategy = self.make_strategy([run for run in self.plan.runs if run.run_id in self.needs])
+        requests = Requests(strategy, self.tasks, expected, self.executor.num_free)
         for record in self._records():
             if record.run_id not in wanted:
                 strategy.tell(Standing.of_record(record))
-        requests = Requests(strategy, self.tasks, expected, self.executor.num_free)
+            elif self.is_search and self.needs[record.run_id] is Need.MEASURE:
+                strategy.tell(Standing.of_record(record))
+                requests.put_back([Request(record.run_id)])
         last = None
         while True:
             while not self.cancelled and self.executor.num_free and (request := requests.next(last, [*self.under_way])):
@@ -280,7 +294,13 @@ class Scheduler:
         if request.stop_reason is not None and request.run_id not in self.paused:
             raise RunError(f"{request.run_id}: the strategy stops the run early, but it has not paused")
         self.under_way[request.run_id] = request
-        update = {"until_share": request.until_share, "stop_reason": request.stop_reason}
+        self.asked.add(request.run_id)
+        update = {
+            "until_share": request.until_share,
+            "rung_share": request.rung_share,
+            "stop_reason": request.stop_reason,
+            "goes_past_stop": request.stop_reason is None,
+        }
         self.executor.submit(self.tasks[request.run_id].model_copy(update=update))
 
     def _take(self, outcome: TaskOutcome) -> Standing | None:
@@ -343,16 +363,18 @@ class Scheduler:
     def _outcome(self, wanted: Set[str]) -> Outcome:
         records = {record.run_id: record for record in self._records()}
         finished_before = self._with_need(Need.MEASURE)
+        run_ids = [run_id for run_id in self.tasks if not self.is_search or run_id in records or run_id in self.asked]
+        skipped = {run_id for run_id in run_ids if run_id not in wanted}
         return Outcome(
             records=[records[run_id] for run_id in sorted(records)],
-            num_runs=len(self.tasks),
-            num_skipped=len(self.tasks) - len(wanted),
+            num_runs=len(run_ids),
+            num_skipped=len(skipped),
             num_unmeasured=sum(lacks_measurements(self.tasks[run_id], record) for run_id, record in records.items()),
             counts=Counts.of(
-                list(self.tasks),
+                run_ids,
                 records,
                 tried=self.tried - finished_before,
-                skipped=(set(self.tasks) - wanted) | finished_before,
+                skipped=skipped | finished_before,
             ),
             cancelled=self.cancelled,
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,16 +35,18 @@ from lorabench.records.schema import (
     DatasetFacts,
     Evaluation,
     ModelFacts,
+    Rung,
     Scores,
     Speed,
 )
 from lorabench.runs.context import RunContext
 from lorabench.runs.group import GroupWork, write_table
+from lorabench.runs.rungs import checkpoints_of, reach_rung
 from lorabench.runs.task import RunTask
 from lorabench.runs.training import TrainingReport
 from lorabench.scoring.documents import DocumentScores
 from lorabench.trackers.jsonl import METRICS_NAME
-from lorabench.training.checkpoints import Checkpoints, Position
+from lorabench.training.checkpoints import Position
 from lorabench.training.loop import Course, TrainingText, tokens_per_second, train
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "model.safetensors")
@@ -235,6 +237,10 @@ class Trained:
     peak_reserved_bytes: int | None
     validation: DocumentScores | None
     """Of the last validation, where there was one since the run was taken up."""
+    pauses: bool
+    """Whether it ends here for now: neither finished nor to be stopped."""
+    rung: Rung | None = None
+    """At which it is."""
 
     @property
     def is_finished(self) -> bool:
@@ -274,16 +280,6 @@ class Trained:
         )
 
 
-def checkpoints_of(task: RunTask, context: RunContext, num_recorded_steps: int) -> Checkpoints:
-    """Where the run's checkpoints lie, and which are its own."""
-    return Checkpoints(
-        folder=context.store.checkpoints_dir(task.run_id),
-        key=f"{task.run_id}:{context.environment.code_sha256}",
-        seconds=task.options.checkpoint_seconds,
-        num_recorded_steps=num_recorded_steps,
-    )
-
-
 def last_step(task: RunTask, course: Course) -> int | None:
     """After which step the run is to pause; None: at its end. One that is stopped early stays where it is."""
     if task.stop_reason is not None:
@@ -296,22 +292,27 @@ def train_adapter(
     context: RunContext,
     work: GroupWork,
     prepared: Prepared,
+    base_scores: BaseScores,
     adapter: Adapter,
     note: Note,
     started: float,
 ) -> Trained:
     """Train to the end, or until the run is to pause; `started` is the run's beginning on the performance counter.
 
-    A run that is stopped early is taken up where it stands and trained no further.
+    A run that is stopped early is taken up where it stands, or as it was at its rung, and trained no further.
     """
     course, base = prepared.course, work.shared.base
     report = TrainingReport(task, context, work, adapter, course.num_steps, note)
-    checkpoints = checkpoints_of(task, context, context.trackers.metrics.last_step)
-    until_step = last_step(task, course)
     setup_seconds = time.perf_counter() - started
     reset_peak_memory(base.device)
     context.view.phase("training")
-    position = train(base, adapter, prepared.text, course, checkpoints, report.hooks(), until_step, context.ranks)
+    rung = None
+    if task.rung_share is None:
+        until_step, checkpoints = last_step(task, course), checkpoints_of(task, context)
+        position = train(base, adapter, prepared.text, course, checkpoints, report.hooks(), until_step, context.ranks)
+    else:
+        reached = reach_rung(task, context, work, prepared.text, course, adapter, report, base_scores.validation)
+        position, rung, report.validation = reached.position, reached.rung, reached.validation
     trained = Trained(
         position=position,
         num_steps=course.num_steps,
@@ -320,8 +321,10 @@ def train_adapter(
         peak_memory_bytes=peak_memory(base.device),
         peak_reserved_bytes=peak_reserved_memory(base.device),
         validation=report.validation,
+        pauses=task.stop_reason is None and (rung is not None or position.steps_done < course.num_steps),
+        rung=rung,
     )
-    if trained.is_finished and context.should_stop():
+    if trained.is_finished and not trained.pauses and context.should_stop():
         raise CancelledError(f"stopped after the last step of {course.num_steps}, before test was scored")
     if task.stop_reason is not None and not position.steps_done:
         raise RunError(f"the run was to be stopped early ({task.stop_reason}), but it has no checkpoint to stop at")
@@ -340,7 +343,13 @@ class Scored:
 
 
 def score_adapter(
-    task: RunTask, context: RunContext, work: GroupWork, trained: Trained, base: BaseScores, folder: Path
+    task: RunTask,
+    context: RunContext,
+    work: GroupWork,
+    trained: Trained,
+    base: BaseScores,
+    rungs: Sequence[Rung],
+    folder: Path,
 ) -> Scored:
     """Validation per document, and of a run that reached its end test, for the first and only time.
 
@@ -354,7 +363,7 @@ def score_adapter(
     if task.stop_reason is None:
         context.view.phase("test")
         finished["test"] = (work.score(spec.dataset, "test", spec), base.test)
-    files = []
+    files = [rung.documents for rung in rungs]
     for split, (scores, of_base) in finished.items():
         if not math.isfinite(scores.nll.sum()):
             raise DivergedError(trained.position.steps_done, f"the {split} loss")

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from lorabench.core.registry import Registry
 from lorabench.experiment.plan import PlannedRun
-from lorabench.records.schema import Evaluation, RunRecord, Status
+from lorabench.records.schema import Evaluation, Rung, RunRecord, Status
 from lorabench.runs.task import TaskOutcome
 
 
@@ -23,6 +23,8 @@ class Request:
 
     A share of `k / evaluation.times` is right after the `k`-th scoring of validation.
     """
+    rung_share: float | None = None
+    """Pause the run at this share of its steps, scored as though it ended there (`lorabench.runs.rungs`)."""
     stop_reason: str | None = None
     """Stop a run that paused, where it stands, and why: one sentence for its record. None: it goes on."""
 
@@ -38,18 +40,21 @@ class Standing:
     num_steps: int
     """Of the whole run; 0 where it ended before that was known."""
     evaluations: tuple[Evaluation, ...]
+    rungs: tuple[Rung, ...] = ()
+    """That it has reached."""
 
     @classmethod
     def of_record(cls, record: RunRecord) -> Standing:
         """Of a run that has ended."""
         num_steps = 0 if record.budget is None else record.budget.steps
         done = max((evaluation.step for evaluation in record.evaluations), default=0)
-        return cls(record.run_id, record.status, done, num_steps, record.evaluations)
+        return cls(record.run_id, record.status, done, num_steps, record.evaluations, record.rungs)
 
     @classmethod
     def of_pause(cls, outcome: TaskOutcome) -> Standing:
         """Of a run that has paused."""
-        return cls(outcome.run_id, None, outcome.steps_done, outcome.num_steps, outcome.evaluations)
+        steps = outcome.steps_done, outcome.num_steps
+        return cls(outcome.run_id, None, *steps, outcome.evaluations, outcome.rungs)
 
 
 class Strategy(Protocol):

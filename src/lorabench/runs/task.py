@@ -14,8 +14,9 @@ from lorabench.corpora.references import CorpusReference, absolute, parts_of, wr
 from lorabench.experiment.measurements import MeasurementRequest
 from lorabench.experiment.plan import Group, Plan, PlannedRun
 from lorabench.experiment.schema import RunSpec
+from lorabench.experiment.search import SearchSettings
 from lorabench.models.locate import is_model_path
-from lorabench.records.schema import Evaluation, RunRecord
+from lorabench.records.schema import Evaluation, Rung, RunRecord
 
 
 class CorpusInput(Frozen):
@@ -94,6 +95,12 @@ class RunTask(Frozen):
     """A record of a run that did not complete is replaced where it is of at most this attempt."""
     until_share: float | None = Field(default=None, gt=0.0, le=1.0)
     """Pause after this share of the run's steps, counted from its beginning; None: do it to its end."""
+    rung_share: float | None = Field(default=None, gt=0.0, lt=1.0)
+    """Pause at this share of the run's steps, scored as though the run ended there; None: at no rung."""
+    goes_past_stop: bool = False
+    """A run that was stopped early is gone on with."""
+    search: SearchSettings | None = None
+    """Of the experiment, as the record keeps it."""
     stop_reason: str | None = None
     """Why a run that paused is stopped early, where it stands; None: it is not."""
 
@@ -131,6 +138,8 @@ class TaskOutcome(Frozen):
     """Of the whole run."""
     evaluations: tuple[Evaluation, ...] = ()
     """Validation figures so far."""
+    rungs: tuple[Rung, ...] = ()
+    """That the run has reached so far."""
 
 
 def make_tasks(plan: Plan, options: RunOptions) -> dict[str, RunTask]:
@@ -160,6 +169,7 @@ def _make_task(
         memory_bytes=run.estimated_memory_bytes,
         options=options,
         num_devices=plan.experiment.num_devices,
+        search=plan.experiment.search,
     )
 
 

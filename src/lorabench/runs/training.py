@@ -52,11 +52,32 @@ class TrainingReport:
             should_stop=self._context.should_stop,
         )
 
-    def _on_start(self, position: Position, problems: list[str]) -> None:
-        view, trackers = self._context.view, self._context.trackers
+    def rung_hooks(self) -> Hooks:
+        """For the part of a rung that is not the run's own: shown, and not part of the run's curve."""
+        return Hooks(
+            on_step=self._show_step,
+            evaluate=self._evaluate,
+            on_evaluation=lambda evaluation: None,
+            on_start=lambda position, problems: self._tell(problems),
+            on_checkpoint=lambda: None,
+            should_stop=self._context.should_stop,
+        )
+
+    def validated(self) -> DocumentScores:
+        """Validation of the adapter as it is now: as it was just scored, or scored now."""
+        if self.validation is None:
+            self._evaluate()
+        assert self.validation is not None
+        return self.validation
+
+    def _tell(self, problems: list[str]) -> None:
         for problem in problems:
             self._note(problem)
-            view.message(problem)
+            self._context.view.message(problem)
+
+    def _on_start(self, position: Position, problems: list[str]) -> None:
+        view, trackers = self._context.view, self._context.trackers
+        self._tell(problems)
         trackers.resume_at(position.steps_done)
         for evaluation in position.evaluations:  # is there already, unless a kill came between it and its step
             self._on_evaluation(evaluation)
@@ -64,8 +85,11 @@ class TrainingReport:
             view.message(f"{self._task.run_id}: going on after step {position.steps_done} of {self._num_steps}")
 
     def _on_step(self, values: Mapping[str, Any]) -> None:
-        self._last_step = values["step"]
         self._context.trackers.log_step(values)
+        self._show_step(values)
+
+    def _show_step(self, values: Mapping[str, Any]) -> None:
+        self._last_step = values["step"]
         self._context.view.step(values["step"], self._num_steps, values["smoothed_loss"], values["tokens_per_second"])
 
     def _evaluate(self) -> tuple[dict[str, Any], int]:

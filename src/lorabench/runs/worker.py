@@ -9,11 +9,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
+from typing import Any
 
 from lorabench.core.device import choose_device
 from lorabench.core.errors import DiskError, LorabenchError
 from lorabench.core.machine import prepare_process
 from lorabench.records.provenance import command_line, describe_environment
+from lorabench.records.schema import RunRecord, Status
 from lorabench.records.store import DamagedRecordError, RecordStore
 from lorabench.runs.context import RunContext
 from lorabench.runs.launching import do_on_devices
@@ -22,6 +24,7 @@ from lorabench.runs.loaded import LoadedBase
 from lorabench.runs.measuring import measure_finished
 from lorabench.runs.needs import Need, need_of
 from lorabench.runs.run import execute_run
+from lorabench.runs.rungs import outcome_at_rung
 from lorabench.runs.stopping import stop_in_good_order
 from lorabench.runs.task import RunTask, TaskOutcome, TaskState
 from lorabench.runs.view import RunView
@@ -51,6 +54,12 @@ def _do(task: RunTask, context: RunContext, loaded: LoadedBase) -> TaskOutcome:
     except DamagedRecordError as error:
         context.view.message(f"{error}; it was set aside as {store.set_aside(task.run_id).name}")
         record = None
+    if task.rung_share is not None and task.stop_reason is None:
+        reached = outcome_at_rung(context, task, record)
+        if reached is not None:
+            return reached
+    if record is not None and record.status is Status.STOPPED_EARLY and task.goes_past_stop:
+        record = _taken_up(store, record)
     damaged = [] if record is None else store.damaged_files(record)
     need = need_of(task, record, is_damaged=bool(damaged))
     if need not in (Need.RUN, Need.MEASURE):
@@ -62,6 +71,15 @@ def _do(task: RunTask, context: RunContext, loaded: LoadedBase) -> TaskOutcome:
         return TaskOutcome(run_id=task.run_id, state=TaskState.MEASURED, record=record)
     context.show_start(task, task.planned_steps)
     return execute_run(context, loaded, task, None if damaged else record)
+
+
+def _taken_up(store: RecordStore, record: RunRecord) -> RunRecord:
+    """The record of a run that goes on past where it was stopped early: a kill from now on finds it as cancelled."""
+    reason = f"gone on with; it was {record.status_reason}"
+    changes: dict[str, Any] = {"status": Status.CANCELLED, "status_reason": reason, "validation": None, "files": {}}
+    record = record.model_copy(update=changes)
+    store.write(record)
+    return record
 
 
 def _set_aside(context: RunContext, run_id: str, damaged: Sequence[str]) -> None:

@@ -113,6 +113,25 @@ class DocumentScores:
             columns["base_nll"] = base.nll
         return pd.DataFrame(columns)
 
+    @classmethod
+    def of_table(cls, table: pd.DataFrame) -> DocumentScores:
+        """What `table` wrote. Raises KeyError, TypeError or ValueError for what it did not write."""
+
+        def column(name: str, kind: type) -> npt.NDArray[Any]:
+            return table[name].to_numpy(dtype=kind)
+
+        ends = "end_nll" in table.columns
+        return cls(
+            hashes=tuple(table["document_hash"]),
+            nll=column("nll", np.float64),
+            num_tokens=column("num_tokens", np.int64),
+            num_bytes=column("num_bytes", np.int64),
+            num_words=column("num_words", np.int64),
+            document_bytes=column("document_bytes", np.int64),
+            end_nll=column("end_nll", np.float64) if ends else None,
+            num_end_tokens=column("num_end_tokens", np.int64) if ends else None,
+        )
+
 
 def score_documents(
     base: Scorer,

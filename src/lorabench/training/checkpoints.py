@@ -132,6 +132,26 @@ def load_step(
     return position
 
 
+def latest_step(folder: Path) -> int | None:
+    """How far the latest checkpoint is, damaged or not; None where there is none."""
+    found = _finished(folder)
+    return int(found[-1].name[5:]) if found else None
+
+
+def copy_checkpoint(folder: Path, steps_done: int, target: Path) -> None:
+    """Copy one to another folder, whole or not at all. Raises DiskError."""
+    with new_folder(_folder_of(target, steps_done)) as temporary:
+        for path in _folder_of(folder, steps_done).iterdir():
+            shutil.copyfile(path, temporary / path.name)
+
+
+def remove_states(folder: Path, num_kept: int) -> None:
+    """Remove all but the latest checkpoints of a folder."""
+    found = _finished(folder)
+    for path in found[: len(found) - num_kept]:
+        shutil.rmtree(path, ignore_errors=True)
+
+
 def remove_checkpoints(folder: Path) -> None:
     """A finished run needs none; damaged ones that were set aside stay."""
     if not folder.is_dir():

@@ -11,7 +11,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from torch import nn
 from lorabench.core.device import read
 from lorabench.core.errors import CancelledError, DivergedError
 from lorabench.experiment.schema import TrainingSettings
-from lorabench.experiment.steps import evaluation_steps, num_steps
+from lorabench.experiment.steps import evaluation_steps, num_shared_steps, num_steps, num_warmup_steps, step_at
 from lorabench.fast.dropout import row_seeds
 from lorabench.tokens.packing import (
     Marks,
@@ -111,6 +111,8 @@ class Course:
     num_steps: int
     evaluate_after: tuple[int, ...]
     """The steps after which validation is scored."""
+    ends_after: int | None = None
+    """Of a rung: the schedule ends after so many steps, as though the run did; None: with the run."""
 
     @classmethod
     def of(
@@ -119,6 +121,30 @@ class Course:
         """The course over a text; validation is scored `num_evaluations` times, the last time at its end."""
         steps = num_steps(text.num_rows(settings.context_length), settings)
         return cls(settings, seed, micro_batch_size, steps, tuple(evaluation_steps(steps, num_evaluations)))
+
+    def rung(self, share: float) -> Course:
+        """The beginning of this course as though it ended after a share of its steps: the same text in the same order.
+
+        Validation is scored at its end alone.
+        """
+        step = step_at(self.num_steps, share)
+        return replace(self, ends_after=step, evaluate_after=(step,))
+
+    @property
+    def last_step(self) -> int:
+        """The step with which the schedule ends."""
+        return self.num_steps if self.ends_after is None else self.ends_after
+
+    @property
+    def num_warmup(self) -> int:
+        """Those of the whole run, where its rungs begin as it does."""
+        is_shared = self.settings.schedule in ("wsd", "constant")
+        return num_warmup_steps(self.num_steps if is_shared else self.last_step, self.settings)
+
+    @property
+    def num_shared_steps(self) -> int:
+        """The first steps of a rung that are the first steps of the whole run."""
+        return num_shared_steps(self.last_step, self.num_warmup, self.settings)
 
 
 @dataclass(frozen=True)
@@ -181,7 +207,7 @@ def _train(
     if ranks.is_first:
         hooks.on_start(position, problems)
 
-    first, last = position.steps_done, steps if until_step is None else min(until_step, steps)
+    first, last = position.steps_done, course.last_step if until_step is None else min(until_step, course.last_step)
     saved_at = time.monotonic()
     to_do, to_send = itertools.tee(_steps(text, course, first, last, ranks))
     batches = (base.send(make_batch(rows)) for work in to_send for rows, _ in work.parts)
@@ -200,7 +226,7 @@ def _train(
             agreed = ranks.sum_gradients(list(parameters.values()), _sum(map(float, losses)))
         scaler.unscale_(optimizer)
         norm = clip_gradients(list(parameters.values()), settings.max_grad_norm)
-        learning_rate = learning_rate_at(step, steps, settings)
+        learning_rate = learning_rate_at(step, course.last_step, settings, course.num_warmup)
         set_learning_rate(optimizer, learning_rate)
         scale = scaler.scale(torch.ones_like(norm))
         scaler.step(optimizer)

@@ -1,0 +1,201 @@
+"""The `search` section: how the best configuration is found without training every one of them to its end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
+
+from lorabench.core.errors import ConfigError
+from lorabench.core.plain_yaml import show_value
+from lorabench.core.settings import Frozen, PositiveInt, refuse_key, tidy
+from lorabench.experiment.sampling import Axes, range_keys
+
+SearchStrategy = Literal["matrix", "halving", "racing", "tpe"]
+MAX_RUNGS = 10
+STABLE = "wsd"
+WARMUP_OF_FIRST_RUNG = 0.25
+"""Of the first rung's steps at most so many warm up, where the experiment does not say how many do."""
+
+
+def _read_shares(value: Any) -> Any:
+    """Shares of a run may be written as fractions: `1/9`."""
+    if not isinstance(value, list | tuple):
+        return value
+    shares = []
+    for item in value:
+        try:
+            shares.append(float(Fraction(item)) if isinstance(item, str) else item)
+        except (ValueError, ZeroDivisionError):
+            raise ConfigError(f"search.rungs: {show_value(item)} is no share of a run, such as 1/9") from None
+    return tuple(shares)
+
+
+class SearchBudget(Frozen):
+    """How much a search may cost; one of the three."""
+
+    runs: PositiveInt | None = None
+    """Configurations that enter it."""
+    bytes: PositiveInt | None = None
+    """Of text that is trained on, over all runs, at worst."""
+    hours: Annotated[float, Field(gt=0.0)] | None = None
+    """As the plan expects them."""
+
+    @model_validator(mode="after")
+    def _check(self) -> SearchBudget:
+        if sum(value is not None for value in (self.runs, self.bytes, self.hours)) != 1:
+            raise ValueError("give one of runs, bytes and hours")
+        return self
+
+
+class SearchSettings(Frozen):
+    """How a search goes."""
+
+    strategy: SearchStrategy = "halving"
+    rungs: Annotated[int, Field(ge=1, le=MAX_RUNGS)] | Annotated[tuple[float, ...], BeforeValidator(_read_shares)] = 3
+    """How often runs are compared before their end, each rung `eta` times as far as the one before; or their shares."""
+    eta: Annotated[int, Field(ge=2, le=100)] = 3
+    """One of so many goes on from a rung; of racing the distance of the rungs alone."""
+    keep: PositiveInt = 1
+    """Configurations that are trained to the end; racing keeps all that may be the best."""
+    budget: SearchBudget | None = None
+    """Null: every combination enters."""
+    seeds_at_the_end: Annotated[int, Field(ge=1, le=100)] = 3
+    """What is trained to the end is trained with so many seeds."""
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Of a run, at which rungs are; rising."""
+        if isinstance(self.rungs, int):
+            return tuple(float(self.eta) ** -number for number in range(self.rungs, 0, -1))
+        return self.rungs
+
+    @property
+    def stops_runs(self) -> bool:
+        """Whether runs may be stopped before their end."""
+        return self.strategy != "matrix"
+
+    @model_validator(mode="after")
+    def _check(self) -> SearchSettings:
+        shares = self.shares
+        if not shares or len(shares) > MAX_RUNGS:
+            raise ValueError(f"rungs: 1 to {MAX_RUNGS} are accepted")
+        if any(not 0.0 < share < 1.0 for share in shares) or list(shares) != sorted(set(shares)):
+            raise ValueError("rungs: rising shares of a run are expected, each above 0 and below 1, such as [1/9, 1/3]")
+        given = self.model_fields_set
+        for name in ("rungs", "eta", "keep", "seeds_at_the_end"):
+            if self.strategy == "matrix" and name in given:
+                raise ValueError(f"{name}: matrix trains every run to its end; leave it out, or choose halving")
+        if self.strategy == "racing" and "keep" in given:
+            raise ValueError("keep: racing keeps every configuration that may be the best; leave it out")
+        if self.strategy == "racing" and "eta" in given and "rungs" in given and not isinstance(self.rungs, int):
+            raise ValueError("eta: racing uses it for the distance of rungs alone, and rungs lists them; leave it out")
+        return self
+
+
+def read_search(raw: Any) -> SearchSettings | None:
+    """The `search` section. Raises ConfigError with one sentence for the first problem."""
+    if raw is None or isinstance(raw, SearchSettings):
+        return raw
+    values = {"strategy": raw} if isinstance(raw, str) else raw
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"search: should be a mapping with strategy, rungs, eta, keep, …, got {show_value(raw)}")
+    for key in values:
+        if key not in SearchSettings.model_fields:
+            refuse_key("search", key, SearchSettings)
+        if isinstance(values[key], bool):
+            raise ConfigError(
+                f"search.{key}: {show_value(values[key])} is not accepted; true and false mean nothing here"
+            )
+    budget = values.get("budget")
+    if budget is not None and not isinstance(budget, Mapping | SearchBudget):
+        raise ConfigError(f"search.budget: {show_value(budget)} is not accepted; give a unit, such as {{runs: 27}}")
+    for key in budget if isinstance(budget, Mapping) else ():
+        if key not in SearchBudget.model_fields:
+            refuse_key("search.budget", key, SearchBudget)
+    try:
+        return SearchSettings.model_validate(dict(values))
+    except ValidationError as error:
+        problem = error.errors()[0]
+        path = [str(part) for part in problem["loc"] if not str(part).startswith(("constrained", "tuple", "function"))]
+        message = tidy(problem["msg"])
+        if not path:  # of several settings, which the sentence names
+            raise ConfigError(f"search.{message}") from None
+        where = ".".join(["search", *path])
+        raise ConfigError(f"{where}: {show_value(problem['input'])} is not accepted; {message}") from None
+
+
+def training_of_search(search: SearchSettings, axes: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """The axes of the `training` section: a search that stops runs has a constant rate with a cool-down by default.
+
+    Its warm-up is over well before the first rung. What the experiment says itself stays.
+    """
+    if not search.stops_runs:
+        return axes
+    axes = {"schedule": [STABLE]} | axes
+    if "warmup_ratio" not in axes:
+        axes["warmup_ratio"] = [min(0.05, round(search.shares[0] * WARMUP_OF_FIRST_RUNG, 6))]
+    return axes
+
+
+def evaluation_of_search(search: SearchSettings, evaluation: Any) -> Any:
+    """The `evaluation` section: rungs score validation along a run, so by default only the end does besides."""
+    if not search.stops_runs or not isinstance(evaluation, Mapping | None):
+        return evaluation
+    return {"times": 1, **(evaluation or {})}
+
+
+def seeds_with_those_at_the_end(search: SearchSettings | None, seeds: Sequence[int]) -> tuple[int, ...]:
+    """The seeds of the experiment, and those that only what is trained to the end is trained with."""
+    if search is None or not search.stops_runs:
+        return tuple(seeds)
+    more = (seed for seed in range(max(seeds) + 1, max(seeds) + 1 + search.seeds_at_the_end))
+    return (*seeds, *(seed for seed, _ in zip(more, range(search.seeds_at_the_end - len(seeds)), strict=False)))
+
+
+def check_search(
+    search: SearchSettings | None, entries: Sequence[tuple[Axes, Axes]], num_devices: int, seeds: Sequence[int]
+) -> None:
+    """Raise ConfigError where the search and the rest of the experiment contradict one another.
+
+    `entries` are the axes of adapters and of their training.
+    """
+    ranges = [f"adapter.{key}" for adapter, _ in entries for key in range_keys(adapter)]
+    ranges += [f"training.{key}" for _, training in entries for key in range_keys(training)]
+    if search is None or not search.stops_runs:
+        if ranges:
+            raise ConfigError(f"{ranges[0]}: log_uniform is a range to draw from; give a list, or search with a budget")
+        if search is not None and search.budget is not None:
+            raise ConfigError("search.budget: matrix trains every run to its end; leave it out, or choose halving")
+        return
+    if search.budget is None and (ranges or search.strategy == "tpe"):
+        what = f"{ranges[0]} is a range" if ranges else "tpe proposes values"
+        raise ConfigError(f"search.budget: {what}, so say how many to try, such as {{runs: 27}}")
+    if search.strategy == "tpe" and not ranges:
+        raise ConfigError(
+            "search.strategy: tpe proposes values of ranges, and there are none; give one, such as "
+            "learning_rate: {log_uniform: [1.0e-5, 1.0e-2]}, or choose halving"
+        )
+    if search.strategy == "racing" and len(seeds) < 2:
+        raise ConfigError(
+            "seeds: racing compares over documents and seeds, and one seed decides nothing; give at least 2"
+        )
+    if num_devices > 1:
+        raise ConfigError("training.devices: a search trains each run on one device; leave it out, or give --devices")
+    for _, training in entries:
+        _check_warmup(search, training)
+
+
+def _check_warmup(search: SearchSettings, training: Axes) -> None:
+    """A rung has the warm-up of the whole run, and falls after it."""
+    first = search.shares[0]
+    for schedule in training["schedule"]:
+        for warmup in training["warmup_ratio"] if schedule in ("wsd", "constant") else ():
+            decay = max(training.get("decay_ratio", [0.2])) if schedule == "wsd" else 0.0
+            if warmup > (1.0 - decay) * first:
+                raise ConfigError(
+                    f"training.warmup_ratio: {warmup:g} reaches beyond the first rung at {first:.3g} of a run; at most "
+                    f"{(1.0 - decay) * first:.3g} is accepted"
+                )

@@ -1,0 +1,244 @@
+"""A search over rungs: all configurations run to the first, those that a rule lets go on to the next, some to the end.
+
+What is asked for follows from what runs have scored at rungs alone. So a search that was killed, or that several
+processes do, comes to the same decisions, and one that is given more configurations goes on from what there is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+
+from lorabench.core.errors import ConfigError
+from lorabench.core.storage import read_regular
+from lorabench.experiment.identity import configuration_of
+from lorabench.experiment.plan import PlannedRun
+from lorabench.experiment.schema import Experiment, RunSpec
+from lorabench.experiment.search import SearchSettings
+from lorabench.records.documents import DocumentResults, parse_documents
+from lorabench.records.schema import Rung, Status
+from lorabench.records.store import RecordStore
+from lorabench.runs.strategy import STRATEGIES, Request, Standing, Strategy, StrategyKind
+from lorabench.runs.wishes import Wish, read_wish
+
+STOPPED_BY_USER = "stopped by lorabench stop"
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What a search knows beside its runs."""
+
+    search: SearchSettings
+    seeds: tuple[int, ...]
+    """That configurations are compared with; what is trained to the end has more."""
+    store: RecordStore
+
+    def documents(self, run_id: str, rung: Rung) -> DocumentResults | None:
+        """What the documents scored at a rung; None where they are not those that the run wrote."""
+        try:
+            content = read_regular(self.store.run_dir(run_id) / rung.documents)
+            if hashlib.sha256(content).hexdigest() == rung.documents_sha256:
+                return parse_documents(content, rung.validation)
+        except (OSError, ValueError):
+            pass
+        return None
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A configuration at a rung."""
+
+    spec: RunSpec
+    run_ids: tuple[str, ...]
+    """One for each seed."""
+    rungs: tuple[Rung, ...]
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Mean over seeds."""
+        return fmean(rung.validation.bits_per_byte for rung in self.rungs)
+
+
+@dataclass(frozen=True)
+class AtRung:
+    """Those that reached a rung, in the order of the plan."""
+
+    situation: Situation
+    number: int
+    """From 0."""
+    entrants: tuple[Entrant, ...]
+
+    @property
+    def where(self) -> str:
+        """The rung in words."""
+        shares = self.situation.search.shares
+        return f"rung {self.number + 1} of {len(shares)} ({shares[self.number]:.3g} of its steps)"
+
+
+Rule = Callable[[AtRung], Mapping[int, str]]
+"""Who leaves: the places among the entrants, each with the sentence for its records."""
+
+
+@dataclass(frozen=True)
+class SearchKind:
+    """A strategy that the `search` section of an experiment chooses and sets."""
+
+    rule: Rule
+
+    def __call__(self, runs: Sequence[PlannedRun]) -> Strategy:
+        """Raises ConfigError: it has settings."""
+        raise ConfigError("strategy: a search takes its settings from the experiment; give it a section search")
+
+    def of(self, situation: Situation) -> StrategyKind:
+        """The kind with its settings."""
+        return lambda runs: Search(runs, situation, self.rule)
+
+
+def strategy_of(experiment: Experiment, name: str, store: RecordStore) -> StrategyKind:
+    """What decides which runs are done: the experiment's search, or the strategy of that name. Raises ConfigError."""
+    search = experiment.search
+    if search is not None and name not in ("matrix", search.strategy):
+        raise ConfigError(f"strategy: {name} is not accepted; the experiment says search.strategy: {search.strategy}")
+    kind = STRATEGIES.get(name if search is None else search.strategy)
+    if search is not None and isinstance(kind, SearchKind):
+        return kind.of(Situation(search, experiment.seeds, store))
+    return kind
+
+
+def check_search_place(experiment: Experiment, executor: str) -> None:
+    """Raise ConfigError where a search cannot be done by an executor: its rungs lie in the output folder."""
+    if experiment.search is not None and experiment.search.stops_runs and executor == "ray":
+        raise ConfigError("--executor ray: a search keeps its rungs in one folder; leave it out, or give --devices")
+
+
+@dataclass
+class _Bracket:
+    """The configurations of one corpus: only there can they be compared."""
+
+    configurations: dict[str, dict[int, PlannedRun]] = field(default_factory=dict)
+    """By what they are but for the seed, then by seed."""
+    leaving: dict[tuple[int, tuple[str, ...]], Mapping[str, str]] = field(default_factory=dict)
+    """What was decided, by rung and by those that were there."""
+
+
+class Search:
+    """Asks for rung after rung; see the module."""
+
+    def __init__(self, runs: Sequence[PlannedRun], situation: Situation, rule: Rule) -> None:
+        self._situation = situation
+        self._rule = rule
+        self._standings: dict[str, Standing] = {}
+        self._asked: set[str] = set()
+        self._brackets: dict[str, _Bracket] = {}
+        for run in runs:
+            bracket = self._brackets.setdefault(run.spec.dataset, _Bracket())
+            bracket.configurations.setdefault(configuration_of(run.spec), {})[run.spec.seed] = run
+
+    def tell(self, standing: Standing) -> None:
+        """What a run has scored at rungs counts."""
+        self._asked.discard(standing.run_id)
+        self._standings[standing.run_id] = standing
+
+    def ask(self) -> Request | None:
+        """The next run that is to go on, or to be stopped."""
+        for bracket in self._brackets.values():
+            for request in self._wanted(bracket):
+                if request.run_id not in self._asked:
+                    self._asked.add(request.run_id)
+                    return request
+        return None
+
+    def _wanted(self, bracket: _Bracket) -> Iterator[Request]:
+        """All that may be done now, what stops runs first."""
+        members = list(bracket.configurations)
+        for number, share in enumerate(self._situation.search.shares):
+            members = [key for key in members if not self._is_stopped_by_user(bracket, key, share)]
+            missing = [
+                run.run_id
+                for key in members
+                for run in self._compared(bracket, key)
+                if not self._is_at(run.run_id, share)
+            ]
+            for key in bracket.configurations:
+                if self._is_stopped_by_user(bracket, key, share):
+                    yield from self._stops(bracket, key, STOPPED_BY_USER)
+            if missing:
+                yield from (Request(run_id, rung_share=share) for run_id in missing)
+                return
+            leaving = self._leaving(bracket, number, tuple(members))
+            for key, reason in leaving.items():
+                yield from self._stops(bracket, key, reason)
+            members = [key for key in members if key not in leaving]
+        for key in members:
+            for run in bracket.configurations[key].values():
+                if not self._has_ended(run.run_id):
+                    yield Request(run.run_id)
+
+    def _compared(self, bracket: _Bracket, key: str) -> list[PlannedRun]:
+        """The runs of a configuration by which it is compared."""
+        runs = bracket.configurations[key]
+        return [runs[seed] for seed in self._situation.seeds]
+
+    def _is_at(self, run_id: str, share: float) -> bool:
+        """Whether nothing more is to be done of a run before the rung is decided."""
+        return self._rung(run_id, share) is not None or self._has_ended(run_id)
+
+    def _rung(self, run_id: str, share: float) -> Rung | None:
+        standing = self._standings.get(run_id)
+        rungs = () if standing is None else standing.rungs
+        return next((rung for rung in rungs if rung.share == share), None)
+
+    def _has_ended(self, run_id: str) -> bool:
+        standing = self._standings.get(run_id)
+        return standing is not None and standing.status not in (None, Status.STOPPED_EARLY)
+
+    def _is_stopped_by_user(self, bracket: _Bracket, key: str, share: float) -> bool:
+        """Whether it goes no further than it has come: not to this rung."""
+        runs = self._compared(bracket, key)
+        standings = [self._standings.get(run.run_id) for run in runs]
+        waits = all(standing is not None and standing.rungs for standing in standings)
+        return (
+            waits and not all(self._is_at(run.run_id, share) for run in runs) and self._wish(bracket, key) is Wish.STOP
+        )
+
+    def _wish(self, bracket: _Bracket, key: str) -> Wish | None:
+        """Of any of its runs."""
+        wishes = (read_wish(self._situation.store, run.run_id) for run in bracket.configurations[key].values())
+        return next((wish for wish in wishes if wish is not None), None)
+
+    def _stops(self, bracket: _Bracket, key: str, reason: str) -> Iterator[Request]:
+        """For what of a configuration still waits."""
+        for run in bracket.configurations[key].values():
+            standing = self._standings.get(run.run_id)
+            if standing is not None and standing.status is None and standing.rungs:
+                yield Request(run.run_id, rung_share=standing.rungs[-1].share, stop_reason=reason)
+
+    def _leaving(self, bracket: _Bracket, number: int, members: tuple[str, ...]) -> Mapping[str, str]:
+        """Who leaves at a rung that all have reached, decided once."""
+        if (number, members) not in bracket.leaving:
+            bracket.leaving[number, members] = self._decide(bracket, number, members)
+        return bracket.leaving[number, members]
+
+    def _decide(self, bracket: _Bracket, number: int, members: tuple[str, ...]) -> dict[str, str]:
+        share = self._situation.search.shares[number]
+        leaving, entrants = {}, {}
+        for key in members:
+            runs = self._compared(bracket, key)
+            rungs = [rung for run in runs if (rung := self._rung(run.run_id, share)) is not None]
+            failed = next((run for run in runs if self._has_failed(run.run_id)), None)
+            if failed is not None:
+                leaving[key] = f"stopped because seed {failed.spec.seed} of it did not complete"
+            elif len(rungs) == len(runs):  # what was finished without rungs goes on, uncompared
+                entrants[key] = Entrant(runs[0].spec, tuple(run.run_id for run in runs), tuple(rungs))
+        keys = list(entrants)
+        at_rung = AtRung(self._situation, number, tuple(entrants.values()))
+        beaten = self._rule(at_rung) if entrants else {}
+        wishes = {key: self._wish(bracket, key) for key in keys}
+        leaving |= {keys[place]: reason for place, reason in beaten.items() if wishes[keys[place]] is not Wish.KEEP}
+        return leaving | {key: STOPPED_BY_USER for key in keys if wishes[key] is Wish.STOP}
+
+    def _has_failed(self, run_id: str) -> bool:
+        standing = self._standings.get(run_id)
+        return self._has_ended(run_id) and standing is not None and standing.status is not Status.COMPLETED
