@@ -28,10 +28,9 @@ SEARCH = {"strategy": "halving", "rungs": ["1/9", "1/3"], "seeds_at_the_end": 2}
 
 
 def write(experiment: ExperimentWriter, **changes: Any) -> Path:
+    sections = {"adapter": ADAPTER, "training": TRAINING, "search": SEARCH}
     evaluation = {"validation_bytes": 1200, "test_bytes": 1200, "samples": 0}
-    return experiment(
-        **{"adapter": ADAPTER, "training": TRAINING, "evaluation": evaluation, "search": SEARCH, **changes}
-    )
+    return experiment(**{**sections, "evaluation": evaluation, **changes})
 
 
 def by_status(out: Path) -> dict[str, list[RunRecord]]:

@@ -137,7 +137,7 @@ def test_a_run_that_is_stopped_early_keeps_what_it_learned_and_never_sees_test(
 
 
 def test_an_unknown_strategy_or_executor_is_refused(experiment: ExperimentWriter, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="there is no strategy 'matrxi'; accepted: matrix"):
+    with pytest.raises(ConfigError, match="there is no strategy 'matrxi'; accepted: halving, matrix"):
         lorabench.run(experiment(), tmp_path / "out", strategy="matrxi")
     with pytest.raises(ConfigError, match=r"there is no executor 'hree'; accepted: devices, here, ray\."):
         lorabench.run(experiment(), tmp_path / "out", executor="hree")

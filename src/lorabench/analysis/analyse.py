@@ -19,6 +19,7 @@ from lorabench.analysis.hierarchy import contamination, model_hierarchy
 from lorabench.analysis.length_quarters import length_buckets
 from lorabench.analysis.overview import overview_of
 from lorabench.analysis.recommendations import next_steps, recommend, recommend_overall, unanswered
+from lorabench.analysis.searches import searches_of
 from lorabench.analysis.test_reading import read_test
 from lorabench.analysis.tried import ended_without_result
 from lorabench.analysis.validation import DocumentReader, DriftReader, ValidationRun, drift_reader, read_validation_runs
@@ -68,6 +69,7 @@ def choose(runs: Sequence[ValidationRun], read_drift: DriftReader) -> Findings:
         efficiency=efficiency_points(groups),
         length_buckets=length_buckets(groups),
         unfinished=unfinished,
+        searches=searches_of(runs),
         unanswered=unanswered(groups, hierarchy, axes),
         next_steps=next_steps(groups, best, hierarchy, unfinished),
         problems=tuple(problems),
@@ -176,5 +178,5 @@ def _unfinished(runs: Sequence[ValidationRun], groups: Sequence[CorpusGroup]) ->
             label=describe(values, varied),
         )
         for run, values in zip(runs, settings, strict=True)
-        if not run.has_result
+        if run.has_failed
     )

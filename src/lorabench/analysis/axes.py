@@ -82,7 +82,7 @@ def _design(axis: str, group: CorpusGroup, tried: Sequence[tuple[ValidationRun, 
             choices[value].append(item)
     failed = dict.fromkeys(every, 0)
     for run, values in tried:
-        failed[values[axis]] += not run.has_result
+        failed[values[axis]] += run.has_failed
     names = [name for name in AXES if name not in ignored]
     return _Design(
         {value: choices[value][0] if choices[value] and value in kept else None for value in every},

@@ -115,7 +115,7 @@ def gather(runs: Sequence[ValidationRun]) -> tuple[list[CorpusGroup], list[str]]
                 f"{run.run_id}: the same configuration and seed as {other.run_id}, which is the later and is used"
                 for run, other in repeated
             ]
-            failed = [run for run in unfinished if configuration_of(run.spec) == key]
+            failed = [run for run in unfinished if run.has_failed and configuration_of(run.spec) == key]
             settings = settings_of(kept[0].spec, models[kept[0].spec.model, kept[0].spec.model_revision])
             measured.append(_measure(label, settings, varied, kept, failed))
         measured.sort(key=lambda item: (item.estimate, item.shown.label))

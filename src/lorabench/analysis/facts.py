@@ -1,4 +1,4 @@
-"""Parts of the findings that choose nothing: what is there, what has no result, documents by length, answers."""
+"""Parts of the findings that choose nothing: what is there, what has no result, lengths, answers, searches."""
 
 from __future__ import annotations
 
@@ -100,3 +100,62 @@ class AnswersFinding:
     base_num_cut: int
     num_times: int
     """How often the split was answered, the most of any seed."""
+
+
+PROMISES = {
+    "halving": "Halving promises nothing: what lags at a rung may lead at the end, and is gone",
+    "tpe": "TPE promises nothing: what lags at a rung may lead at the end, and what was not proposed is unknown",
+    "racing": "Racing keeps the best at a rung's own budget 95 times in a hundred, over documents, seeds and all "
+    "rungs; where curves cross later, the best at the end may be gone",
+}
+
+
+@dataclass(frozen=True)
+class Racer:
+    """One run of a search."""
+
+    run_id: str
+    label: str
+    seed: int
+    status: Status
+    reason: str
+    points: tuple[tuple[float, float], ...]
+    """Share of the run, and bits per byte there: at its rungs and, where it came so far, at its end."""
+
+
+@dataclass(frozen=True)
+class SearchFindings:
+    """The search on one corpus."""
+
+    corpus: str
+    strategy: str
+    shares: tuple[float, ...]
+    """At which rungs are."""
+    racers: tuple[Racer, ...]
+    """Those that came farthest first."""
+    num_tried: int
+    """Configurations."""
+    num_finished: int
+    whole_runs: float
+    """What was trained, in runs from beginning to end."""
+    whole_runs_without: int
+    """Had every configuration been trained to its end, with the seeds that it was compared with."""
+
+    @property
+    def claim(self) -> str:
+        """For the first page."""
+        return f"Found by search: {self.num_tried} tried, {self.num_finished} finished ({self.strategy})"
+
+    @property
+    def saving(self) -> str:
+        """What was trained, and what was not."""
+        share = self.whole_runs / self.whole_runs_without
+        return (
+            f"As much was trained as in {self.whole_runs:.1f} whole runs; all configurations to their end would have "
+            f"been {self.whole_runs_without}, so it took {100 * share:.0f} % of that"
+        )
+
+    @property
+    def promise(self) -> str:
+        """What the strategy promises, and what not."""
+        return PROMISES.get(self.strategy, "")

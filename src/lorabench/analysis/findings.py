@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from lorabench.analysis.facts import AnswersFinding, LengthBucket, Overview, UnfinishedRun
+from lorabench.analysis.facts import AnswersFinding, LengthBucket, Overview, SearchFindings, UnfinishedRun
 from lorabench.analysis.spread import Detectable
 from lorabench.analysis.statistics import Interval
 from lorabench.records.schema import Status
@@ -347,6 +347,8 @@ class Findings:
     efficiency: tuple[EfficiencyPoint, ...] = ()
     length_buckets: tuple[LengthBucket, ...] = ()
     unfinished: tuple[UnfinishedRun, ...] = ()
+    searches: tuple[SearchFindings, ...] = ()
+    """By corpus, where runs were stopped early by a search."""
     unanswered: tuple[str, ...] = ()
     """Sentences on what this design leaves open: one model, one rank, one seed, …"""
     next_steps: tuple[str, ...] = ()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from lorabench.analysis.best import find_best
-from lorabench.analysis.candidates import CorpusGroup
+from lorabench.analysis.candidates import CorpusGroup, settings_of
 from lorabench.analysis.caveats import crossovers, limits, smallest_first
 from lorabench.analysis.comparisons import show_difference
 from lorabench.analysis.deciding import deciding_steps
@@ -18,6 +18,7 @@ from lorabench.analysis.findings import (
     Findings,
     ModelHierarchy,
     Recommendation,
+    Setting,
     Verdict,
 )
 from lorabench.analysis.hierarchy import differences_over_corpora, mean_figure, mean_of_pairings
@@ -25,7 +26,7 @@ from lorabench.analysis.pairing import Measured
 from lorabench.analysis.statistics import Interval
 from lorabench.analysis.tried import ended_without_result, is_unreliable, wider_rates
 from lorabench.core.formatting import cost, figure, listed, plural, span
-from lorabench.records.schema import RunRecord
+from lorabench.records.schema import RunRecord, Status
 
 
 def recommend(group: CorpusGroup, best: BestSet) -> Recommendation:
@@ -217,7 +218,7 @@ class _Standing:
 
 def _standing(trial: _Trial) -> _Standing:
     if not trial.num_others:
-        return _Standing("nothing to compare with", "Nothing else was tried there")
+        return _Standing("nothing to compare with", "Nothing else was trained to its end there")
     fewest = min((item.seeds for item in trial.chosen), key=len)
     if not trial.is_alone:
         return _tied(trial, f" on seed {fewest[0]}" if len(fewest) == 1 else "")
@@ -250,12 +251,15 @@ def unanswered(
         return ("There are no results yet, so nothing can be told",)
     found = [] if hierarchy.is_answered else [hierarchy.claim]
     for axis, name in (("rank", "rank"), ("learning_rate", "learning rate")):
-        values = {item.shown.settings[axis] for item in items} - {None}
+        values = _tried(groups, axis)
         if len(values) == 1:
             value = next(iter(values))
             shown = f"{value:g}" if isinstance(value, float) else value
             found.append(f"Only one {name} was tried ({shown}), so whether another would be better is not known")
     found += [axis.claim for axis in axes if not axis.is_answered]
+    stopped = sum(run.status is Status.STOPPED_EARLY for group in groups for run in group.unfinished)
+    if stopped:
+        found.append(f"{plural(stopped, 'run')} stopped early by a search: they are compared at its rungs alone")
     if once := sorted({item.shown.corpus for item in items if all(len(run.evaluations) == 1 for run in item.runs)}):
         found.append(f"Validation was scored only once a run on {listed(once)}, so training may have been too short")
     seeds = [len(item.shown.seeds) for item in items]
@@ -265,6 +269,12 @@ def unanswered(
         found.append("Some configurations were run with one seed; verdicts on them hold for that seed alone")
     confounded = _rank_confounded(items)
     return tuple(dict.fromkeys([*found, *confounded]))
+
+
+def _tried(groups: Sequence[CorpusGroup], axis: str) -> set[Setting]:
+    """The values that an axis was tried with, whether they gave a result or were stopped early."""
+    runs = (run for group in groups for run in (*group.runs, *group.unfinished))
+    return {settings_of(run.spec, run.spec.model)[axis] for run in runs} - {None}
 
 
 def _rank_confounded(items: Sequence[Measured]) -> list[str]:
@@ -294,9 +304,9 @@ def next_steps(
     lowest = [group.candidates[0].shown for group in groups if group.candidates]
     if short := [item.corpus for item in lowest if item.still_falls is not None]:
         found.append(f"Train longer (`training.train_bytes`) on {listed(short)}: validation still falls at the end")
-    if len({item.settings["learning_rate"] for item in items}) == 1:
+    if len(_tried(groups, "learning_rate")) == 1:
         found.append("Try several learning rates: ranks and models are compared fairly only at the best rate of each")
-    if len({item.model for item in items}) == 1:
+    if len(_tried(groups, "model")) == 1:
         found.append("Try a second base model: with one, none can be called best")
     elif not hierarchy.is_answered:
         found.append("Run every model with the same settings on the same corpora, so that the models can be compared")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from lorabench.core.errors import DiskError
 from lorabench.experiment.schema import RunSpec
+from lorabench.experiment.search import SearchSettings
 from lorabench.records.documents import DocumentResults
 from lorabench.records.schema import (
     AdapterFacts,
@@ -20,15 +21,13 @@ from lorabench.records.schema import (
     Environment,
     Evaluation,
     ModelFacts,
+    Rung,
     RunRecord,
     Scores,
     Speed,
     Status,
 )
-from lorabench.records.store import FINISHED, RecordStore
-
-WITH_RESULT = FINISHED
-
+from lorabench.records.store import RecordStore
 
 DriftReader = Callable[[str, str], DocumentResults | None]
 """Given a run id and a corpus the run was also scored on, what its documents scored there."""
@@ -53,6 +52,8 @@ class ValidationRun:
     validation: Scores | None
     evaluations: tuple[Evaluation, ...]
     last_training_loss: float | None
+    search: SearchSettings | None
+    rungs: tuple[Rung, ...]
     drift: tuple[Drift, ...]
     speed: Speed | None
     environment: Environment
@@ -63,8 +64,13 @@ class ValidationRun:
 
     @property
     def has_result(self) -> bool:
-        """Whether it ended well and was scored."""
-        return self.status in WITH_RESULT and self.validation is not None
+        """Whether it was trained to its end and scored: what was stopped early is compared with nothing."""
+        return self.status is Status.COMPLETED and self.validation is not None
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether it has no result, though nobody decided so."""
+        return not self.has_result and self.status is not Status.STOPPED_EARLY
 
 
 def validation_run(record: RunRecord, documents: DocumentResults | None = None) -> ValidationRun:
@@ -84,6 +90,8 @@ def validation_run(record: RunRecord, documents: DocumentResults | None = None) 
         validation=record.validation,
         evaluations=record.evaluations,
         last_training_loss=record.last_training_loss,
+        search=record.search,
+        rungs=record.rungs,
         drift=record.drift,
         speed=record.speed,
         environment=record.environment,
@@ -120,7 +128,7 @@ def read_validation_runs(records: Sequence[RunRecord], reader: DocumentReader) -
     runs = []
     for record in records:
         documents = None
-        if record.status in WITH_RESULT and record.validation is not None:
+        if record.status is Status.COMPLETED and record.validation is not None:
             documents = reader.read(record, "validation", record.validation)
         runs.append(validation_run(record, documents))
     return runs

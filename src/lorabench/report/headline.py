@@ -89,7 +89,7 @@ def headline_of(findings: Findings) -> Headline:
     return Headline(
         verdict=_verdict(findings, chosen) if chosen else no_result,
         standing=Standing(chosen.standing, chosen.is_decided) if chosen else Standing("no recommendation"),
-        reasons=tuple(_reasons(findings, chosen)) if chosen else (),
+        reasons=(*_searches(findings), *(_reasons(findings, chosen) if chosen else ())),
         model_claims=sentences(findings.hierarchy.claim),
         models=tuple(_model_line(findings.hierarchy, item) for item in findings.hierarchy.ranking),
         corpora=tuple(_corpus_line(findings, item) for item in findings.recommendations),
@@ -158,6 +158,12 @@ def _verdict(findings: Findings, chosen: Recommendation) -> str:
         if found:
             return head + found
     return sentences(chosen.claim)[0]
+
+
+def _searches(findings: Findings) -> list[str]:
+    """That the choice was found by a search, and how much of it was trained to the end."""
+    found = findings.searches
+    return [item.claim + (f" on {item.corpus}" if len(found) > 1 else "") for item in found]
 
 
 def _reasons(findings: Findings, chosen: Recommendation) -> list[str]:

@@ -1,0 +1,61 @@
+"""What a search did: who was stopped where, what that saved, and how far its outcome can be trusted."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from lorabench.analysis.candidates import describe, model_labels, settings_of, varied_axes
+from lorabench.analysis.facts import Racer, SearchFindings
+from lorabench.analysis.validation import ValidationRun
+from lorabench.experiment.identity import configuration_of
+from lorabench.records.schema import Status
+
+
+def searches_of(runs: Sequence[ValidationRun]) -> tuple[SearchFindings, ...]:
+    """Of each corpus on which runs were compared at rungs."""
+    members: dict[str, list[ValidationRun]] = defaultdict(list)
+    for run in runs:
+        if run.search is not None and run.search.stops_runs:
+            members[run.spec.dataset].append(run)
+    return tuple(
+        _findings(corpus, found) for corpus, found in sorted(members.items()) if any(run.rungs for run in found)
+    )
+
+
+def _findings(corpus: str, runs: Sequence[ValidationRun]) -> SearchFindings:
+    models = model_labels(runs)
+    settings = [settings_of(run.spec, models[run.spec.model, run.spec.model_revision]) for run in runs]
+    varied = varied_axes(settings)
+    racers = [_racer(run, describe(values, varied)) for run, values in zip(runs, settings, strict=True)]
+    latest = max((run for run in runs if run.search is not None), key=lambda run: run.finished_at or "")
+    assert latest.search is not None
+    compared = [run for run in runs if run.rungs]
+    return SearchFindings(
+        corpus=corpus,
+        strategy=latest.search.strategy,
+        shares=latest.search.shares,
+        racers=tuple(sorted(racers, key=lambda racer: (-len(racer.points), racer.points[-1:], racer.run_id))),
+        num_tried=len({configuration_of(run.spec) for run in runs}),
+        num_finished=len({configuration_of(run.spec) for run in runs if run.status is Status.COMPLETED}),
+        whole_runs=sum(map(_trained, runs)),
+        whole_runs_without=len(compared),
+    )
+
+
+def _racer(run: ValidationRun, label: str) -> Racer:
+    points = [(rung.share, rung.validation.bits_per_byte) for rung in run.rungs]
+    if run.status is Status.COMPLETED and run.validation is not None:
+        points.append((1.0, run.validation.bits_per_byte))
+    return Racer(run.run_id, label, run.spec.seed, run.status, run.status_reason or "", tuple(points))
+
+
+def _trained(run: ValidationRun) -> float:
+    """How much of a whole run was trained for it, the cool-downs of its rungs included."""
+    if run.budget is None:
+        return 0.0
+    own = sum(rung.own_steps for rung in run.rungs)
+    if run.status is Status.COMPLETED:
+        return 1.0 + own / run.budget.steps
+    shared = max((rung.step - rung.own_steps for rung in run.rungs), default=0)
+    return (shared + own) / run.budget.steps
