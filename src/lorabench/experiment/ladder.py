@@ -57,7 +57,11 @@ def trunk_share(share: float, settings: TrainingSettings) -> float:
     return share if settings.schedule == "constant" else 0.0
 
 
-def search_cost(search: SearchSettings, num_configurations: int, settings: TrainingSettings, *, at_most: bool) -> float:
-    """Of one corpus, in whole runs: every configuration with one seed."""
+def search_cost(
+    search: SearchSettings, num_configurations: int, settings: TrainingSettings, num_seeds: int, *, at_most: bool
+) -> float:
+    """Of one corpus, in whole runs; those with further seeds at the end included."""
     rungs = plan_rungs(search, num_configurations, settings)
-    return sum(rung.cost * (rung.num_at_most if at_most else rung.num_configurations) for rung in rungs)
+    counts = [rung.num_at_most if at_most else rung.num_configurations for rung in rungs]
+    compared = sum(count * rung.cost for count, rung in zip(counts, rungs, strict=True))
+    return num_seeds * compared + max(0, search.seeds_at_the_end - num_seeds) * counts[-1]

@@ -12,6 +12,7 @@ from typing import Any
 from lorabench.core.device import Device, choose_device
 from lorabench.core.errors import ConfigError
 from lorabench.corpora.planning import DatasetPlan, plan_dataset
+from lorabench.experiment.budgets import with_budget_in_runs
 from lorabench.experiment.estimates import Workload, estimate_gpu_seconds, estimate_run, start_seconds
 from lorabench.experiment.generate import answer_work, check_room
 from lorabench.experiment.identity import run_id
@@ -222,6 +223,7 @@ def make_plan(experiment: Experiment, device: Device | None = None) -> Plan:
     Raises InputError for what cannot be run.
     """
     device = choose_device() if device is None else device
+    experiment = with_budget_in_runs(experiment, lambda one: _mean_seconds(make_plan(one, device)))
     models = [plan_model(reference) for reference in experiment.models]
     most = experiment.largest_train_bytes
     datasets = [plan_dataset(reference, experiment.text_field, most) for reference in experiment.datasets]
@@ -233,6 +235,10 @@ def make_plan(experiment: Experiment, device: Device | None = None) -> Plan:
     warnings = [*filter(None, [device.note]), *_warnings(experiment, groups)]
     warnings += conversation_notes((group.model, group.dataset) for group in groups)
     return Plan(experiment=experiment, device=device, groups=groups, warnings=tuple(warnings))
+
+
+def _mean_seconds(plan: Plan) -> float:
+    return sum(run.estimated_seconds for run in plan.runs) / len(plan.runs)
 
 
 def _check_names(key: str, plans: Sequence[ModelPlan | DatasetPlan], others: Sequence[DatasetPlan] = ()) -> None:
