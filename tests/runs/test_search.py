@@ -84,6 +84,7 @@ def test_halving_trains_few_to_the_end_and_says_why(experiment: ExperimentWriter
     assert not outcome.problems
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", ["wsd", "cosine"])
 def test_what_is_finished_is_the_run_that_nobody_searched(
     experiment: ExperimentWriter, tmp_path: Path, schedule: str
@@ -105,6 +106,7 @@ def test_what_is_finished_is_the_run_that_nobody_searched(
     assert results(tmp_path / "alone") == results(tmp_path / "searched")
 
 
+@pytest.mark.slow
 def test_a_rung_is_what_a_run_of_its_length_scores(experiment: ExperimentWriter, tmp_path: Path) -> None:
     """One epoch of a run of two ends where a rung at its half does: the same text, the schedule at its end."""
     training = {**TRAINING, "learning_rate": [0.01, 0.03], "epochs": 2, "warmup_ratio": 0.0}
