@@ -49,6 +49,7 @@ def build_report(
     from lorabench.report.deployment_table import CSV_NAME as DEPLOYMENTS_CSV
     from lorabench.report.deployment_table import write_deployments
     from lorabench.report.latex import LATEX_NAME, render_latex
+    from lorabench.report.one_page import ONE_PAGE_NAME, render_one_page
     from lorabench.report.page import PAGE_NAME, render_page
     from lorabench.report.section import Report
     from lorabench.report.sections import SECTIONS
@@ -77,6 +78,7 @@ def build_report(
         texts = {
             **render_summary(report, drawn),
             PAGE_NAME: render_page(report),
+            ONE_PAGE_NAME: render_one_page(report),
             LATEX_NAME: render_latex(report),
         }
         for name, text in texts.items():

@@ -48,7 +48,7 @@ class _Part:
 
 def render_page(report: Report) -> str:
     """The page's HTML. Cost: one read of every run's metrics.jsonl, and no other file."""
-    environment, parts = _environment(), list[_Part]()
+    environment, parts = make_environment(), list[_Part]()
     payloads: dict[str, object] = {}
     pictures: list[Picture] = []
     scripts: list[str] = []
@@ -67,7 +67,7 @@ def render_page(report: Report) -> str:
     payloads["figures-data"] = figures_payload(pictures)
     script = _script(scripts)
     return environment.get_template("page.html").render(
-        title=_title(report.findings),
+        title=title_of(report.findings),
         summary=_summary(report.findings),
         parts=parts,
         has_runs=has_runs,
@@ -84,7 +84,8 @@ def _content(environment: Environment, part: PagePart, values: Mapping[str, Any]
     return Markup(environment.from_string(part.template).render(values))
 
 
-def _environment() -> Environment:
+def make_environment() -> Environment:
+    """Jinja with the report's filters and macros; everything is escaped."""
     environment = Environment(
         loader=PackageLoader("lorabench.report"),
         autoescape=True,
@@ -143,7 +144,8 @@ def _hash(script: str) -> str:
     return f"sha256-{base64.b64encode(digest).decode('ascii')}"
 
 
-def _title(findings: Findings) -> str:
+def title_of(findings: Findings) -> str:
+    """The names of the experiments that lie in the folder."""
     names = [experiment.name for experiment in findings.overview.experiments]
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "") if names else "No runs yet"
 

@@ -21,10 +21,15 @@ def report(
     from lorabench.records.store import RecordStore
     from lorabench.report.build import build_report
     from lorabench.report.headline import headline_of
+    from lorabench.report.one_page import PDF_NAME, print_pdf
 
     if not (output_dir / "runs").is_dir():
         raise InputError(f"{output_dir}: there are no runs here; give the folder that lorabench run wrote to")
     paths = build_report(RecordStore(output_dir))
+    if unprinted := print_pdf(paths.results_dir):
+        paths.problems.append(unprinted)
+    else:
+        paths.written.append(paths.results_dir / PDF_NAME)
     for problem in paths.problems:
         print(problem, file=sys.stderr)
     if paths.findings is not None:
