@@ -18,7 +18,8 @@ from lorabench.records.columns import AXES
 _CHANGES_YARDSTICK = {"context_length", "precision"}
 _OPTIMISATION = frozenset({"learning_rate", "schedule", "warmup_ratio", "decay_ratio", "weight_decay", "max_grad_norm"})
 _TUNED_WITH = {
-    "method": frozenset(key for key, axis in AXES.items() if axis.is_in("adapter") and key != "method") | _OPTIMISATION
+    "method": frozenset(key for key, axis in AXES.items() if axis.is_in("adapter") and key != "method") | _OPTIMISATION,
+    "target_modules": frozenset({"rank", "alpha"}),
 }
 """Axis -> axes that mean something else for its values, so that each value brings its own."""
 

@@ -303,10 +303,13 @@ def _plan_run(
     training: TrainingSettings,
     seed: int,
 ) -> PlannedRun:
-    if training.context_length > model.shape.max_context_length:
+    method = method_of(adapter)
+    room = model.shape.max_context_length - method.num_virtual_tokens(adapter)
+    if training.context_length > room:
+        beside = f" beside the virtual tokens of {adapter.method}" * (room < model.shape.max_context_length)
         raise ConfigError(
-            f"training.context_length: {training.context_length} is more than {model.name} can read; "
-            f"at most {model.shape.max_context_length}"
+            f"training.context_length: {training.context_length} is more than {model.name} can read{beside}; "
+            f"at most {room}"
         )
     check_room(measures.answers, model.name, model.shape.max_context_length)
     spec = RunSpec(
@@ -319,7 +322,6 @@ def _plan_run(
         evaluation=experiment.evaluation.scoring(),
         seed=seed,
     )
-    method = method_of(adapter)
     targets = tuple(method.resolve_targets(model.shape, adapter))
     train_text, tokens_are_exact = _train_text(experiment, model, dataset, training.train_bytes)
     workload = Workload(

@@ -100,6 +100,7 @@ class Adapter(ABC):
             parameter.grad = None
         self._take_off()
         self.base.dropout_modules = []
+        self.base.has_wide_parts = False
         self.base.model.requires_grad_(False)
         self.base.choose_path()
 

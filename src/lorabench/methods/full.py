@@ -26,6 +26,7 @@ class FullAdapter(Adapter):
         for weight in base.model.parameters():
             weight.data = weight.data.float()
         base.model.requires_grad_(True)
+        base.has_wide_parts = True
         base.choose_path()
 
     def _write(self, folder: Path, base: BaseReference | None) -> None:

@@ -50,6 +50,10 @@ class Method(ABC):
         """
         return resolve_targets(shape, settings.target_modules) if self.uses("target_modules") else []
 
+    def num_virtual_tokens(self, settings: AdapterSettings) -> int:
+        """Tokens of the model's context that it takes for itself, before every text."""
+        return 0
+
     @abstractmethod
     def count_trainable(self, shape: HasLinears, settings: AdapterSettings, targets: Sequence[str]) -> int:
         """Trainable parameters. What is attached is compared with it."""

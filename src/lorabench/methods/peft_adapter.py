@@ -21,42 +21,10 @@ if TYPE_CHECKING:
     from lorabench.models.base import FrozenBase
 
 
-class PeftAdapter(Adapter):
-    """PEFT's modules on the base, made from one of PEFT's configurations."""
+class SavedByPeft(Adapter):
+    """What is trained by PEFT's own modules, and saved in its format."""
 
-    def __init__(
-        self, base: FrozenBase, settings: AdapterSettings, config: Any, *, seed: int, num_trainable: int
-    ) -> None:
-        """Attach it. `config.target_modules` are full paths.
-
-        Raises ModelError where PEFT attaches something else, or not `num_trainable` parameters; the base is then as
-        before.
-        """
-        import torch
-        from peft import get_peft_model
-
-        super().__init__(base, settings)
-        targets = list(config.target_modules)
-        published = {path: base.model.get_submodule(path).weight.data for path in targets}
-        torch.manual_seed(seed)
-        try:
-            with _without_deprecations(), _explained():
-                self._peft: Any = get_peft_model(base.model, config, autocast_adapter_dtype=True)
-            base.model.eval()
-            self.prepare(published)
-            self.require_as_planned(targets, num_trainable)
-        except BaseException:
-            _undo(base.model, published)
-            raise
-        if settings.dropout:
-            base.dropout_modules = [module for name, module in base.model.named_modules() if "lora_dropout" in name]
-        base.choose_path()
-
-    def prepare(self, published: Mapping[str, Tensor]) -> None:
-        """Called once, when PEFT's modules are there: choose what is trained, or keep what initialisation changed.
-
-        `published` has the base's weights as they were before, by the full path of each adapted module.
-        """
+    _peft: Any
 
     @property
     def trained_model(self) -> Any:
@@ -68,13 +36,17 @@ class PeftAdapter(Adapter):
         """Full paths of the modules that carry an adapter, read from the model as it is."""
         from peft.tuners.tuners_utils import BaseTunerLayer
 
-        return [path for path, module in self.base.model.named_modules() if isinstance(module, BaseTunerLayer)]
+        return [
+            path for path, module in self._peft.get_base_model().named_modules() if isinstance(module, BaseTunerLayer)
+        ]
 
     def configuration(self) -> Any:
         """PEFT's configuration of what is saved, the base apart."""
         config = copy.copy(self._peft.peft_config["default"])
         config.inference_mode = True
-        config.target_modules = sorted(config.target_modules)  # a set, which is written in another order each time
+        for name, value in vars(config).items():
+            if isinstance(value, set):  # which is written in another order each time
+                setattr(config, name, sorted(value))
         return config
 
     def _write(self, folder: Path, base: BaseReference | None) -> None:
@@ -90,6 +62,49 @@ class PeftAdapter(Adapter):
         if base is not None:
             config.base_model_name_or_path, config.revision = base.name_or_path, base.revision
         config.save_pretrained(str(folder))
+
+
+class PeftAdapter(SavedByPeft):
+    """LoRA's modules on the base, made from one of PEFT's configurations."""
+
+    starts_in_place = False
+    """Whether PEFT's initialisation writes over the base's weights rather than putting others in their place."""
+
+    def __init__(
+        self, base: FrozenBase, settings: AdapterSettings, config: Any, *, seed: int, num_trainable: int
+    ) -> None:
+        """Attach it. `config.target_modules` are full paths.
+
+        Raises ModelError where PEFT attaches something else, or not `num_trainable` parameters; the base is then as
+        before.
+        """
+        import torch
+        from peft import get_peft_model
+
+        super().__init__(base, settings)
+        targets = list(config.target_modules)
+        published = {path: base.model.get_submodule(path).weight.data for path in targets}
+        if self.starts_in_place:
+            published = {path: weight.clone() for path, weight in published.items()}
+        torch.manual_seed(seed)
+        try:
+            with without_warnings(), explained():
+                self._peft = get_peft_model(base.model, config, autocast_adapter_dtype=True)
+            base.model.eval()
+            self.prepare(published)
+            self.require_as_planned(targets, num_trainable)
+        except BaseException:
+            _undo(base.model, published)
+            raise
+        if settings.dropout:
+            base.dropout_modules = [module for name, module in base.model.named_modules() if "lora_dropout" in name]
+        base.choose_path()
+
+    def prepare(self, published: Mapping[str, Tensor]) -> None:
+        """Called once, when PEFT's modules are there: choose what is trained, or keep what initialisation changed.
+
+        `published` has the base's weights as they were before, by the full path of each adapted module.
+        """
 
     def _take_off(self) -> None:
         self.base.model = self._peft.unload()
@@ -109,7 +124,7 @@ def _undo(model: Any, published: Mapping[str, Tensor]) -> None:
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
+def explained() -> Iterator[None]:
     """Raises ModelError for modules that PEFT does not adapt."""
     try:
         yield
@@ -121,8 +136,11 @@ def _explained() -> Iterator[None]:
 
 
 @contextmanager
-def _without_deprecations() -> Iterator[None]:
-    """PEFT calls what Transformers has renamed; that is between the two of them."""
+def without_warnings() -> Iterator[None]:
+    """PEFT calls what Transformers has renamed, misses a compiler, or has not seen a norm; scores are checked here."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
+        warnings.filterwarnings("ignore", message="Failed to load the CUDA extension")
+        warnings.filterwarnings("ignore", message="Setting boft_n_butterfly_factor to 1")
+        warnings.filterwarnings("ignore", message="Unsupported layer type")
         yield

@@ -24,9 +24,11 @@ if TYPE_CHECKING:
 CONFIGURATION = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 FULL_WEIGHTS = "model.safetensors"
-"""The file of a model that was trained as a whole."""
+"""The file of a model that was trained as a whole, or of those of its own weights that were."""
+PART = {"holds": "the trained weights alone"}
+"""What such a file says of itself where it holds a part."""
 _TASKS = (None, "CAUSAL_LM")
-_NOT_READ = {
+NOT_READ = {
     "XLORA": "it mixes other adapters, which it names by their folders",
     "MULTITASK_PROMPT_TUNING": "it needs the number of a task beside each text",
     "POLY": "it needs the number of a task beside each text",
@@ -56,7 +58,7 @@ def attach_saved(base: FrozenBase, folder: Path) -> None:
         raise ModelError(f"{folder}: {path.name} is missing; only safetensors are read, never pickles")
     read_header(path)
     import torch
-    from peft import PeftModel
+    from peft import PeftModel, PeftType
     from safetensors.torch import load_file
 
     from lorabench.models.base import require_causal
@@ -84,6 +86,8 @@ def attach_saved(base: FrozenBase, folder: Path) -> None:
     if strange:
         raise ModelError(f"{folder}: the adapter does not fit the model: {strange}")
     wrapped.eval().requires_grad_(False)
+    if configuration["peft_type"] == PeftType.LN_TUNING:
+        _widen_norms(base, wrapped, saved)
     base.model = wrapped
     base.choose_path()
     require_causal(base, f"{folder} ({configuration['peft_type']})")
@@ -112,7 +116,16 @@ def saved_adapter(base: FrozenBase, folder: Path) -> Iterator[None]:
             delattr(model, name)
         for parameter, data in weights:
             parameter.data = data
+        base.has_wide_parts = False
         base.choose_path()
+
+
+def _widen_norms(base: FrozenBase, wrapped: Any, saved: Mapping[str, Tensor]) -> None:
+    """Norms are computed in float32 as they were trained, where PEFT holds them as the base's."""
+    for name, parameter in wrapped.named_parameters():
+        if (key := name.replace(".default.", ".")) in saved:
+            parameter.data = saved[key].to(parameter.device)
+    base.has_wide_parts = True
 
 
 def num_virtual_tokens(folder: Path) -> int:
@@ -137,19 +150,26 @@ def _read_configuration(folder: Path) -> dict[str, Any]:
         raise ModelError(f"{path} is not the configuration of an adapter") from None
     if kind not in {known.value for known in PeftType}:
         raise ModelError(f"{path}: adapters of the kind {kind[:80]!r} are not read")
-    if kind in _NOT_READ:
-        raise ModelError(f"{path}: adapters of the kind {kind!r} are not read: {_NOT_READ[kind]}")
+    if kind in NOT_READ:
+        raise ModelError(f"{path}: adapters of the kind {kind!r} are not read: {NOT_READ[kind]}")
     if values.get("task_type") not in _TASKS:
         raise ModelError(f"{path}: task_type is {str(values['task_type'])[:80]!r}; accepted: CAUSAL_LM, or none")
+    if problem := problem_with(values):
+        raise ModelError(f"{path}: {problem}")
+    return values
+
+
+def problem_with(values: Mapping[str, Any]) -> str:
+    """What an adapter's configuration must not say; empty where it says none of it."""
     for key, deed in _NAMING_KEYS.items():
         if values.get(key) and values[key] != _HARMLESS_VALUES.get(key):
-            raise ModelError(f"{path}: {key} {deed}, which an adapter must not")
+            return f"{key} {deed}, which an adapter must not"
     if values.get("alora_invocation_tokens"):
-        raise ModelError(
-            f"{path}: alora_invocation_tokens switches the adapter on after the last place where they stand, so that "
-            "the score of a token would depend on later ones; give an adapter that is always on"
+        return (
+            "alora_invocation_tokens switches the adapter on after the last place where they stand, so that the score "
+            "of a token would depend on later ones; give an adapter that is always on"
         )
-    return values
+    return ""
 
 
 def _require_same_vocabulary(base: FrozenBase, saved: Mapping[str, Tensor], folder: Path) -> None:
@@ -195,9 +215,14 @@ def _load_full_weights(base: FrozenBase, folder: Path) -> None:
         hint = f"; there are adapters in its folders {', '.join(inside)}: name one of them" if inside else ""
         raise ModelError(f"{folder}: there is no adapter here; a folder with {CONFIGURATION} is expected{hint}")
     read_header(path)
+    from safetensors import safe_open
     from safetensors.torch import load_file
 
     saved, own = load_file(path), dict(base.model.named_parameters())
+    with safe_open(path, "pt") as file:
+        is_part = file.metadata() == PART
+    if is_part:
+        own = {name: parameter for name, parameter in own.items() if name in saved}
     strange = sorted(name for name in {*saved, *own} if name not in saved or name not in own)
     strange += [name for name in own if name in saved and saved[name].shape != own[name].shape]
     if strange:
@@ -206,4 +231,5 @@ def _load_full_weights(base: FrozenBase, folder: Path) -> None:
         )
     for name, parameter in own.items():
         parameter.data = saved[name].to(parameter.device)  # in float32, whatever the base is held in
-    base.use_reference_path("every weight was trained")
+    base.has_wide_parts = True
+    base.use_reference_path("weights of the base were trained")

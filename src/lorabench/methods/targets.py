@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 from lorabench.core.errors import ConfigError, ModelError, near_matches
+from lorabench.methods.settings import AdapterSettings
 from lorabench.models.linears import HasLinears, is_attention
+
+Known = TypeVar("Known")
 
 
 def resolve_targets(shape: HasLinears, names: str) -> list[str]:
@@ -32,6 +36,25 @@ def require_rank_fits(shape: HasLinears, paths: Sequence[str], rank: int) -> Non
         raise ConfigError(
             f"adapter.rank: {rank} is larger than the layer {smallest.rsplit('.', 1)[-1]} "
             f"({shape.linears[smallest][0]} to {shape.linears[smallest][1]}); at most {limit}"
+        )
+
+
+def require_files(known: Known | None, settings: AdapterSettings) -> Known:
+    """What is known of a model's files. Raises ConfigError where they are not here."""
+    if known is None:
+        raise ConfigError(
+            f"adapter.method: {settings.method} cannot be planned before the model's files are here; fetch them first "
+            "with `lorabench models path NAME`"
+        )
+    return known
+
+
+def require_untransposed(shape: HasLinears, settings: AdapterSettings) -> None:
+    """Raise ConfigError for a model whose linear layers store [inputs, outputs]."""
+    if shape.transposed:
+        raise ConfigError(
+            f"adapter.method: PEFT has no {settings.method} for layers that store inputs by outputs, as GPT-2's; take "
+            "lora, dora, ia3 or vera, or another model"
         )
 
 

@@ -61,6 +61,8 @@ class FrozenBase:
         self.vocabulary_size = _vocabulary_size(model)
         self.dropout_modules: list[torch.nn.Module] = []
         """The adapter's dropout. It is on in `loss` only; the base's own dropout is always off."""
+        self.has_wide_parts = False
+        """Whether weights of a base in half precision are held in float32, because they are trained."""
         self.execution = ExecutionPath("reference")
         self._packs = False
         """Whether documents can share a pass laid flat, told apart by our attention."""
@@ -250,7 +252,7 @@ class FrozenBase:
 
     def _mixed(self) -> torch.autocast:
         """Products in half precision where trained weights are held in float32."""
-        wide = self.precision != "fp32" and next(self.model.parameters()).dtype == torch.float32
+        wide = self.precision != "fp32" and self.has_wide_parts
         return torch.autocast(self.device.type, dtype=DTYPES[self.precision] if wide else None, enabled=wide)
 
     def _chunk_nll(self, hidden: Tensor, targets: Tensor) -> Tensor:

@@ -51,7 +51,7 @@ _RENAMED = {
 """By model type: parts of the stored names of layers, and what Transformers makes of them when it loads them."""
 SPLIT_WHEN_LOADED = frozenset({"hrm_text", "lara_mini", "sarvam_moe"})
 """Model types of which Transformers makes several layers out of one that is stored."""
-_TRANSPOSED = {"gpt2", "openai-gpt"}
+TRANSPOSED = frozenset({"gpt2", "openai-gpt"})
 """Model types whose linear layers store [inputs, outputs]."""
 _NOT_ADAPTED = {
     ".out_proj": "falcon_h1 falcon_mamba mamba mamba2 nemotron_h",
@@ -76,7 +76,8 @@ class HasLinears(Protocol):
     """A model's linear layers that adapters can go on, so without the output head.
 
     `linears` maps the path of each to (inputs, outputs); `experts` holds the paths of the weights of experts and of
-    what routes to them, which Transformers does not hold as linear layers.
+    what routes to them, which Transformers does not hold as linear layers. `vectors` maps the name of each parameter
+    of one dimension, norms and biases, to its size. None stands for what a plan without the model's files cannot know.
     """
 
     @property
@@ -85,6 +86,17 @@ class HasLinears(Protocol):
     def experts(self) -> Collection[str]: ...
     @property
     def num_parameters(self) -> int: ...
+    @property
+    def num_layers(self) -> int: ...
+    @property
+    def hidden_size(self) -> int: ...
+    @property
+    def vectors(self) -> Mapping[str, int] | None: ...
+    @property
+    def config(self) -> Mapping[str, Any] | None: ...
+    @property
+    def transposed(self) -> bool:
+        """Whether linear layers store [inputs, outputs]."""
 
 
 def can_adapt(path: str, model_type: str) -> bool:
@@ -99,6 +111,7 @@ class StoredLinears:
     linears: dict[str, tuple[int, int]]
     experts: frozenset[str]
     num_parameters: int
+    vectors: dict[str, int]
 
 
 def is_attention(path: str) -> bool:
@@ -142,7 +155,7 @@ def read_stored_linears(stored: Shapes, config: Mapping[str, Any]) -> StoredLine
     shapes = _in_the_model(stored, model_type, config)
     weights = {name.removesuffix(".weight"): shape for name, shape in shapes.items() if name.endswith(".weight")}
     linears = {
-        path: (shape[0], shape[1]) if model_type in _TRANSPOSED else (shape[1], shape[0])
+        path: (shape[0], shape[1]) if model_type in TRANSPOSED else (shape[1], shape[0])
         for path, shape in weights.items()
         if len(shape) == 2 and _is_linear(path, shape, config) and can_adapt(path, model_type)
     }
@@ -150,6 +163,9 @@ def read_stored_linears(stored: Shapes, config: Mapping[str, Any]) -> StoredLine
         linears=dict(sorted(linears.items(), key=lambda item: _layer_index(item[0]))),
         experts=find_experts(shapes),
         num_parameters=sum(math.prod(shape) for name, shape in shapes.items() if _is_parameter(name, shape, config)),
+        vectors={
+            name: shape[0] for name, shape in shapes.items() if len(shape) == 1 and _is_parameter(name, shape, config)
+        },
     )
 
 

@@ -27,5 +27,9 @@ class LoadedLinears:
                 self.transposed = True
                 self.linears[path] = (module.weight.shape[0], module.weight.shape[1])
         weights = {name: tuple(weight.shape) for name, weight in model.named_parameters()}
+        self.vectors = {name: shape[0] for name, shape in weights.items() if len(shape) == 1}
+        self.num_layers: int = model.config.num_hidden_layers
+        self.hidden_size: int = model.config.hidden_size
+        self.config: dict[str, Any] = model.config.to_dict()
         self.experts = find_experts(weights) - self.linears.keys()
         self.num_parameters: int = sum(parameter.numel() for parameter in model.parameters())

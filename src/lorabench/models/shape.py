@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lorabench.core.errors import ModelError
-from lorabench.models.linears import is_embedding, read_stored_linears
+from lorabench.models.linears import TRANSPOSED, is_embedding, read_stored_linears
 from lorabench.models.text_part import text_config, text_tensors
 
 WEIGHTS = "model.safetensors"
@@ -44,6 +44,15 @@ class ModelShape:
     max_context_length: int
     family: str
     """The configuration's `model_type`: llama, gpt2, gpt_neox, gemma, …"""
+    vectors: dict[str, int] | None = None
+    """Parameters of one dimension, by name; None where no weight file's header was read."""
+    config: Mapping[str, Any] | None = field(default=None, repr=False)
+    """The text model's config.json."""
+
+    @property
+    def transposed(self) -> bool:
+        """Whether linear layers store [inputs, outputs]."""
+        return self.family in TRANSPOSED
 
 
 def read_model_shape(folder: Path) -> ModelShape:
@@ -72,6 +81,8 @@ def shape_of(config: Mapping[str, Any], stored: Mapping[str, tuple[int, ...]], w
         vocabulary_size=int(config.get("vocab_size") or embeddings[0][0]),
         max_context_length=_max_context_length(config, where),
         family=str(config.get("model_type", "unknown")),
+        vectors=found.vectors,
+        config=config,
     )
 
 

@@ -1,0 +1,41 @@
+"""LoRA-FA (Zhang et al. 2023): LoRA whose first factor stays as it was drawn; the second alone is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from lorabench.methods.lora import Lora
+from lorabench.methods.peft_adapter import PeftAdapter
+from lorabench.methods.settings import AdapterSettings
+from lorabench.models.linears import HasLinears
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class LoraFaAdapter(PeftAdapter):
+    """LoRA with A frozen."""
+
+    def prepare(self, published: Mapping[str, Tensor]) -> None:
+        """Leave A as it is."""
+        for name, parameter in self.trained_model.named_parameters():
+            if "lora_A" in name:
+                parameter.requires_grad_(False)
+
+
+class LoraFa(Lora):
+    """LoRA that trains B alone."""
+
+    adapter = LoraFaAdapter
+
+    def count_trainable(self, shape: HasLinears, settings: AdapterSettings, targets: Sequence[str]) -> int:
+        """B."""
+        return settings.rank * sum(shape.linears[path][1] for path in targets)
+
+    def count_saved(self, shape: HasLinears, settings: AdapterSettings, targets: Sequence[str]) -> int:
+        """A and B: A was drawn at random, and no other machine draws it alike for certain."""
+        return self.count_factors(shape, settings, targets)
+
+
+METHOD = LoraFa()
