@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from lorabench.core.device import Device
+from lorabench.core.device import choose_device
 from lorabench.experiment.plan import Plan, make_plan
 from lorabench.experiment.schema import load_experiment
 from lorabench.experiment.shipped import find_shipped
 
 
 def planned(name: str) -> Plan:
-    return make_plan(load_experiment(find_shipped(name)), Device("cpu"))
+    return make_plan(load_experiment(find_shipped(name)), choose_device("cpu"))
 
 
 @pytest.mark.parametrize(
