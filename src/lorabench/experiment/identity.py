@@ -31,6 +31,7 @@ LEFT_OUT: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "context_length": 512,
             "train_bytes": 2_000_000,
             "epochs": 1,
+            "optimizer": "adamw",
             "schedule": "cosine",
             "warmup_ratio": 0.05,
             "decay_ratio": 0.2,
@@ -103,7 +104,9 @@ def meaning_of(spec: RunSpec) -> dict[str, Any]:
     values["adapter"] = _adapter_meaning(spec.adapter, values.get("adapter", {}))
     if spec.training.micro_batch_size is not None:
         training["micro_batch_size"] = min(spec.training.micro_batch_size, spec.training.batch_size)
-    if spec.training.schedule != "wsd":
+    if spec.training.optimizer == "schedule-free":
+        training.pop("schedule", None)
+    if spec.training.schedule != "wsd" or spec.training.optimizer == "schedule-free":
         training.pop("decay_ratio", None)
     if spec.evaluation.stride is not None and spec.evaluation.stride >= spec.training.context_length:
         del evaluation["stride"]

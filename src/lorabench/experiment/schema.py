@@ -51,6 +51,7 @@ from lorabench.methods.settings import DEFAULT_METHOD, AdapterSettings
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Schedule = Literal["cosine", "linear", "constant", "wsd"]
+Optimizer = Literal["adamw", "adamw-8bit", "paged-adamw-8bit", "muon", "adafactor", "sgd", "schedule-free"]
 
 MAX_RUNS = 10_000
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}"
@@ -69,6 +70,8 @@ class TrainingSettings(Frozen):
     """Budget in bytes of text, so that every model sees the same text whatever its tokenizer."""
     epochs: Annotated[int, Field(ge=1, le=1000)] = 1
     precision: Precision = "auto"
+    optimizer: Optimizer = "adamw"
+    """`schedule-free` keeps its rate after the warm-up, whatever the schedule."""
     schedule: Schedule = "cosine"
     """After the warm-up; `wsd` is constant, then linear over the last `decay_ratio` of the steps."""
     warmup_ratio: Annotated[float, Field(ge=0.0, le=1.0)] = 0.05

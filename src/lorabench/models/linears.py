@@ -181,7 +181,7 @@ def _in_the_model(stored: Shapes, model_type: str, config: Mapping[str, Any]) ->
     number = config.get("num_hidden_layers")
     limit = number if isinstance(number, int) and number > 0 else math.inf
     return {
-        name if _is_head(name.rpartition(".")[0]) else prefix + name: shape
+        name if is_head(name.rpartition(".")[0]) else prefix + name: shape
         for name, shape in stored.items()
         if _layer_index(name) < limit
     }
@@ -203,7 +203,7 @@ def _is_linear(path: str, shape: tuple[int, ...], config: Mapping[str, Any]) -> 
     if is_embedding(path):
         return False
     inside = _LAYER.match(path) is not None
-    return inside or not (_is_head(path) or shape[0] == config.get("vocab_size"))
+    return inside or not (is_head(path) or shape[0] == config.get("vocab_size"))
 
 
 def _is_experts(path: str, shape: tuple[int, ...]) -> bool:
@@ -213,7 +213,8 @@ def _is_experts(path: str, shape: tuple[int, ...]) -> bool:
     return bool(_EXPERTS.intersection(parts)) or fused
 
 
-def _is_head(path: str) -> bool:
+def is_head(path: str) -> bool:
+    """Whether a weight is the output head's, by its module's name."""
     return path.rpartition(".")[2] in _HEADS or path.endswith("predictions.decoder")
 
 
@@ -222,7 +223,7 @@ def _is_parameter(name: str, shape: tuple[int, ...], config: Mapping[str, Any]) 
     path, _, kind = name.rpartition(".")
     if _is_buffer(path, kind) or (kind == "bias" and len(shape) > 2):
         return False
-    return not (kind == "weight" and _is_head(path) and is_tied(config))
+    return not (kind == "weight" and is_head(path) and is_tied(config))
 
 
 def _is_buffer(path: str, kind: str) -> bool:

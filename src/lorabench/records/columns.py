@@ -96,6 +96,7 @@ SETTINGS = (
         read=lambda record: record.budget.train_bytes if record.budget else None,
     ),
     _setting("training.epochs", "epochs", Form.COUNT),
+    _setting("training.optimizer", "optimizer"),
     _setting("training.schedule", "schedule"),
     _setting("training.warmup_ratio", "warm-up", Form.NUMBER, unit="share of the steps"),
     _setting("training.decay_ratio", "cool-down", Form.NUMBER, unit="share of the steps, of wsd alone"),

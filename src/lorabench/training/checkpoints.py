@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from lorabench.core.device import random_state, set_random_state
@@ -22,8 +23,8 @@ from lorabench.core.storage import new_folder, read_regular, set_aside, sha256_f
 
 NUM_KEPT = 2
 STATE, POSITION, MANIFEST = "state.safetensors", "position.json", "manifest.json"
-MOMENTS = ("exp_avg", "exp_avg_sq")
-"""AdamW's own state, beside the step it counts."""
+SCALARS = "scalars"
+"""Where numbers of an optimizer's state that are no tensors lie in the file's metadata."""
 
 
 @dataclass(frozen=True)
@@ -73,15 +74,20 @@ def save_checkpoint(
     """Write `folder/step-<n>` whole or not at all. `key` names the run and settings it belongs to. Raises DiskError."""
     target = _folder_of(folder, position.steps_done)
     tensors = {f"adapter.{name}": parameter.detach().cpu().contiguous() for name, parameter in parameters.items()}
+    scalars: dict[str, float] = {}
     for name, parameter in parameters.items():
         for entry, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"optimizer.{entry}.{name}"] = torch.as_tensor(value).detach().cpu().contiguous()
+            if isinstance(value, torch.Tensor):  # which parameters may share
+                tensors[f"optimizer.{entry}.{name}"] = value.detach().cpu().contiguous().clone()
+            elif value is not None:
+                scalars[f"optimizer.{entry}.{name}"] = value
     tensors |= _random_states(parameters)
     with new_folder(target) as temporary:
-        save_file(tensors, temporary / STATE)
+        save_file(tensors, temporary / STATE, metadata={SCALARS: json.dumps(scalars)})
         (temporary / POSITION).write_text(json.dumps(asdict(position)), encoding="utf-8")
         hashes = {name: sha256_file(temporary / name) for name in (STATE, POSITION)}
-        (temporary / MANIFEST).write_text(json.dumps({"key": key, "sha256": hashes}), encoding="utf-8")
+        manifest = {"key": key, "sha256": hashes, "tensors": sorted(tensors)}
+        (temporary / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
     for old in _finished(folder)[:-NUM_KEPT]:
         shutil.rmtree(old, ignore_errors=True)
     return target
@@ -103,14 +109,14 @@ def load_checkpoint(
     problems: list[str] = []
     for path in reversed(_finished(folder)):
         try:
-            position, tensors = _read(path, parameters, key)
+            position, state = _read(path, parameters, key)
             if max_steps is not None and position.steps_done > max_steps:
                 raise ValueError(f"metrics.jsonl is whole only up to step {max_steps}")
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             moved = set_aside(path)
             problems.append(f"{path}: the checkpoint cannot be taken up ({error}); it was set aside as {moved.name}")
         else:
-            _take_up(tensors, parameters, optimizer)
+            _take_up(state, parameters, optimizer)
             return position, problems
     return None, problems
 
@@ -125,10 +131,10 @@ def load_step(
     """Take up the checkpoint that another rank has chosen and found whole. Raises DiskError where it cannot be read."""
     path = _folder_of(folder, steps_done)
     try:
-        position, tensors = _read(path, parameters, key)
+        position, state = _read(path, parameters, key)
     except (OSError, ValueError, KeyError) as error:
         raise DiskError(f"{path}: the checkpoint cannot be read on every device ({error})") from None
-    _take_up(tensors, parameters, optimizer)
+    _take_up(state, parameters, optimizer)
     return position
 
 
@@ -179,10 +185,8 @@ def _random_states(parameters: Mapping[str, torch.nn.Parameter]) -> dict[str, to
     return {"random.cpu": torch.get_rng_state()} | ({} if own is None else {f"random.{device.type}": own})
 
 
-def _read(
-    path: Path, parameters: Mapping[str, torch.nn.Parameter], key: str
-) -> tuple[Position, dict[str, torch.Tensor]]:
-    """Read and check everything before anything is changed."""
+def _read(path: Path, parameters: Mapping[str, torch.nn.Parameter], key: str) -> tuple[Position, dict[str, Any]]:
+    """Position, and tensors and numbers by name. Everything is read and checked before anything is changed."""
     manifest = json.loads(read_regular(path / MANIFEST))
     if manifest["key"] != key:
         raise ValueError("it belongs to other settings or to another version of lorabench")
@@ -191,36 +195,36 @@ def _read(
             raise ValueError(f"{name} does not match its hash")
     position = Position(**json.loads((path / POSITION).read_bytes()))
     tensors = load_file(path / STATE)
-    shapes = {
-        f"{entry}.{name}": parameter.shape
-        for name, parameter in parameters.items()
-        for entry in ("adapter", *(f"optimizer.{moment}" for moment in MOMENTS))
-    }
-    others = [*(f"optimizer.step.{name}" for name in parameters), *_random_states(parameters)]
-    missing = [name for name in [*shapes, *others] if name not in tensors]
+    wanted = [*manifest["tensors"], *(f"adapter.{name}" for name in parameters), *_random_states(parameters)]
+    missing = [name for name in wanted if name not in tensors]
     if missing:
         raise ValueError(f"{missing[0]} is missing")
-    for name, shape in shapes.items():
-        if tensors[name].shape != shape:
-            raise ValueError(f"{name} has another shape")
-    return position, tensors
+    for name, parameter in parameters.items():
+        if tensors[f"adapter.{name}"].shape != parameter.shape:
+            raise ValueError(f"adapter.{name} has another shape")
+    with safe_open(path / STATE, "pt") as file:
+        scalars = json.loads(file.metadata()[SCALARS])
+    return position, tensors | scalars
 
 
 def _take_up(
-    tensors: Mapping[str, torch.Tensor],
+    saved: Mapping[str, Any],
     parameters: Mapping[str, torch.nn.Parameter],
     optimizer: torch.optim.Optimizer,
 ) -> None:
     names = {parameter: name for name, parameter in parameters.items()}
     in_groups = [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]
-    state = {
-        index: {entry: tensors[f"optimizer.{entry}.{name}"] for entry in ("step", *MOMENTS)}
-        for index, name in enumerate(in_groups)
-    }
+    places = {name: index for index, name in enumerate(in_groups)}
+    state: dict[int, dict[str, Any]] = {index: {} for index in places.values()}
+    for key, value in saved.items():
+        kind, entry, name = (*key.split(".", 2), "")[:3]
+        if kind == "optimizer":
+            state[places[name]][entry] = value
     for name, parameter in parameters.items():
-        parameter.data.copy_(tensors[f"adapter.{name}"])
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    torch.set_rng_state(tensors["random.cpu"])
+        parameter.data.copy_(saved[f"adapter.{name}"])
+    with_state = {index: entries for index, entries in state.items() if entries}
+    optimizer.load_state_dict({"state": with_state, "param_groups": optimizer.state_dict()["param_groups"]})
+    torch.set_rng_state(saved["random.cpu"])
     device = _device(parameters)
     if device.type != "cpu":
-        set_random_state(device, tensors[f"random.{device.type}"])
+        set_random_state(device, saved[f"random.{device.type}"])

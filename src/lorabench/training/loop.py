@@ -42,6 +42,7 @@ from lorabench.training.optimization import (
     make_scaler,
     set_learning_rate,
 )
+from lorabench.training.optimizers import averaged, finish
 from lorabench.training.ranks import Ranks
 
 if TYPE_CHECKING:
@@ -267,7 +268,8 @@ def _train(
             )
         if ranks.is_first and step + 1 in course.evaluate_after:
             evaluation_started = time.perf_counter()
-            scores, num_evaluated = hooks.evaluate()
+            with averaged(optimizer):
+                scores, num_evaluated = hooks.evaluate()
             position.evaluation_seconds += time.perf_counter() - evaluation_started
             position.evaluation_tokens += num_evaluated
             position.evaluations.append(
@@ -288,6 +290,7 @@ def _train(
         if position.steps_done > first:
             position.loss_scale = scaler.state_dict()
             save_checkpoint(checkpoints.folder, position, parameters, optimizer, checkpoints.key)
+    finish(optimizer)
     return position
 
 

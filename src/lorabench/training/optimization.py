@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -13,6 +13,7 @@ from lorabench.core.errors import ModelError
 from lorabench.experiment.schema import TrainingSettings
 from lorabench.experiment.steps import num_decay_steps, num_warmup_steps
 from lorabench.methods.adapter import Adapter
+from lorabench.training.optimizers import optimizer_of
 
 if TYPE_CHECKING:
     from lorabench.models.base import FrozenBase
@@ -32,7 +33,7 @@ def learning_rate_at(step: int, num_steps: int, settings: TrainingSettings, num_
         num_warmup = num_warmup_steps(num_steps, settings)
     if step < num_warmup:
         return peak * (step + 1) / num_warmup
-    if settings.schedule == "constant":
+    if settings.schedule == "constant" or settings.optimizer == "schedule-free":
         return peak
     start = max(num_warmup, num_steps - num_decay_steps(num_steps, settings))
     progress = max(0, step - start) / max(1, num_steps - start)
@@ -41,8 +42,8 @@ def learning_rate_at(step: int, num_steps: int, settings: TrainingSettings, num_
     return peak * (1.0 - progress)
 
 
-def make_optimizer(adapter: Adapter, settings: TrainingSettings) -> torch.optim.AdamW:
-    """AdamW (Loshchilov and Hutter 2019), one fused update for all parameters of a group.
+def make_optimizer(adapter: Adapter, settings: TrainingSettings) -> torch.optim.Optimizer:
+    """The settings' optimizer over the adapter's groups.
 
     Each of its groups keeps its `rate`, by which `set_learning_rate` multiplies. Raises ModelError unless the adapter's
     groups hold every trainable parameter once.
@@ -51,20 +52,16 @@ def make_optimizer(adapter: Adapter, settings: TrainingSettings) -> torch.optim.
     trained = Counter(parameter for _, parameter in adapter.named_parameters())
     if trained != Counter(parameter for group in groups for parameter in group.parameters):
         raise ModelError(f"{type(adapter).__name__}: its optimizer groups do not hold every trainable parameter once")
-    return torch.optim.AdamW(
-        [
-            {
-                "params": list(group.parameters),
-                "rate": group.rate,
-                "weight_decay": settings.weight_decay if group.weight_decay is None else group.weight_decay,
-            }
-            for group in groups
-        ],
-        lr=settings.learning_rate,
-        betas=(0.9, 0.999),
-        eps=1e-8,
-        fused=True,
-    )
+    described: list[dict[str, Any]] = [
+        {
+            "params": list(group.parameters),
+            "rate": group.rate,
+            "weight_decay": settings.weight_decay if group.weight_decay is None else group.weight_decay,
+        }
+        for group in groups
+    ]
+    names: dict[torch.Tensor, str] = {parameter: name for name, parameter in adapter.named_parameters()}
+    return optimizer_of(described, names, settings)
 
 
 def make_scaler(base: FrozenBase) -> torch.amp.GradScaler:
