@@ -17,7 +17,9 @@ from rich.console import Console
 
 from lorabench.cli.views.run_page import show_run
 from lorabench.core.errors import InputError, MissingExtraError
+from lorabench.core.formatting import bits
 from lorabench.deploy.deployment import deploy_run
+from lorabench.deploy.export import export_run
 from lorabench.records.deployment import DeploymentRecord, DeploymentStore
 from lorabench.records.schema import RunRecord, Status
 from lorabench.records.store import RecordStore
@@ -64,6 +66,11 @@ def test_a_killed_deployment_goes_on_and_is_reported(
     again = deploy_run(finished.run_id, out, **asked, view=RunView())
     assert [record.measured_at for record in again] == [by_form[form].measured_at for form in FORMS]
     _check_report(finished, out, done.stdout)
+    export_run(finished.run_id, out, form="merged", to=tmp_path / "exported", view=RunView())
+    rounded = by_form["merged:bf16"].validation
+    assert rounded is not None
+    card = (tmp_path / "exported" / "README.md").read_text()
+    assert f"| bits per byte of validation | {bits(rounded.bits_per_byte)} |" in card
     path = DeploymentStore(out).form_dir(finished.run_id, "merged:bf16") / "validation.parquet"
     content = bytearray(path.read_bytes())
     content[-20] ^= 1

@@ -12,7 +12,8 @@ from lorabench.core.version import VERSION
 from lorabench.deploy.form import Form
 from lorabench.deploy.subject import Subject
 from lorabench.records.columns import SETTINGS
-from lorabench.records.schema import Drift, RunRecord, Scores
+from lorabench.records.deployment import DeploymentStore
+from lorabench.records.schema import Drift, RunRecord, Scores, Status
 from lorabench.records.store import RecordStore
 from lorabench.report.markdown import bullets, code_block, escape, table
 
@@ -52,6 +53,7 @@ def model_card(subject: Subject, form: Form, store: RecordStore, notes: Sequence
         *form.usage(subject),
         "## What was measured",
         _measured(record, store),
+        *_form_measured(record, form, store),
         "## What it was made from",
         bullets([*_origins(subject), *notes]),
         "## What to keep in mind",
@@ -119,6 +121,26 @@ def _measured(record: RunRecord, store: RecordStore) -> str:
         "The change is in bits per byte, paired by document, on this seed."
     )
     return "\n\n".join(lines)
+
+
+def _form_measured(record: RunRecord, form: Form, store: RecordStore) -> list[str]:
+    """What this form scored, where it was deployed; else that the figures are those of the adapter."""
+    try:
+        deployed = DeploymentStore(store.output_dir).read(record.run_id, form.name)
+    except DiskError:
+        deployed = None
+    if deployed is None or deployed.status is not Status.COMPLETED:
+        reason = "the adapter itself, before it was merged and rounded; this form was not measured"
+        return [] if form.name == "adapter" else [f"These are figures of {reason}."]
+    rows = [
+        ("bits per byte of validation", bits(deployed.validation.bits_per_byte if deployed.validation else None)),
+        ("bits per byte of test", bits(deployed.test.bits_per_byte if deployed.test else None)),
+        ("tensors by type", escape(", ".join(f"{kind} {count}" for kind, count in deployed.real_types.items()))),
+        ("peak memory", size(deployed.median("peak_bytes"))),
+        ("tokens per second, one text", number(deployed.median("decode_tokens_per_second"), 3)),
+    ]
+    where = f"{deployed.threads} threads, {escape(deployed.environment.processor)}"
+    return [f"In this form (`{form.name}`), measured with {where}:", table(("figure", "value"), rows)]
 
 
 def _row(name: str, base: Scores | None, adapted: Scores | None, change: str) -> list[str]:

@@ -11,9 +11,11 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 
+from lorabench.core.energy import ProcessorEnergy
 from lorabench.deploy.engine import ENGINES, Runtime, Source
 from lorabench.records.deployment import Round
 
@@ -39,6 +41,7 @@ def time_form(source: Source) -> Round:
     fitting = [length for length in _PROMPTS if length < runtime.max_tokens]
     longest = fitting[-1] if fitting else min(_PROMPTS[0], runtime.max_tokens - 1)
     first_token = {length: _seconds(partial(_read, runtime, length)) for length in {*fitting, longest}}
+    decode = _decode(runtime, 1)
     return Round(
         load_seconds=load_seconds,
         resident_bytes=resident,
@@ -46,8 +49,9 @@ def time_form(source: Source) -> Round:
         ttft_seconds_128=first_token.get(128),
         ttft_seconds_512=first_token.get(512),
         prefill_tokens_per_second=longest / first_token[longest],
-        decode_tokens_per_second=_decode_rate(runtime, 1),
-        decode_tokens_per_second_8=_decode_rate(runtime, _BATCH),
+        decode_tokens_per_second=decode.tokens_per_second,
+        decode_tokens_per_second_8=_decode(runtime, _BATCH).tokens_per_second,
+        decode_joules_per_token=decode.joules_per_token,
     )
 
 
@@ -60,12 +64,19 @@ def _write(runtime: Runtime) -> None:
         runtime.step()
 
 
-def _decode_rate(runtime: Runtime, num_sequences: int) -> float:
-    """Tokens a second, of all sequences together."""
+class _Decoded(NamedTuple):
+    """Of all sequences together."""
+
+    tokens_per_second: float
+    joules_per_token: float | None
+
+
+def _decode(runtime: Runtime, num_sequences: int) -> _Decoded:
     _read(runtime, min(_SHORT_PROMPT, runtime.max_tokens - _DECODED - 2), num_sequences)
     runtime.step()
-    seconds = _seconds(partial(_write, runtime))
-    return _DECODED * num_sequences / seconds
+    energy, num_tokens = ProcessorEnergy(), _DECODED * num_sequences
+    seconds, joules = _seconds(partial(_write, runtime)), energy.joules()
+    return _Decoded(num_tokens / seconds, None if joules is None else joules / num_tokens)
 
 
 def _seconds(deed: Callable[[], object]) -> float:

@@ -64,6 +64,8 @@ class Round(Facts):
     """One sequence."""
     decode_tokens_per_second_8: float | None
     """Eight sequences at once, all of them counted."""
+    decode_joules_per_token: float | None = None
+    """Of the whole processor, one sequence; null where its counters cannot be read."""
 
 
 class DeploymentRecord(Facts):

@@ -15,7 +15,7 @@ from lorabench.report.section import Chapter, PagePart, References, Report, Sect
 
 HEADINGS = (
     *("form", "disk", "bits/byte", "against the adapter", "gain kept", "top-1", "memory", "first token, 128"),
-    *("tokens/s", "tokens/s, 8 at once"),
+    *("tokens/s", "tokens/s, 8 at once", "J/token"),
 )
 ANSWER_HEADINGS = ("form", "split", "metric", "questions", "adapter", "form's answers", "difference, 95 %")
 _INTRODUCTION = (
@@ -58,6 +58,7 @@ def cells(standing: FormStanding) -> tuple[str, ...]:
         NONE if first is None else f"{first * 1e3:,.0f} ms",
         number(record.median("decode_tokens_per_second"), 3),
         number(record.median("decode_tokens_per_second_8"), 3),
+        number(record.median("decode_joules_per_token"), 3),
     )
 
 
