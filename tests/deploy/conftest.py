@@ -57,13 +57,18 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
     },
 }
 """Tiny models of the architectures that GGUF files are written for."""
+WITHOUT_GGUF: dict[str, dict[str, Any]] = {
+    "olmo2": _LLAMA | {"model_type": "olmo2"},
+    "phi3": _LLAMA | {"model_type": "phi3"},
+}
+"""Such of architectures that none is written for."""
 
 ModelMaker = Callable[[str], Path]
 
 
 @pytest.fixture(scope="session")
 def random_model(tmp_path_factory: pytest.TempPathFactory) -> ModelMaker:
-    """Folders of tiny models of `CONFIGURATIONS`, their parts far from linear, with a byte-level tokenizer."""
+    """Folders of tiny models of both tables, their parts far from linear, with a byte-level tokenizer."""
     made: dict[str, Path] = {}
 
     def make(name: str) -> Path:
@@ -71,7 +76,7 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> ModelMaker:
             folder = tmp_path_factory.mktemp("random") / name
             torch.manual_seed(0)
             special = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": None}
-            config = AutoConfig.for_model(**CONFIGURATIONS[name], **special, vocab_size=VOCABULARY)
+            config = AutoConfig.for_model(**(CONFIGURATIONS | WITHOUT_GGUF)[name], **special, vocab_size=VOCABULARY)
             model = AutoModelForCausalLM.from_config(config).float()
             draw_weights(model, 0.15)
             with torch.no_grad():

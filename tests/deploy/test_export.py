@@ -111,11 +111,12 @@ def test_a_damaged_adapter_is_not_taken_away(finished: RunRecord, tmp_path: Path
 @pytest.mark.parametrize(
     ("form", "reason"),
     [
-        ("onyx", "there is no form 'onyx'; accepted: adapter, gguf, merged"),
+        ("onyx", "there is no form 'onyx'; accepted: adapter, gguf, gguf_adapter, merged"),
         ("gguf", "gguf alone is not accepted; accepted: gguf:F32"),
         ("gguf:Q9", "gguf:Q9 is not accepted"),
+        ("gguf_adapter:Q9", "gguf_adapter:Q9 is not accepted; accepted: gguf_adapter:F32"),
         ("merged:int3", "accepted: merged"),
-        ("adapter:x", "adapter takes nothing after it"),
+        ("adapter:x", "accepted: adapter, adapter:nf4"),
     ],
 )
 def test_unknown_forms_are_named(form: str, reason: str, finished: RunRecord, tmp_path: Path) -> None:

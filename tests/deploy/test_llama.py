@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import gguf
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lorabench.deploy.engine import Source, write_greedily
 from lorabench.deploy.gguf.file import type_counts, write_gguf
-from lorabench.deploy.gguf.llama import QUANTISED, quantise, quietly
+from lorabench.deploy.gguf.importance import measure_importance
+from lorabench.deploy.gguf.llama import LORA_FILE, QUANTISED, quantise, quietly
+from lorabench.deploy.gguf.lora import write_lora
+from lorabench.models.base import load_base
+from lorabench.models.loaded import LoadedLinears
 from tests.deploy.conftest import CONFIGURATIONS, VOCABULARY, ModelMaker
 from tests.hub.corpora import texts
 
@@ -64,6 +70,69 @@ def test_every_type_is_made(random_model: ModelMaker, tmp_path: Path) -> None:
     for kind in QUANTISED:
         quantise(tmp_path / "wide.gguf", tmp_path / f"{kind}.gguf", kind)
         assert sum(type_counts(tmp_path / f"{kind}.gguf").values()) == sum(type_counts(tmp_path / "wide.gguf").values())
+
+
+def test_an_importance_matrix_lowers_the_errors_that_it_weighs(random_model: ModelMaker, tmp_path: Path) -> None:
+    folder = random_model("llama")
+    write_gguf(folder, tmp_path / "wide.gguf", type_name="f32", name="llama")
+    rows = [[(row * 31 + place * 7) % VOCABULARY for place in range(40)] for row in range(6)]
+    importance = measure_importance(folder, rows)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    with torch.inference_mode():
+        states = model.base_model(torch.tensor(rows), output_hidden_states=True).hidden_states[1]
+        read = model.base_model.layers[1].input_layernorm(states)
+    wanted = read.flatten(0, 1).square().mean(0).numpy()
+    for part in "qkv":
+        np.testing.assert_allclose(importance[f"blk.1.attn_{part}.weight"], wanted, rtol=1e-4)
+    assert len(importance) == 2 * 7
+    exact = tensors_of(tmp_path / "wide.gguf")
+    for kind in ("Q4_0", "IQ4_NL"):
+        errors = []
+        for place, matrix in enumerate((None, importance)):
+            quantise(tmp_path / "wide.gguf", tmp_path / f"{place}.gguf", kind, matrix)
+            ours = tensors_of(tmp_path / f"{place}.gguf")
+            errors.append(sum(float((importance[key] * (ours[key] - exact[key]) ** 2).sum()) for key in importance))
+        assert errors[1] < 0.99 * errors[0]
+
+
+def tensors_of(path: Path) -> dict[str, np.ndarray]:
+    return {
+        tensor.name: gguf.quants.dequantize(tensor.data, tensor.tensor_type) for tensor in gguf.GGUFReader(path).tensors
+    }
+
+
+@pytest.mark.parametrize("name", ["gpt2", "pythia", "llama", "qwen3", "gemma3"])
+def test_an_adapter_beside_its_base(name: str, random_model: ModelMaker, tmp_path: Path) -> None:
+    """Of modules with ranks and alphas of their own, on every linear layer; as PEFT computes it."""
+    from lorabench.deploy.engines.llama import ENGINE
+
+    base = load_base(random_model(name), precision="fp32", device="cpu")
+    torch.manual_seed(2)
+    parts = sorted({path.rpartition(".")[2] for path in LoadedLinears(base.model).linears})
+    settings = LoraConfig(
+        r=4,
+        lora_alpha=6,
+        use_rslora=True,
+        fan_in_fan_out=name == "gpt2",
+        target_modules=parts,
+        rank_pattern={parts[0]: 2},
+        alpha_pattern={parts[1]: 3},
+    )
+    adapted = get_peft_model(base.model, settings).eval()
+    with torch.no_grad():
+        for key, parameter in adapted.named_parameters():
+            if "lora_" in key:
+                parameter.normal_(std=0.2)
+    base.model = adapted
+    write_gguf(random_model(name), tmp_path / "base.gguf", type_name="f32", name=name)
+    ids = [place * 7 % VOCABULARY for place in range(60)]
+    alone = ENGINE.scorer(source(tmp_path)).logits(ids)
+    write_lora(base, tmp_path / LORA_FILE, name)
+    ours = ENGINE.scorer(source(tmp_path)).logits(ids)
+    with torch.inference_mode():
+        theirs = adapted(torch.tensor([ids])).logits[0].numpy()
+    assert np.abs(ours - theirs).max() < 0.01 * np.abs(theirs).max()
+    assert np.abs(ours - alone).max() > 0.1 * np.abs(theirs).max()
 
 
 def test_greedy_continuations(random_model: ModelMaker, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ import errno
 import os
 import re
 from collections.abc import Iterable
+from importlib.util import find_spec
 
 _QUOTED_CODE = re.compile(r"\(os error (\d+)\)")
 """How libraries written in Rust, safetensors and tokenizers among them, end their sentences."""
@@ -79,6 +80,12 @@ class MissingExtraError(EnvironmentProblem):
 
     def __init__(self, feature: str, extra: str) -> None:
         super().__init__(f"{feature} needs an optional dependency; install it with: pip install 'lorabench[{extra}]'")
+
+
+def require_package(module: str, feature: str, extra: str) -> None:
+    """Raises MissingExtraError where a module is not installed, which is not imported."""
+    if find_spec(module) is None:
+        raise MissingExtraError(feature, extra)
 
 
 class RunError(LorabenchError):

@@ -28,8 +28,11 @@ from lorabench.records.deployment import Constraints, DeploymentRecord, Deployme
 from lorabench.records.provenance import command_line, describe_environment, now
 from lorabench.records.schema import Environment, RunRecord, Status
 
-CORE_FORMS = ("adapter", "merged:fp32", "merged:bf16")
-GGUF_FORMS = ("gguf:BF16", "gguf:Q8_0", "gguf:Q6_K", "gguf:Q5_K_M", "gguf:Q4_K_M", "gguf:Q4_0")
+DEFAULT_FORMS = (
+    *("adapter", "merged:fp32", "merged:bf16", "merged:nf4", "adapter:nf4", "merged:int8", "adapter:int8"),
+    *("gguf:BF16", "gguf:Q8_0", "gguf:Q6_K", "gguf:Q5_K_M", "gguf:Q4_K_M", "gguf:Q4_0", "gguf:IQ4_XS"),
+)
+"""What is measured of a run where nothing is asked for, as far as it can be made."""
 _MADE = "made"
 """The folder of a form's files within that of its record."""
 
@@ -137,7 +140,8 @@ class Deployment:
         target = self._made(form)
         if target.is_dir():
             return [workshop.note] if form.engine != "transformers" else []
-        ENGINES.get(form.engine).prepare()
+        ENGINES.get(form.engine).require()
+        form.check(self.subject)
         with new_folder(target) as folder:
             return form.write(workshop, folder)
 
@@ -151,7 +155,7 @@ class Deployment:
     def _disk_bytes(self, form: Form) -> int:
         """Of everything that is needed to use the form."""
         files = [path for path in self._made(form).iterdir() if path.is_file()]
-        if form.name == "adapter":
+        if form.name.partition(":")[0] == "adapter":
             files += [path for path in self.subject.location.folder.iterdir() if path.suffix == ".safetensors"]
         return sum(path.stat().st_size for path in files)
 
@@ -270,9 +274,15 @@ def deploy_run(
     """
     wanted = make_forms(forms)
     for engine in {form.engine for form in wanted} if is_strict else ():
-        ENGINES.get(engine).prepare()
+        ENGINES.get(engine).require()
     view.phase("reading the run")
     subject = Subject.of(run_id, output_dir, view.progress)
+    for sentence in not_installed(forms) if is_strict else ():
+        view.message(sentence)
+    if not forms:
+        wanted = _possible(wanted, subject, view)
+    for form in wanted if is_strict else ():
+        form.check(subject)
     deployment = Deployment(subject, output_dir, wanted, num_rounds, threads or num_cores(), view)
     deployment.store.write_constraints(run_id, constraints or Constraints())
     return deployment.measure()
@@ -284,12 +294,41 @@ def make_forms(names: Sequence[str]) -> list[Form]:
 
 
 def default_forms() -> list[str]:
-    """What is measured where nothing is asked for: GGUF files too where llama.cpp is installed."""
-    try:
-        ENGINES.get("llama").prepare()
-    except MissingExtraError:
-        return list(CORE_FORMS)
-    return [*CORE_FORMS, *GGUF_FORMS]
+    """What is measured where nothing is asked for: of `DEFAULT_FORMS` those whose programs are installed."""
+    missing = {name for names in _missing(DEFAULT_FORMS).values() for name in names}
+    return [name for name in DEFAULT_FORMS if name not in missing]
+
+
+def not_installed(names: Sequence[str]) -> list[str]:
+    """Sentences on the named forms, or `DEFAULT_FORMS`, that need what is not installed, and how to install it."""
+    missing = _missing(names or DEFAULT_FORMS)
+    return [f"{', '.join(names)} cannot be measured here: {reason}" for reason, names in missing.items()]
+
+
+def _missing(names: Sequence[str]) -> dict[str, list[str]]:
+    """Names of forms by what is missing for them."""
+    missing: dict[str, list[str]] = {}
+    for form in map(make_form, names):
+        try:
+            ENGINES.get(form.engine).require()
+        except MissingExtraError as error:
+            missing.setdefault(str(error), []).append(form.name)
+    return missing
+
+
+def _possible(forms: Sequence[Form], subject: Subject, view: View) -> list[Form]:
+    """Those that can be made of the run; of the others it is said why, once for each reason."""
+    possible, refused = [], dict[str, list[str]]()
+    for form in forms:
+        try:
+            form.check(subject)
+        except LorabenchError as problem:
+            refused.setdefault(str(problem), []).append(form.name)
+        else:
+            possible.append(form)
+    for reason, names in refused.items():
+        view.message(f"{', '.join(names)} cannot be made: {reason}")
+    return possible
 
 
 def _adapter_hash(record: RunRecord) -> str:

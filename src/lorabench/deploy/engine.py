@@ -51,6 +51,8 @@ class Runtime(Protocol):
 
     max_tokens: int
     """That fit into a sequence."""
+    weight_bytes: int
+    """Of the model's tensors as they are held."""
 
     @property
     def latest(self) -> list[int]:
@@ -79,8 +81,11 @@ class Engine(Protocol):
     def versions(self) -> dict[str, str]:
         """Of its parts, by name."""
 
+    def require(self) -> None:
+        """Raises MissingExtraError where what it needs is not installed; imports none of it."""
+
     def prepare(self) -> None:
-        """Import what it needs. Raises MissingExtraError where that is not installed."""
+        """Import what it needs. Raises as `require`."""
 
     def scorer(self, source: Source) -> Scorer:
         """Load the form for scoring."""

@@ -43,6 +43,7 @@ def export_run(run_id: str, output_dir: Path, *, form: str, to: Path, check: boo
         raise InputError(f"--to {to}: something lies there already; give the name of a new folder")
     view.phase("reading the run")
     subject = Subject.of(run_id, output_dir, view.progress)
+    wanted.check(subject)
     view.phase(f"writing {wanted.name}")
     with new_folder(to) as folder:
         with tempfile.TemporaryDirectory(dir=to.parent, prefix=".workshop-") as temporary:

@@ -26,10 +26,13 @@ class Form(Protocol):
     engine: str
     """That runs it here, a name of `deploy.engine.ENGINES`."""
 
+    def check(self, subject: Subject) -> None:
+        """Before any work: raises InputError or ModelError with the reason why it cannot be made of this run."""
+
     def write(self, workshop: Workshop, folder: Path) -> list[str]:
         """Write the form's files into an empty folder; returns sentences on how it was made, for the card.
 
-        Raises InputError for what cannot be made of this run, with the reason.
+        Raises InputError for what cannot be made of this run and could not be known before.
         """
 
     def usage(self, subject: Subject) -> list[str]:

@@ -12,9 +12,10 @@ import numpy as np
 from lorabench.core.errors import InputError, RunError
 from lorabench.core.machine import prepare_process
 from lorabench.methods.portable import TOKENIZER_FILES
-from lorabench.methods.saved import attach_saved
+from lorabench.methods.saved import CONFIGURATION, attach_saved, num_virtual_tokens
 from lorabench.models.base import load_base
 from lorabench.models.entry import ModelLocation
+from lorabench.models.quantized import Quantization
 from lorabench.tokens.tokenizer import Tokeniser
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def save_merged(location: ModelLocation, adapter: Path, folder: Path) -> float:
     """
     import torch
 
+    require_in_weights(adapter)
     prepare_process()
     base = load_base(location.folder, precision="fp32", device="cpu")
     attach_saved(base, adapter)
@@ -51,6 +53,16 @@ def save_merged(location: ModelLocation, adapter: Path, folder: Path) -> float:
     merged.save_pretrained(folder)
     _copy_tokenizer(adapter, location, folder)
     return difference
+
+
+def save_base(location: ModelLocation, adapter: Path, folder: Path) -> None:
+    """Write the base by itself as one Transformers folder in float32, with the tokenizer of a run's adapter."""
+    import torch
+
+    base = load_base(location.folder, precision="fp32", device="cpu")
+    base.model.config.dtype = torch.float32
+    base.model.save_pretrained(folder)
+    _copy_tokenizer(adapter, location, folder)
 
 
 def round_weights(merged: Path, folder: Path, dtype: torch.dtype) -> None:
@@ -72,6 +84,25 @@ def round_weights(merged: Path, folder: Path, dtype: torch.dtype) -> None:
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
+def quantise_weights(merged: Path, folder: Path, quantization: Quantization) -> None:
+    """Write a merged float32 folder again with its linear layers as bitsandbytes holds them, the rest in bfloat16."""
+    base = load_base(merged, precision="bf16", device="cpu", quantization=quantization)
+    base.model.save_pretrained(folder)
+    for path in merged.iterdir():
+        if not path.name.startswith("model") and not (folder / path.name).exists():
+            shutil.copyfile(path, folder / path.name)
+
+
+def require_in_weights(adapter: Path) -> None:
+    """Raises InputError for an adapter that stands before the text and is in no weight, so that none can be merged."""
+    if num_virtual_tokens(adapter):
+        kind = json.loads((adapter / CONFIGURATION).read_bytes())["peft_type"]
+        raise InputError(
+            f"{adapter}: an adapter of the kind {kind} stands before the text and is in no weight, so it cannot be "
+            "merged; accepted: --form adapter"
+        )
+
+
 def _copy_tokenizer(adapter: Path, location: ModelLocation, folder: Path) -> None:
     """The run's own tokenizer, kept beside its adapter, and the base's settings of generation where it has any."""
     for name in TOKENIZER_FILES:
@@ -86,11 +117,6 @@ def _merge(model: Any, adapter: Path) -> Any:
     """The base's own model with the adapter in its weights; what was trained as a whole is that already."""
     if not hasattr(model, "peft_type"):
         return model
-    if model.active_peft_config.is_prompt_learning:
-        raise InputError(
-            f"{adapter}: an adapter of the kind {model.active_peft_config.peft_type.value} stands before the text and "
-            "is in no weight, so it cannot be merged; accepted: --form adapter"
-        )
     try:
         return model.merge_and_unload(safe_merge=True)
     except (NotImplementedError, ValueError, AttributeError, TypeError) as error:

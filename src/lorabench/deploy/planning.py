@@ -5,10 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from lorabench.core.errors import MissingExtraError
-from lorabench.deploy.deployment import GGUF_FORMS, make_forms
-from lorabench.deploy.engine import ENGINES
-from lorabench.deploy.form import make_form
+from lorabench.deploy.deployment import make_forms, not_installed
 from lorabench.experiment.deploy import DeploySettings
 from lorabench.experiment.estimates import Workload, estimate_run
 from lorabench.experiment.plan import Group, Plan
@@ -48,13 +45,7 @@ class DeploymentPlan:
 
 def left_out(settings: DeploySettings) -> list[str]:
     """Sentences on what cannot be measured because it is not installed."""
-    missing: dict[str, list[str]] = {}
-    for form in map(make_form, settings.forms or GGUF_FORMS):
-        try:
-            ENGINES.get(form.engine).prepare()
-        except MissingExtraError as error:
-            missing.setdefault(str(error), []).append(form.name)
-    return [f"deploy: {', '.join(names)} cannot be measured here: {reason}" for reason, names in missing.items()]
+    return [f"deploy: {sentence}" for sentence in not_installed(settings.forms)]
 
 
 def plan_deployment(settings: DeploySettings, plan: Plan) -> DeploymentPlan:

@@ -27,6 +27,37 @@ NUM_COMPARED = 1024
 """Positions at which distributions are compared."""
 
 
+def group_work(subject: Subject, base_scores_dir: Path, scorer: Scorer | None = None) -> GroupWork:
+    """What a run read, to be scored by `scorer`. Raises InputError where the model or corpus has changed since."""
+    record = subject.record
+    (group,) = make_plan(experiment_of(record), choose_device("cpu")).groups
+    if group.runs[0].run_id != identity.run_id(record.spec):
+        raise InputError(f"{record.run_id}: the model or corpus has changed since; lorabench reproduce says how")
+    shared = SharedBase(
+        BaseVariant.of(record.spec),
+        subject.location,
+        scorer,  # type: ignore[arg-type] # of a base no more is needed than to score
+        Tokeniser(subject.location.folder),
+    )
+    inputs = SharedInputs.of(group, record.references.get("text_field", "text"))
+    return GroupWork(shared, inputs, base_scores_dir, lambda *news: None)
+
+
+def training_rows(subject: Subject, folder: Path, num_tokens: int) -> list[list[int]]:
+    """The first documents that the run trained on, at most a window each, up to `num_tokens` in all.
+
+    Raises InputError where the corpus has changed since the run. `folder` is for what is kept beside.
+    """
+    text, _ = group_work(subject, folder).training_text(subject.record.spec)
+    length, room, rows = subject.record.spec.training.context_length, num_tokens, []
+    for place, tokens in enumerate(text.tokens):
+        if room <= 0:
+            break
+        rows.append([prefix_of(text.prefix, place), *tokens[: min(length, room) - 1].tolist()])
+        room -= len(rows[-1])
+    return rows
+
+
 @dataclass
 class RunText:
     """What a run was scored on, tokenised as it was."""
@@ -38,18 +69,7 @@ class RunText:
     @classmethod
     def of(cls, subject: Subject, output_dir: Path, scorer: Scorer) -> RunText:
         """To be scored by `scorer`. Raises InputError where the corpus has changed since the run."""
-        record = subject.record
-        (group,) = make_plan(experiment_of(record), choose_device("cpu")).groups
-        if group.runs[0].run_id != identity.run_id(record.spec):
-            raise InputError(f"{record.run_id}: the model or corpus has changed since; lorabench reproduce says how")
-        shared = SharedBase(
-            BaseVariant.of(record.spec),
-            subject.location,
-            scorer,  # type: ignore[arg-type] # of a base no more is needed than to score
-            Tokeniser(subject.location.folder),
-        )
-        inputs = SharedInputs.of(group, record.references.get("text_field", "text"))
-        return cls(subject, GroupWork(shared, inputs, output_dir / "base_scores", lambda *news: None), scorer)
+        return cls(subject, group_work(subject, output_dir / "base_scores", scorer), scorer)
 
     def score(self, split: str) -> DocumentScores:
         """By the windows of the run."""

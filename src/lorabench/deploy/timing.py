@@ -46,6 +46,7 @@ def time_form(source: Source) -> Round:
         load_seconds=load_seconds,
         resident_bytes=resident,
         peak_bytes=_peak_bytes(),
+        weight_bytes=runtime.weight_bytes,
         ttft_seconds_128=first_token.get(128),
         ttft_seconds_512=first_token.get(512),
         prefill_tokens_per_second=longest / first_token[longest],

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from lorabench.core.storage import new_folder
 from lorabench.deploy.subject import Subject
+
+if TYPE_CHECKING:
+    from lorabench.deploy.gguf.llama import Importance
 
 
 @dataclass
@@ -28,16 +34,46 @@ class Workshop:
                 self.difference = save_merged(self.subject.location, self.subject.adapter, temporary)
         return target
 
-    def wide_gguf(self) -> Path:
-        """The same as a GGUF file in float32. Raises ModelError where llama.cpp has no such model."""
-        target = self.folder / "wide.gguf"
+    def base(self) -> Path:
+        """The base by itself in float32, a Transformers folder with the run's tokenizer."""
+        target = self.folder / "base"
+        if not target.is_dir():
+            from lorabench.deploy.merge import save_base
+
+            with new_folder(target) as temporary:
+                save_base(self.subject.location, self.subject.adapter, temporary)
+        return target
+
+    def wide_gguf(self, of_base: bool = False) -> Path:
+        """The merged model, or the base, as a GGUF file in float32. Raises ModelError where llama.cpp has no such."""
+        target = self.folder / ("wide-base.gguf" if of_base else "wide.gguf")
         if not target.is_file():
             from lorabench.deploy.gguf.file import write_gguf
 
-            temporary = self.folder / "wide.gguf.writing"
-            write_gguf(self.merged(), temporary, type_name="f32", name=self.subject.record.run_id)
+            temporary, record = target.with_suffix(".writing"), self.subject.record
+            model, name = (self.base(), record.spec.model) if of_base else (self.merged(), record.run_id)
+            write_gguf(model, temporary, type_name="f32", name=name)
             temporary.rename(target)
         return target
+
+    def importance(self) -> Importance:
+        """How large the inputs of the merged model's matrices are on the text that the run trained on.
+
+        Raises InputError where that text has changed since.
+        """
+        target = self.folder / "importance.npz"
+        if not target.is_file():
+            from lorabench.deploy.gguf.importance import NUM_TOKENS, measure_importance
+            from lorabench.deploy.quality import training_rows
+
+            found: dict[str, Any] = measure_importance(
+                self.merged(), training_rows(self.subject, self.folder, NUM_TOKENS)
+            )
+            temporary = self.folder / "importance.writing.npz"
+            np.savez(temporary, **found)
+            temporary.rename(target)
+        with np.load(target) as stored:
+            return dict(stored)
 
     @property
     def note(self) -> str:

@@ -25,6 +25,7 @@ from lorabench.fast.kernels import Kernels
 from lorabench.fast.known import NotFast, can_pack, inner_model, logits_of
 from lorabench.fast.segments import attention_within
 from lorabench.models.causality import Ids, ScoreChanges, find_changes
+from lorabench.models.quantized import Quantization, keep_unpacked, loading_options
 from lorabench.models.shape import read_config
 from lorabench.models.side_by_side import Sharing, forget_lengths, grouped, sharing_of
 from lorabench.models.text_part import TEXT_PREFIXES, is_wrapper, require_no_encoder_decoder
@@ -272,10 +273,11 @@ def import_architecture(folder: Path) -> None:
     getattr(transformers, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(str(read_config(folder).get("model_type")), ""), None)
 
 
-def load_base(folder: Path, *, precision: Precision, device: str) -> FrozenBase:
+def load_base(folder: Path, *, precision: Precision, device: str, quantization: Quantization = "none") -> FrozenBase:
     """Load a model folder's safetensors, all of them; of a model of more than text, its text model alone.
 
-    Raises ModelError where they do not make the whole model, or not a causal one.
+    Raises ModelError where they do not make the whole model, or not a causal one, MissingExtraError for a quantisation
+    whose library is not installed.
     """
     from transformers import CONFIG_MAPPING, AutoConfig
     from transformers.utils import logging
@@ -287,6 +289,7 @@ def load_base(folder: Path, *, precision: Precision, device: str) -> FrozenBase:
     require_no_encoder_decoder(config, str(folder))
     logging.disable_progress_bar()
     logging.set_verbosity_error()
+    options = loading_options(quantization, DTYPES[precision])
     try:
         settings = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         if settings.model_type == "rwkv":
@@ -299,6 +302,7 @@ def load_base(folder: Path, *, precision: Precision, device: str) -> FrozenBase:
             local_files_only=True,
             output_loading_info=True,
             key_mapping=TEXT_PREFIXES if is_wrapper(config) else None,
+            **options,
         )
     except (MemoryError, ModelError):
         raise
@@ -310,6 +314,7 @@ def load_base(folder: Path, *, precision: Precision, device: str) -> FrozenBase:
         raise ModelError(
             f"{folder}: its weights lack {missing[0]}" + (f" and {len(missing) - 1} more" * bool(missing[1:]))
         )
+    keep_unpacked(model)
     base = freeze(model.to(device), torch.device(device), precision)
     require_causal(base, str(folder))
     return base

@@ -55,6 +55,8 @@ class Round(Facts):
     """Of the process, once the model is loaded."""
     peak_bytes: int
     """Of the process, at its end."""
+    weight_bytes: int | None = None
+    """Of the model's tensors as they are held; null in earlier records."""
     ttft_seconds_128: float | None
     """To the first token after a prompt of 128 tokens; null where the model's context is too short."""
     ttft_seconds_512: float | None

@@ -73,7 +73,7 @@ def export(
     run_id: RunId,
     to: Annotated[Path, typer.Option(help="The new folder to write.", metavar="DIR")],
     form: Annotated[
-        str, typer.Option(help="adapter, merged (bf16), merged:fp32, gguf:TYPE such as gguf:Q8_0 or gguf:Q4_K_M.")
+        str, typer.Option(help="adapter, merged (bf16), merged:fp32, merged:nf4, gguf:TYPE as gguf:Q4_K_M, or another.")
     ] = "adapter",
     check: Annotated[
         bool, typer.Option("--check", help="Serve it, ask it, and compare its greedy answers with lorabench's.")

@@ -7,6 +7,7 @@ import itertools
 import os
 from collections.abc import Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy.typing as npt
 
 from lorabench.core.errors import ModelError
 from lorabench.deploy.engine import Runtime, Scorer, Source, write_greedily
-from lorabench.deploy.gguf.llama import quietly, require_llama
+from lorabench.deploy.gguf.llama import LORA_FILE, quietly, require_installed, require_llama
 
 if TYPE_CHECKING:
     import torch
@@ -35,7 +36,7 @@ class _Llama:
 
     def __init__(self, source: Source, num_sequences: int, max_tokens: int) -> None:
         self._library = require_llama()
-        (path,) = source.folder.glob("*.gguf")
+        (path,) = (path for path in source.folder.glob("*.gguf") if path.name != LORA_FILE)
         with quietly():
             self._library.llama_backend_init()
             settings = self._library.llama_model_default_params()
@@ -43,6 +44,7 @@ class _Llama:
             self._model = self._library.llama_model_load_from_file(os.fsencode(path), settings)
             if not self._model:
                 raise ModelError(f"{path}: llama.cpp cannot load it")
+            self.weight_bytes = int(self._library.llama_model_size(self._model))
             self.trained_tokens = int(self._library.llama_model_n_ctx_train(self._model))
             self.max_tokens = min(self.trained_tokens, max_tokens)
             context = self._library.llama_context_default_params()
@@ -53,8 +55,21 @@ class _Llama:
             self._context = self._library.llama_init_from_model(self._model, context)
         if not self._context:
             raise ModelError(f"{path}: llama.cpp has no memory for a context of {context.n_ctx} tokens")
+        if (source.folder / LORA_FILE).is_file():
+            self._put_on(source.folder / LORA_FILE)
         self._batch = self._library.llama_batch_init(_BATCH_TOKENS, 0, 1)
         self.vocabulary_size = int(self._library.llama_vocab_n_tokens(self._library.llama_model_get_vocab(self._model)))
+
+    def _put_on(self, path: Path) -> None:
+        """An adapter. Raises ModelError where it is none of the model's."""
+        with quietly():
+            adapter = self._library.llama_adapter_lora_init(self._model, os.fsencode(path))
+            if not adapter:
+                raise ModelError(f"{path}: llama.cpp cannot put it on the model")
+            adapters, scales = (self._library.llama_adapter_lora_p_ctypes * 1)(adapter), (ctypes.c_float * 1)(1.0)
+            if self._library.llama_set_adapters_lora(self._context, adapters, 1, scales):
+                raise ModelError(f"{path}: llama.cpp cannot use it")
+        self.weight_bytes += path.stat().st_size
 
     def clear(self) -> None:
         """Forget every sequence."""
@@ -153,6 +168,7 @@ class _Runtime:
     def __init__(self, source: Source, num_sequences: int, max_tokens: int) -> None:
         self._llama = _Llama(source, num_sequences, max_tokens)
         self.max_tokens = self._llama.max_tokens
+        self.weight_bytes = self._llama.weight_bytes
         self._position = 0
         self.latest: list[int] = []
 
@@ -183,8 +199,12 @@ class LlamaEngine:
         """Of its parts."""
         return {"llama-cpp-python": version("llama-cpp-python")}
 
-    def prepare(self) -> None:
+    def require(self) -> None:
         """Raises MissingExtraError where llama-cpp-python is not installed."""
+        require_installed()
+
+    def prepare(self) -> None:
+        """See Engine."""
         require_llama()
 
     def scorer(self, source: Source) -> Scorer:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import torch
 
     from lorabench.models.base import FrozenBase, Precision
+    from lorabench.models.quantized import Quantization
     from lorabench.runs.answering import Answering
     from lorabench.scoring.answers import Answers
     from lorabench.tokens.packing import PackedBatch
@@ -61,6 +62,8 @@ class _Runtime:
 
     def __init__(self, model: Any, max_tokens: int) -> None:
         self.max_tokens = max_tokens
+        tensors = (*model.parameters(), *model.buffers())
+        self.weight_bytes: int = sum(tensor.nbytes for tensor in tensors)
         self._model = model
         inner = model.get_base_model() if hasattr(model, "peft_type") else model
         self._cache_name = next(name for name in _CACHE_NAMES if name in signature(inner.forward).parameters)
@@ -97,9 +100,15 @@ class _Runtime:
 class TransformersEngine:
     """See Engine."""
 
+    packages: tuple[str, ...] = ("torch", "transformers", "peft")
+    """Whose versions are recorded."""
+
     def versions(self) -> dict[str, str]:
         """Of its parts."""
-        return {name: version(name) for name in ("torch", "transformers", "peft")}
+        return {name: version(name) for name in self.packages}
+
+    def require(self) -> None:
+        """Nothing: it is always there."""
 
     def prepare(self) -> None:
         """Import what loading needs, so that it is not timed."""
@@ -110,17 +119,23 @@ class TransformersEngine:
 
     def scorer(self, source: Source) -> Scorer:
         """See Engine."""
-        return _Scorer(_load(source))
+        return _Scorer(self.load(source))
 
     def runtime(self, source: Source) -> Runtime:
         """See Engine."""
-        base = _load(source)
+        base = self.load(source)
         config = base.model.config.get_text_config()
         limit = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
         return _Runtime(base.model, int(limit or 8192))
 
+    def load(self, source: Source) -> FrozenBase:
+        """The form as a frozen model, its adapter attached where it is one."""
+        precision: Precision = "fp32" if source.form in ("merged:fp32", REFERENCE) else "bf16"
+        return load_form(source, precision)
 
-def _load(source: Source) -> FrozenBase:
+
+def load_form(source: Source, precision: Precision, quantization: Quantization = "none") -> FrozenBase:
+    """A merged folder as it is; or the adapter on its base, which is held as `quantization` says."""
     import torch
 
     from lorabench.methods.saved import attach_saved
@@ -128,8 +143,8 @@ def _load(source: Source) -> FrozenBase:
 
     torch.set_num_threads(source.threads)
     is_whole = (source.folder / "config.json").is_file()
-    precision: Precision = "fp32" if source.form in ("merged:fp32", REFERENCE) else "bf16"
-    base = load_base(source.folder if is_whole else source.base_folder, precision=precision, device="cpu")
+    folder = source.folder if is_whole else source.base_folder
+    base = load_base(folder, precision=precision, device="cpu", quantization="none" if is_whole else quantization)
     if not is_whole:  # an adapter, or every weight of the base
         attach_saved(base, source.folder)
     return base

@@ -5,51 +5,76 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Literal, get_args
 
 from lorabench.core.errors import InputError
 from lorabench.deploy.code_blocks import python_block, shell_block
 from lorabench.deploy.subject import Subject
 from lorabench.deploy.workshop import Workshop
 
-if TYPE_CHECKING:
-    from lorabench.models.base import Precision
-
-_DTYPES = {"bf16": "bfloat16", "fp32": "float32"}
+Kind = Literal["bf16", "fp32", "nf4", "nf4-double", "int8"]
+_HELD = {
+    "bf16": "bfloat16",
+    "fp32": "float32",
+    "nf4": "linear layers in NF4",
+    "nf4-double": "linear layers in NF4, double quantisation",
+    "int8": "linear layers in eight bits",
+}
 
 
 @dataclass(frozen=True)
 class MergedForm:
-    """Safetensors of one type."""
+    """Safetensors of one type, or with linear layers as bitsandbytes holds them."""
 
-    precision: Precision
-    relation: str = "finetune"
+    kind: Kind
     library: str = "transformers"
-    tags: tuple[str, ...] = ()
-    engine: str = "transformers"
 
     @property
     def name(self) -> str:
         """With its type."""
-        return f"merged:{self.precision}"
+        return f"merged:{self.kind}"
 
     @property
     def description(self) -> str:
         """The type as the field calls it."""
-        return f"The merged weights ({_DTYPES[self.precision]})"
+        return f"The merged weights ({_HELD[self.kind]})"
+
+    @property
+    def relation(self) -> str:
+        """See Form."""
+        return "finetune" if self.kind in ("bf16", "fp32") else "quantized"
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """As the hub has them."""
+        return () if self.kind in ("bf16", "fp32") else ("bitsandbytes",)
+
+    @property
+    def engine(self) -> str:
+        """See Form."""
+        return "transformers" if self.kind in ("bf16", "fp32") else "bitsandbytes"
+
+    def check(self, subject: Subject) -> None:
+        """Raises InputError for an adapter that is in no weight."""
+        from lorabench.deploy.merge import require_in_weights
+
+        require_in_weights(subject.adapter)
 
     def write(self, workshop: Workshop, folder: Path) -> list[str]:
-        """Merge, check, round, save."""
+        """Merge, check, round or quantise, save."""
+        from lorabench.deploy.merge import quantise_weights, round_weights
+
         merged = workshop.merged()
-        if self.precision == "fp32":
+        if self.kind == "fp32":
             shutil.copytree(merged, folder, dirs_exist_ok=True)
             return [workshop.note]
-        import torch
+        if self.kind == "bf16":
+            import torch
 
-        from lorabench.deploy.merge import round_weights
-
-        round_weights(merged, folder, torch.bfloat16)
-        return [f"{workshop.note}; its weights were then rounded to bfloat16"]
+            round_weights(merged, folder, torch.bfloat16)
+            return [f"{workshop.note}; its weights were then rounded to bfloat16"]
+        quantise_weights(merged, folder, self.kind)
+        return [f"{workshop.note}; then {_HELD[self.kind]} by bitsandbytes, everything else in bfloat16"]
 
     def usage(self, subject: Subject) -> list[str]:
         """With Transformers, and served by vLLM."""
@@ -65,10 +90,11 @@ class MergedForm:
 
 
 def _make(argument: str) -> MergedForm:
-    accepted: dict[str, Precision] = {"": "bf16", "bf16": "bf16", "fp32": "fp32"}
-    if argument not in accepted:
-        raise InputError(f"form: merged:{argument[:40]} is not accepted; accepted: merged (bf16), merged:fp32")
-    return MergedForm(accepted[argument])
+    for kind in get_args(Kind):
+        if kind == (argument or "bf16"):
+            return MergedForm(kind)
+    accepted = ", ".join(f"merged:{kind}" for kind in get_args(Kind))
+    raise InputError(f"form: merged:{argument[:40]} is not accepted; accepted: merged (bf16), {accepted}")
 
 
 FORM = _make

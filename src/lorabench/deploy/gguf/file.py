@@ -17,6 +17,7 @@ from lorabench.deploy.gguf.architectures import (
 )
 from lorabench.deploy.gguf.vocabulary import read_vocabulary, write_vocabulary
 from lorabench.models.shape import read_config, weight_files
+from lorabench.models.text_part import text_config
 
 TYPES = {
     "f32": (gguf.GGMLQuantizationType.F32, gguf.LlamaFileType.ALL_F32),
@@ -40,19 +41,14 @@ def write_gguf(folder: Path, output: Path, *, type_name: str, name: str) -> None
     config = read_config(folder)
     architecture = architecture_of(config, str(folder))
     wanted, file_type = TYPES[type_name]
-    tensors = dict(_tensor_names(folder))
-    embeddings = next(
-        shape
-        for key, shape in tensors.items()
-        if key.endswith(("wte.weight", "embed_tokens.weight", "embed_in.weight"))
-    )
-    vocabulary = read_vocabulary(folder, embeddings[0])
+    num_rows = num_embeddings(folder)
+    vocabulary = read_vocabulary(folder, num_rows)
     writer = gguf.GGUFWriter(output, architecture.name, use_temp_file=True)
     try:
         writer.add_type(gguf.GGUFType.MODEL)
         writer.add_name(name)
         architecture.settings(writer, config)
-        writer.add_vocab_size(embeddings[0])
+        writer.add_vocab_size(num_rows)
         writer.add_file_type(file_type)
         writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
         write_vocabulary(writer, vocabulary, folder)
@@ -68,6 +64,24 @@ def write_gguf(folder: Path, output: Path, *, type_name: str, name: str) -> None
         writer.close()
         if writer.temp_file is not None:
             writer.temp_file.close()
+
+
+def require_writable(model: Path, tokenizer: Path) -> None:
+    """Raises ModelError where llama.cpp has no such model, or would split text in another way.
+
+    `model` is the base's folder, `tokenizer` one with the tokenizer that goes into the file.
+    """
+    architecture_of(text_config(read_config(model)), str(model))
+    read_vocabulary(tokenizer, num_embeddings(model))
+
+
+def num_embeddings(folder: Path) -> int:
+    """Rows of the embeddings in a folder of safetensors."""
+    return next(
+        shape[0]
+        for key, shape in _tensor_names(folder)
+        if key.endswith(("wte.weight", "embed_tokens.weight", "embed_in.weight"))
+    )
 
 
 def type_counts(path: Path) -> dict[str, int]:
