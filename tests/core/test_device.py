@@ -19,7 +19,7 @@ from lorabench.cli.profile import choose_profile
 from lorabench.core import device as devices
 from lorabench.core.device import Device, DeviceType, choose_device
 from lorabench.core.errors import InputError
-from lorabench.experiment.estimates import _calibration_path
+from lorabench.experiment.calibration import calibration_path
 from lorabench.experiment.plan import make_plan
 from lorabench.experiment.schema import build_experiment
 from lorabench.training.checkpoints import Position, load_checkpoint, save_checkpoint
@@ -218,7 +218,7 @@ def test_the_plan_is_for_the_device_it_is_given(
     assert on_card.run_id != here.run_id
     assert on_card.estimated_seconds == on_card.estimated_gpu_seconds
     assert here.estimated_seconds != here.estimated_gpu_seconds
-    assert len({_calibration_path(device) for device in (processor, choose_device(), choose_device("cuda:1"))}) == 3
+    assert len({calibration_path(device) for device in (processor, choose_device(), choose_device("cuda:1"))}) == 3
 
 
 @pytest.mark.parametrize("kind", ["cuda", "mps"])

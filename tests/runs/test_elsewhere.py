@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from lorabench.cli.main import app
 from lorabench.cli.views.elsewhere import print_elsewhere
 from lorabench.core.cards import CARDS, parse_devices_elsewhere
+from lorabench.core.device import choose_device
 from lorabench.core.errors import InputError
 from lorabench.experiment.estimates import Workload, estimate_run
 from lorabench.experiment.plan import Plan, make_plan
@@ -99,3 +100,28 @@ def test_the_command_plans_for_the_card(experiment: ExperimentWriter) -> None:
     assert {run["training"]["precision"] for run in values["runs"]} == {"bf16"}
     for wrong in (["--price", "2"], ["--on", "4xL4", "--device", "cpu"], ["--on", "4xL4", "--devices", "cpu:2"]):
         assert isinstance(CliRunner().invoke(app, ["plan", path, *wrong]).exception, InputError)
+
+
+def test_devices_that_share_each_run_do_fewer_at_once(experiment: ExperimentWriter) -> None:
+    training = {"context_length": 32, "train_bytes": 6000, "batch_size": 4, "learning_rate": [1e-3, 2e-3]}
+    card = CARDS["L4"]
+    alone = make_plan(load_experiment(experiment(training=training)), card.device)
+    shared = make_plan(load_experiment(experiment(training={**training, "devices": 2})), card.device)
+    assert [run.run_id for run in shared.runs] == [run.run_id for run in alone.runs]
+    assert {run.workload.sharing for run in shared.runs} == {2}
+    assert shared.runs[0].estimated_seconds < alone.runs[0].estimated_seconds
+    assert shared.runs[0].estimated_gpu_seconds == pytest.approx(alone.runs[0].estimated_gpu_seconds, rel=0.05)
+    found = plan_elsewhere(shared, card, 2, price=1.0)
+    assert found.seconds == plan_elsewhere(shared, card, 3).seconds, "two runs at once need four"
+    assert found.seconds > plan_elsewhere(shared, card, 4).seconds
+    assert found.cost == pytest.approx(2 * found.seconds / 3600)
+    with pytest.raises(InputError, match=r"1 × L4 are fewer than the 2 that share a run"):
+        plan_elsewhere(shared, card, 1)
+
+
+def test_processes_on_one_processor_are_no_faster(experiment: ExperimentWriter) -> None:
+    plan = make_plan(
+        load_experiment(experiment(training={"context_length": 32, "batch_size": 4, "devices": 2})),
+        choose_device("cpu"),
+    )
+    assert {run.workload.sharing for run in plan.runs} == {1}

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from lorabench.core.device import choose_device
-from lorabench.experiment import estimates as estimate
+from lorabench.experiment.calibration import calibration_path
 from lorabench.fast.choice import kernels_for
 from lorabench.samplepack.stories import write_stories
 
@@ -103,7 +103,7 @@ def test_estimates_hold(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     path = tmp_path / "experiment.yaml"
     path.write_text(yaml.safe_dump(experiment), encoding="utf-8")
     kernels_for("cpu")  # compiled once per machine: not part of an estimate
-    estimate._calibration_path(choose_device("cpu")).unlink(missing_ok=True)
+    calibration_path(choose_device("cpu")).unlink(missing_ok=True)
     first, second = plan_and_run(path, 0), plan_and_run(path, 1)
     assert ratio(first.seconds) < (FIRST_START_FACTOR if name == "many small runs" else FIRST_FACTOR), first
     assert ratio(second.seconds) < FACTOR, second

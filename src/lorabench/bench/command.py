@@ -11,6 +11,7 @@ from lorabench.bench.request import Request
 from lorabench.bench.subject import load_subject
 from lorabench.core.machine import prepare_process
 from lorabench.core.progress import View
+from lorabench.experiment.calibration import calibrate
 from lorabench.models.base import PRECISIONS
 
 
@@ -37,6 +38,7 @@ def answer(request: Request, view: View) -> Answer:
     if request.device.note:
         view.message(request.device.note)
     prepare_process()
+    calibrate(request.device)
     results: list[Result] = []
     parts: list[Part] = []
     for precision in precisions:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 
 from lorabench.core.device import Device
 from lorabench.core.errors import InputError, near_matches
@@ -58,6 +59,15 @@ CARDS = {
     )
 }
 """By name; the makers' data sheets, of the SXM form where there are several."""
+
+
+def find_card(name: str) -> Card | None:
+    """The card that a driver calls `name`, such as `NVIDIA A100-SXM4-80GB`; None for others and parts of one."""
+    words = re.split(r"[^A-Z0-9]+", name.upper())
+    if {"MIG", "LAPTOP"} & set(words):
+        return None
+    said = {*words, *map("".join, pairwise(words))}
+    return next((card for card in CARDS.values() if said.issuperset(card.name.upper().split("-"))), None)
 
 
 def parse_devices_elsewhere(text: str) -> tuple[int, Card]:

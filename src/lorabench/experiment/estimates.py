@@ -1,22 +1,22 @@
 """Estimates time and memory of a run from shapes and from how fast this machine is. Imports no torch.
 
 Work is counted in multiply-adds of the matrix products. Their speed is what runs of the same model and precision were
-seen to reach on this machine; before there was one, a share of what a short probe with numpy reaches, and a fixed time
-per layer for what is not a product. Both are kept in the cache, per machine.
+seen to reach on this machine. Before there was one it is, on a processor, a share of what a short probe with numpy
+reaches and a fixed time per layer for what is not a product; on a GPU the products, bytes and launches per second that
+were measured when something first ran on it, and before that what the card's maker publishes.
 """
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Protocol
 
-from lorabench.core.cards import CARDS, Card
+from lorabench.core.cards import Card, find_card
 from lorabench.core.device import Device
-from lorabench.core.machine import memory_bytes, num_cores, processor_name
-from lorabench.core.storage import cache_root, recall, remember
+from lorabench.core.device_rates import DeviceRates
+from lorabench.experiment.calibration import keep, measured_rates, read_calibration
 from lorabench.experiment.identity import loading_name
 from lorabench.fast.declarations import FAST_TYPES, MAX_LOGITS
 from lorabench.methods.registry import method_of
@@ -51,6 +51,8 @@ CARD_SHARES = {"products": 0.8, "memory": 0.9}
 """Of a known card's published rates: what products reach of the one, everything else of the other."""
 CARD_BYTES = {"training": 330, "evaluation": 110}
 """Per token, layer and unit of width: what everything but products moves once passes are compiled."""
+LAYER_LAUNCHES = {"training": 64, "evaluation": 20}
+"""Per layer and micro-batch, as they are counted on meta tensors: pieces of work that the processor hands to a GPU."""
 ASSUMED_BF16_GAIN = {"cpu": 3.0, "gpu": 2.0}
 REFERENCE_SLOWDOWN = {"bf16": 2.5, "fp16": 2.5, "fp32": 1.6}
 """PEFT's and Transformers' own computation, next to the fast path. In fp16: as in bf16, which was measured."""
@@ -95,6 +97,8 @@ class Workload:
     answers: tuple[int, int] = (0, 0)
     """Completions written greedily, and the most tokens of each."""
     quantization: str = "none"
+    sharing: int = 1
+    """GPUs that share the rows of a step; processes on one processor are no faster than one."""
 
     def is_fast(self, shape: PlannedShape) -> bool:
         """Whether the fast path covers it."""
@@ -154,21 +158,21 @@ def estimate_run(shape: PlannedShape, workload: Workload, device: Device) -> Est
 
 def start_seconds(device: Device) -> float:
     """Of a command, before its first run and after its last one: as this machine did it last."""
-    seen: dict[str, float] = _read_calibration(device).get("start", {})
+    seen: dict[str, float] = read_calibration(device).get("start", {})
     return START_SECONDS + sum((ASSUMED_START_SECONDS | seen).values())
 
 
 def remember_start(device: Device, part: str, seconds: float) -> None:
     """Keep how long a part of `ASSUMED_START_SECONDS` took."""
-    calibration = _read_calibration(device)
-    remember(_calibration_path(device), calibration | {"start": {**calibration.get("start", {}), part: seconds}})
+    keep(device, "start", {**read_calibration(device).get("start", {}), part: seconds})
 
 
 def estimate_gpu_seconds(shape: PlannedShape, workload: Workload, device: Device) -> float:
-    """Seconds that the work would take on `device` if it is a GPU, or else on one like an A100, in bfloat16."""
+    """Seconds that the work would take on one GPU: `device` if it is one, or else one like an A100, in bfloat16."""
+    alone = replace(workload, sharing=1)
     if device.is_gpu:
-        return estimate_run(shape, workload, device).seconds
-    return _seconds(shape, workload, _gpu_rates(shape, replace(workload, precision="bf16")))
+        return estimate_run(shape, alone, device).seconds
+    return _seconds(shape, alone, _gpu_rates(shape, replace(alone, precision="bf16")))
 
 
 def _seconds(shape: PlannedShape, workload: Workload, rates: Rates) -> float:
@@ -181,7 +185,7 @@ def _seconds(shape: PlannedShape, workload: Workload, rates: Rates) -> float:
         seconds += FIXED_SECONDS
         per_token = training_multiply_adds(shape, workload) / rates.training
         per_token += rates.training_layer_seconds * shape.num_layers / (workload.rows_at_once * workload.context_length)
-        seconds += workload.train_tokens * per_token
+        seconds += workload.train_tokens * per_token / workload.sharing
     return seconds
 
 
@@ -231,12 +235,14 @@ def _logit_bytes(shape: PlannedShape, tokens: int, width: int) -> int:
 
 
 def _rates(shape: PlannedShape, workload: Workload, device: Device) -> Rates:
-    measured = _read_calibration(device).get(_key(shape, workload))
+    measured = read_calibration(device).get(_key(shape, workload))
     if measured is not None:
         return Rates(float(measured["training"]), float(measured["evaluation"]))
     if device.is_gpu:
-        card = CARDS.get(device.name)
-        return _gpu_rates(shape, workload) if card is None else _card_rates(shape, workload, card)
+        rates = measured_rates(device)
+        if rates is None and (card := find_card(device.name)) is not None:
+            rates = published_rates(card)
+        return _gpu_rates(shape, workload) if rates is None else _device_rates(shape, workload, rates)
     rate = _probed_rate(device) / workload.slowdown(shape)
     if workload.precision == "bf16" and device.supports_bf16:
         rate *= ASSUMED_BF16_GAIN["cpu"]
@@ -254,24 +260,36 @@ def _gpu_rates(shape: PlannedShape, workload: Workload) -> Rates:
     return Rates(rate, rate)
 
 
-def _card_rates(shape: PlannedShape, workload: Workload, card: Card) -> Rates:
-    """Products and what lies between them, one after the other."""
-    rate = {"bf16": card.bf16_rate, "fp16": card.fp16_rate}.get(workload.precision, 0.0) or card.fp32_rate
-    products = CARD_SHARES["products"] * rate / 2 / workload.slowdown(shape)
-    seconds_per_byte = workload.slowdown(shape) / (CARD_SHARES["memory"] * card.bytes_per_second)
-    width = (2 if workload.precision == "fp32" else 1) * shape.hidden_size
-    return Rates(
-        products,
-        products,
-        CARD_BYTES["training"] * width * seconds_per_byte * workload.rows_at_once * workload.context_length,
-        CARD_BYTES["evaluation"] * width * seconds_per_byte * EVALUATION_TOKENS,
+def published_rates(card: Card) -> DeviceRates:
+    """What is expected of a card that was never measured."""
+    products, memory = CARD_SHARES["products"] / 2, CARD_SHARES["memory"]
+    return DeviceRates(
+        bf16=products * card.bf16_rate,
+        fp16=products * card.fp16_rate,
+        fp32=products * card.fp32_rate,
+        bytes_per_second=memory * card.bytes_per_second,
     )
+
+
+def _device_rates(shape: PlannedShape, workload: Workload, rates: DeviceRates) -> Rates:
+    """Products and what lies between them, one after the other; that takes at least as long as to ask for it."""
+    slowdown = workload.slowdown(shape)
+    products = rates.products(workload.precision) / slowdown
+    width = (2 if workload.precision == "fp32" else 1) * shape.hidden_size
+    tokens = {"training": workload.rows_at_once * workload.context_length, "evaluation": EVALUATION_TOKENS}
+    seconds = {
+        what: slowdown
+        * max(
+            CARD_BYTES[what] * width * num_tokens / rates.bytes_per_second, LAYER_LAUNCHES[what] * rates.launch_seconds
+        )
+        for what, num_tokens in tokens.items()
+    }
+    return Rates(products, products, seconds["training"], seconds["evaluation"])
 
 
 def _probed_rate(device: Device) -> float:
     """Multiply-adds per second of float32 products: measured on this machine (some 50 ms) and kept for an hour."""
-    calibration = _read_calibration(device)
-    kept = calibration.get("probe")
+    kept = read_calibration(device).get("probe")
     if isinstance(kept, dict) and 0 <= time.time() - kept["at"] < PROBE_LIFE_SECONDS:
         return float(kept["rate"])
     import numpy as np
@@ -284,7 +302,7 @@ def _probed_rate(device: Device) -> float:
         left @ right
         seconds.append(time.perf_counter() - started)
     rate = PROBE_SIZE**3 / min(seconds)
-    remember(_calibration_path(device), {**calibration, "probe": {"rate": rate, "at": time.time()}})
+    keep(device, "probe", {"rate": rate, "at": time.time()})
     return rate
 
 
@@ -298,26 +316,14 @@ def remember_speed(
     """Keep how fast a finished run was, for later plans on this device; a run too short to tell changes nothing."""
     if train_tokens_per_second is None or evaluation_tokens_per_second is None:
         return
-    calibration = _read_calibration(device)
-    calibration[_key(shape, workload)] = {
-        "training": train_tokens_per_second * training_multiply_adds(shape, workload),
+    seen = {
+        "training": train_tokens_per_second * training_multiply_adds(shape, workload) / workload.sharing,
         "evaluation": evaluation_tokens_per_second * forward_multiply_adds(shape, workload.context_length),
     }
-    remember(_calibration_path(device), calibration)
+    keep(device, _key(shape, workload), seen)
 
 
 def _key(shape: PlannedShape, workload: Workload) -> str:
     path = "" if workload.is_fast(shape) else "-reference"
     loading = loading_name(workload.precision, workload.quantization)
     return f"{shape.num_layers}x{shape.hidden_size}-{shape.num_parameters}-{loading}{path}"
-
-
-def _calibration_path(device: Device) -> Any:
-    gpu = f"{device.type} {device.name}" if device.is_gpu else "0"
-    machine = f"{processor_name()}|{num_cores()}|{memory_bytes() >> 30}|{gpu}"
-    return cache_root() / "calibration" / f"{hashlib.sha256(machine.encode()).hexdigest()[:16]}.json"
-
-
-def _read_calibration(device: Device) -> dict[str, Any]:
-    values = recall(_calibration_path(device))
-    return values if isinstance(values, dict) else {}

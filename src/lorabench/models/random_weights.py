@@ -48,8 +48,9 @@ def load_random(plan: ModelPlan, *, precision: Precision, device: str, seed: int
             f"model {plan.name}: {plan.shape.num_parameters} parameters are expected and its architecture has "
             f"{num_parameters}"
         )
+    model.to(device)
     fill(model, seed)
-    return freeze(model.to(device), torch.device(device), precision)
+    return freeze(model, torch.device(device), precision)
 
 
 def config_of_entry(entry: ModelEntry) -> Any:
@@ -107,8 +108,8 @@ def build(config: Any, dtype: torch.dtype) -> Any:
 
 
 def fill(model: Any, seed: int) -> None:
-    """Norms become the identity, biases zero, all else normal with a small deviation."""
-    generator = torch.Generator().manual_seed(seed)
+    """Norms become the identity, biases zero, all else normal with a small deviation; drawn where the model lies."""
+    generator = torch.Generator(model.device).manual_seed(seed)
     has_offset = "gemma" in model.config.model_type
     for name, parameter in model.named_parameters():
         weights: Tensor = parameter.data

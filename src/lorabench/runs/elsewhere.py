@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lorabench.core.cards import Card
+from lorabench.core.errors import InputError
 from lorabench.experiment.plan import Plan
 from lorabench.runs.order import Job, makespan
 
@@ -62,15 +63,23 @@ def least_seconds(jobs: list[Job], num_devices: int) -> float:
 
 
 def plan_elsewhere(plan: Plan, card: Card, num_devices: int, price: float | None = None) -> Elsewhere:
-    """Simulate the scheduler on a plan that was made for the card's device; `price` is that of a device hour."""
-    jobs = jobs_of(plan)
-    seconds = makespan(jobs, num_devices)
+    """Simulate the scheduler on a plan that was made for the card's device; `price` is that of a device hour.
+
+    Raises InputError where there are fewer devices than share a run.
+    """
+    jobs, sharing = jobs_of(plan), plan.experiment.num_devices
+    if sharing > num_devices:
+        raise InputError(
+            f"--on: {num_devices} × {card.name} are fewer than the {sharing} that share a run (training.devices); "
+            f"give at least {sharing}"
+        )
+    seconds = makespan(jobs, num_devices // sharing)
     parts = [*plan.model_parts, *plan.dataset_parts]
     return Elsewhere(
         card=card,
         num_devices=num_devices,
         seconds=seconds,
-        least_seconds=least_seconds(jobs, num_devices),
+        least_seconds=least_seconds(jobs, num_devices // sharing),
         cost=None if price is None else price * num_devices * seconds / 3600,
         disk_bytes=sum(part.disk_bytes for part in parts),
         too_large=tuple(run.run_id for run in plan.runs if run.estimated_memory_bytes > card.memory_bytes),

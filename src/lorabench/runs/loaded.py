@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from lorabench.experiment.calibration import calibrate
 from lorabench.experiment.estimates import remember_start
 from lorabench.experiment.identity import BaseVariant
 from lorabench.runs.context import RunContext
@@ -44,6 +45,8 @@ class LoadedBase:
         if self._shared is None or self._shared.variant != variant:
             self.free()
             self._context.view.phase(f"loading {task.spec.model}")
+            if not self._has_loaded:
+                calibrate(self._context.device)
             started = time.perf_counter()
             self._shared = SharedBase.load(task.inputs.model, variant, self._context.device, self._context.progress)
             if not self._has_loaded:  # later bases find the libraries imported

@@ -35,7 +35,7 @@ def print_plan(plan: Plan) -> None:
             _print_parts(console, title, parts)
     console.print(
         f"\n{len(plan.runs)} runs, about {duration(plan.estimated_seconds)}"
-        + (f" on {escape(plan.device.name)} ({plan.device})" if plan.device.is_gpu else _here_and_there(plan))
+        + (f" on {_gpus(plan)} ({plan.device})" if plan.device.is_gpu else _here_and_there(plan))
         + (f"; {rough_size(plan.download_bytes)} to fetch" if plan.download_bytes else "")
     )
     datasets = {dataset.name: dataset for group in plan.groups for dataset in (group.dataset, *group.also_on)}
@@ -66,6 +66,11 @@ def print_workers(count: int, seconds: float, warnings: Sequence[str]) -> None:
     console.print(f"with {count} workers: about {duration(seconds)}" if count > 1 else "with one worker: the same")
     for warning in warnings:
         console.print(f"note: {escape(warning)}", soft_wrap=True)
+
+
+def _gpus(plan: Plan) -> str:
+    count = plan.experiment.num_devices
+    return f"{count} × {escape(plan.device.name)}" if count > 1 else escape(plan.device.name)
 
 
 def _here_and_there(plan: Plan) -> str:
