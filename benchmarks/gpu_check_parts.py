@@ -44,7 +44,7 @@ GOALS = {"gpt2": 0.0, "pythia-410m": 0.30, "gemma-2b": 0.45}
 """The models, and the share of it that each should reach."""
 STORIES_BEHIND_WINDOWS = 0.9
 FASTER_THAN_PEER = 1.8
-NEEDED_BY_A_RUN = ("matplotlib", "plotly", "pyarrow", "rensa", "scipy")
+NEEDED_BY_A_RUN = ("matplotlib", "pandas", "plotly", "pyarrow", "rensa", "scipy")
 """Beside what every part needs: for deduplication, records of documents, statistics, the page and its figures."""
 VOCABULARY = 307
 LENGTHS = ((20, 1, 11), (150, 7, 260), (130, 128, 129), (512,))

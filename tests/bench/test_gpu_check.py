@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-ON_THE_MACHINE = ("torch", "transformers", "peft", "pyarrow", "matplotlib", "scipy")
+ON_THE_MACHINE = ("torch", "transformers", "peft", "matplotlib", "pandas", "pyarrow", "scipy")
 CARRIED = ("pydantic", "platformdirs", "rensa", "plotly")
 GUARD = """
 import importlib.metadata, re, socket, sys
