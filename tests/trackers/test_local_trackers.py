@@ -78,7 +78,7 @@ def test_trackio_reads_every_step_back(tmp_path: Path) -> None:
     assert finished.returncode == 0, finished.stderr
     assert finished.stderr == ""
     found = json.loads(finished.stdout)
-    assert found["runs"] == ["run", "run #2"]
+    assert found["runs"] == ["lora-r16 lr0.0003 s0 d m #2 run", "lora-r16 lr0.0003 s0 d m run"]
     assert found["config"]["rank"] == 16
     assert found["steps"] == [[step, 1.0 / step] for step in range(1, 51)]
     assert found["evaluations"] == [[50, 0.5]]
@@ -146,11 +146,11 @@ def test_mlflow_reads_every_step_back(record: RunRecord, tmp_path: Path) -> None
     assert finished.returncode == 0, finished.stderr
     assert finished.stderr == ""
     found = json.loads(finished.stdout)
-    assert found["runs"] == [["run", "FINISHED"], ["run #2", "FAILED"]]
+    assert found["runs"] == [["lora-r16 lr0.0003 s0 d m", "FINISHED"], ["lora-r16 lr0.0003 s0 d m #2", "FAILED"]]
     assert found["params"]["rank"] == "16"
     assert found["params"]["evaluation.times"] == "4"
     assert found["params"]["note"] == "is *** safe?"
-    assert found["tags"]["group"] == "run"
+    assert found["tags"]["group"].startswith("lora-r16 lr0.0003 d m ")
     assert found["tags"]["status"] == "completed"
     assert not [name for name in found["tags"] if name.startswith("mlflow.source") or name == "mlflow.user"]
     assert found["steps"] == [[step, 1.0 / step] for step in range(1, 1101)]

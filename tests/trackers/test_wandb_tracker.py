@@ -70,7 +70,8 @@ def test_every_figure_is_read_back(
         (run,) = of_kind(entries, "run")[:1]
         runs.append(run)
         assert run["project"] == "lorabench"
-        assert run["run_group"] == tracked_run.run_id
+        assert run["run_group"] == tracked_run.group
+        assert run["display_name"].startswith(tracked_run.title)
         assert {"tiny-model", "news", "lora", "rank-8"} <= set(run["tags"])
         config = run["config"]["update"]
         assert (config["rank"], config["learning_rate"], config["num_cores"]) == (8, 1e-3, 2)

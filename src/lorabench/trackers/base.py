@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from lorabench.experiment.identity import configuration_of
 from lorabench.experiment.schema import RunSpec
 from lorabench.methods.registry import method_of
 from lorabench.records.columns import STEP_FIGURES
@@ -40,11 +41,26 @@ class TrackedRun:
     spec: RunSpec
     folder: Path
     """The run's own folder, `OUTPUT/runs/<run_id>`."""
-    group: str = ""
-    """What attempts of one run have in common; empty: the run id."""
     tags: tuple[str, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
     """Further facts for the configuration: sizes, revisions, hardware."""
+
+    @property
+    def group(self) -> str:
+        """What the seeds and attempts of one configuration have in common: `lora-r16 lr0.001 news smollm2 3f2a90`."""
+        return f"{self._configuration} {configuration_of(self.spec)[:6]}"
+
+    @property
+    def title(self) -> str:
+        """The run for people, what differs first: `lora-r16 lr0.001 s0 news smollm2`, and `#2` for a second attempt."""
+        method, rate, *others = self._configuration.split(" ")
+        again = [f"#{self.attempt}"] if self.attempt > 1 else []
+        return " ".join([method, rate, f"s{self.spec.seed}", *others, *again])
+
+    @property
+    def _configuration(self) -> str:
+        method = method_of(self.spec.adapter).short_name(self.spec.adapter)
+        return f"{method} lr{self.spec.training.learning_rate:g} {self.spec.dataset} {self.spec.model}"
 
 
 class Tracker(Protocol):

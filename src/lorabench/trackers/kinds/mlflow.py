@@ -46,13 +46,12 @@ class MlflowTracker:
             self.finish(None, "failed")
         self._client = self._client or _client(self._folder)
         adapter = run.spec.adapter
-        tags = {"run_id": run.run_id, "attempt": run.attempt, "group": run.group or run.run_id, "status": "running"}
+        tags = {"run_id": run.run_id, "attempt": run.attempt, "group": run.group, "status": "running"}
         tags |= {"model": run.spec.model, "dataset": run.spec.dataset, "method": adapter.method}
         tags |= {"tags": ", ".join(run_tags(run))}
-        name = run.run_id if run.attempt == 1 else f"{run.run_id} #{run.attempt}"
         started = self._client.create_run(
             self._experiment_id(clean_name(without_secrets(run.experiment), 250)),
-            run_name=clean_name(name, 250),
+            run_name=clean_name(run.title, 250),
             tags={key: _plain(value) for key, value in tags.items()},
         )
         self._run_id, self._step, self._flushed_at = started.info.run_id, 0, time.monotonic()

@@ -28,17 +28,16 @@ class TrackioTracker:
         self._step = 0
 
     def start(self, run: TrackedRun) -> None:
-        """Begin a trackio run; further attempts are runs of their own in the same group."""
+        """Begin a trackio run; seeds and attempts of a configuration are runs of one group."""
         if self._run is not None:
             self.finish(None, "failed")
         trackio = _local_trackio(self._folder)
-        name = run.run_id if run.attempt == 1 else f"{run.run_id} #{run.attempt}"
         config = {key: value for key, value in run_config(run).items() if value is not None}
         self._step = 0
         self._run = trackio.init(
             project=self._project,
-            name=clean_name(name, 200),
-            group=clean_name(run.group or run.run_id, 200),
+            name=clean_name(f"{run.title} {run.run_id.rpartition('_')[2]}", 200),  # trackio tells runs by their names
+            group=clean_name(run.group, 200),
             config=config | {"tags": list(run_tags(run))},
             embed=False,
         )

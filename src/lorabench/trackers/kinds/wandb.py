@@ -1,7 +1,7 @@
 """Weights & Biases: online with a key or a login, otherwise offline for a later `wandb sync`; it never asks.
 
 One W&B run per attempt: offline, W&B ignores `resume=`, and two folders with one id overwrite each other on sync. So
-every attempt has an id of its own, and attempts are grouped by the run they belong to. No code, git state, command
+every attempt has an id of its own; all seeds and attempts of one configuration are a group. No code, git state, command
 line, host or user name is sent; the console is left alone.
 """
 
@@ -141,8 +141,8 @@ class WandbTracker:
         return wandb.init(
             project=os.environ.get("WANDB_PROJECT") or re.sub(r"[/\\#?%:]", "-", clean_name(self._project, 128)),
             id=attempt_id(run),
-            name=clean_name(run.run_id if run.attempt == 1 else f"{run.run_id} #{run.attempt}", 128),
-            group=clean_name(run.group or run.run_id, 128),
+            name=clean_name(run.title, 128),
+            group=clean_name(run.group, 128),
             job_type=clean_name(run.experiment, 64),
             tags=list(run_tags(run)),
             config=run_config(run),
