@@ -91,7 +91,7 @@ def test_an_offline_run_can_be_synced_later_and_pulled_back(
         facts = json.loads((Path(folder) / "run.json").read_text())
         assert facts["config"]["learning_rate"] == 1e-3
         assert facts["config"]["model"] == "tiny-model"
-        assert facts["group"] == tracked_run.run_id
+        assert facts["group"] == tracked_run.group
         assert facts["job_type"] == "first-look"
         assert "completed" in facts["tags"]
         assert record.test is not None
