@@ -167,21 +167,6 @@ class FrozenBase:
         sums = [checkpoint(self._chunk_sum, states, wanted, use_reentrant=False) for states, wanted in chunks]
         return torch.stack(sums).sum()
 
-    def generate(self, input_ids: Tensor, *, max_new_tokens: int, temperature: float, top_p: float) -> Tensor:
-        """Sample continuations of prompts of one length: int64 [N, P] -> [N, P + max_new_tokens]."""
-        generated: Tensor = self.model.generate(
-            input_ids,
-            attention_mask=torch.ones_like(input_ids),
-            do_sample=True,
-            temperature=temperature,
-            top_p=top_p,
-            top_k=0,
-            max_new_tokens=max_new_tokens,
-            min_new_tokens=max_new_tokens,
-            pad_token_id=0,
-        )
-        return generated
-
     @property
     def can_pad(self) -> bool:
         """Whether prompts of several lengths can be continued at once: a family that we know, no virtual tokens."""

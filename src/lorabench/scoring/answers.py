@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from lorabench.core.errors import DataError
 from lorabench.experiment.estimates import ANSWER_ROWS, ANSWER_TOKENS
 from lorabench.models.base import FrozenBase
-from lorabench.models.greedy import continue_greedily
+from lorabench.models.continuation import continue_greedily
 from lorabench.scoring.metrics import Metric, judge
 from lorabench.tokens.packing import ANSWER, Prefix, Tokens, prefix_of
 
@@ -98,7 +97,8 @@ def answer(
     is_finished = np.zeros(len(questions), dtype=np.bool_)
     done = 0
     for places in _batches([len(question.prompt) for question in questions], max_new_tokens, base.can_pad):
-        rows = _continue(base, [questions[place].prompt for place in places], max_new_tokens, list(end_ids))
+        prompts = [questions[place].prompt for place in places]
+        rows = continue_greedily(base, prompts, max_new_tokens=max_new_tokens, end_ids=end_ids)
         for place, row in zip(places, rows, strict=True):
             texts[place], lengths[place], is_finished[place] = cut_answer(row, decode, end_ids, end_text)
         done += len(places)
@@ -172,16 +172,3 @@ def _batches(lengths: Sequence[int], max_new_tokens: int, can_pad: bool) -> Iter
         batch.append(place)
     if batch:
         yield batch
-
-
-def _continue(
-    base: FrozenBase, prompts: Sequence[Sequence[int]], max_new_tokens: int, end_ids: list[int]
-) -> list[list[int]]:
-    longest = max(map(len, prompts))
-    ids, mask = torch.zeros((2, len(prompts), longest), dtype=torch.int64)
-    for row, prompt in enumerate(prompts):
-        ids[row, longest - len(prompt) :] = torch.tensor(prompt)
-        mask[row, longest - len(prompt) :] = 1
-    ids, mask = ids.to(base.device), mask.to(base.device)
-    rows: list[list[int]] = continue_greedily(base, ids, mask, max_new_tokens=max_new_tokens, end_ids=end_ids).tolist()
-    return rows

@@ -8,6 +8,7 @@ import torch
 
 from lorabench.core.device import own_random_state
 from lorabench.models.base import FrozenBase
+from lorabench.models.continuation import continue_sampled
 from lorabench.tokens.packing import Prefix, Tokens, prefix_of
 from lorabench.tokens.tokenizer import Tokeniser
 
@@ -39,8 +40,7 @@ def continue_documents(
     if not chosen:
         return []
     prompts = [[prefix_of(prefix, index), *tokens[index][:NUM_PROMPT_TOKENS].tolist()] for index in chosen]
-    input_ids = torch.tensor(prompts, device=base.device)
-    with own_random_state(base.device), torch.inference_mode():
+    with own_random_state(base.device):
         torch.manual_seed(seed)
-        generated = base.generate(input_ids, max_new_tokens=NUM_NEW_TOKENS, temperature=TEMPERATURE, top_p=TOP_P)
-    return [tokeniser.decode(row[input_ids.shape[1] :].tolist()) for row in generated]
+        written = continue_sampled(base, prompts, max_new_tokens=NUM_NEW_TOKENS, temperature=TEMPERATURE, top_p=TOP_P)
+    return [tokeniser.decode(row) for row in written]
