@@ -28,7 +28,7 @@ def test_memory_of_the_reference_path_is_what_the_backward_pass_needs(kind: str,
     config = AutoConfig.for_model(kind, bos_token_id=0, eos_token_id=0, pad_token_id=0, **sizes)
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
     base = freeze(AutoModelForCausalLM.from_config(config, dtype=dtype), torch.device("cpu"), precision)  # type: ignore[arg-type]
-    linears, settings = LoadedLinears(base.model), AdapterSettings(method=method, rank=8)
+    linears, settings = LoadedLinears(base.model), AdapterSettings(method=method, rank=8, dropout=0.1)
     shape = ModelShape(linears.linears, frozenset(), linears.num_parameters, 2, 128, 1000, 512, kind)
     adapter = attach(base, settings, seed=0)
     batch = make_batch([[Segment(0, np.arange(129, dtype=np.int32) + place) for place in range(2)]])

@@ -73,6 +73,8 @@ def test_fifty_steps_are_those_of_peft(tiny_model: TinyModel, family: str, kerne
         {"target_modules": "mlp"},
         {"target_modules": "attention", "dropout": 0.1},
         {"method": "pissa"},
+        {"method": "dora"},
+        {"method": "lora_fa"},
     ],
     ids=str,
 )
@@ -192,7 +194,10 @@ def test_bfloat16_is_close_to_float32(tiny_model: TinyModel, family: str, kernel
 
 @pytest.mark.parametrize(
     ("changes", "reason"),
-    [({"method": "dora"}, "variant"), ({"method": "full"}, "weights of the base are trained")],
+    [
+        ({"method": "dora", "dropout": 0.1}, "DoRA with dropout"),
+        ({"method": "full"}, "weights of the base are trained"),
+    ],
     ids=str,
 )
 @pytest.mark.parametrize("family", FAMILIES)

@@ -39,7 +39,7 @@ EXPERIMENTS: dict[str, dict[str, Any]] = {
     },
     "mostly scoring, without the fast path": {
         "models": ["pythia-mini"],
-        "adapter": {"method": "dora", "rank": 4, "target_modules": "all-linear"},
+        "adapter": {"method": "dora", "rank": 4, "dropout": 0.1, "target_modules": "all-linear"},
         "training": {"learning_rate": 1e-3, "batch_size": 2, "context_length": 128, "train_bytes": 10_000},
         "evaluation": {"validation_bytes": 150_000, "test_bytes": 150_000, "times": 2, "samples": 0},
     },

@@ -81,7 +81,7 @@ class Training:
     [
         ("gpt2", "lora", "fast"),
         ("smollm2", "lora", "fast"),
-        ("pythia", "dora", "reference"),
+        ("pythia", "dora", "fast"),
         ("gpt2", "full", "reference"),
     ],
 )

@@ -102,7 +102,9 @@ class Workload:
 
     def is_fast(self, shape: PlannedShape) -> bool:
         """Whether the fast path covers it."""
-        return shape.family in FAST_TYPES and (self.adapter is None or method_of(self.adapter).is_fast)
+        return shape.family in FAST_TYPES and (
+            self.adapter is None or method_of(self.adapter).is_fast_with(self.adapter)
+        )
 
     def slowdown(self, shape: PlannedShape) -> float:
         """Next to the fast path."""
@@ -215,7 +217,7 @@ def _memory(shape: PlannedShape, workload: Workload) -> int:
     trained = method.training_bytes(shape, workload.adapter, workload.target_modules, width)
     training = _logit_bytes(shape, tokens, width)
     if workload.is_fast(shape):
-        training += tokens * _num_outputs(shape) * width
+        training += tokens * _num_outputs(shape) * width * (1 + method.fast_outputs)
     else:
         kept = REFERENCE_BYTES["known" if shape.family in FAST_TYPES else "unknown"]
         training += tokens * _num_outputs(shape) * (kept + method.reference_bytes)

@@ -19,6 +19,7 @@ from lorabench.fast.head import Head
 from lorabench.fast.kernels import ActivationKind, Kernels, Norm
 from lorabench.fast.known import NotFast, activations, inner_model, require_known
 from lorabench.fast.linear import Projection, Projections
+from lorabench.fast.magnitude import Magnitude, squared_lengths
 
 _QUERY_KEY_VALUE = ("q_proj", "k_proj", "v_proj")
 
@@ -244,22 +245,35 @@ def _projection(module: Any) -> Projection:
         return Projection(weight, bias)
     name = names[0]
     dropout = adapter.lora_dropout[name]
+    magnitude = _magnitude(adapter, name, weight, bias)
     return Projection(
         weight,
-        bias,
+        bias if magnitude is None else None,
         a=adapter.lora_A[name].weight,
         b=adapter.lora_B[name].weight,
         scaling=float(adapter.scaling[name]),
         dropout=float(dropout.p) if isinstance(dropout, nn.Dropout) else 0.0,
+        magnitude=magnitude,
     )
 
 
+def _magnitude(adapter: Any, name: str, weight: Tensor, bias: Tensor | None) -> Magnitude | None:
+    """DoRA's; of its dropout PEFT makes more than one product of each layer."""
+    if name not in adapter.lora_variant:
+        return None
+    _require(not isinstance(adapter.lora_dropout[name], nn.Dropout), "DoRA with dropout")
+    return Magnitude(adapter.lora_magnitude_vector[name].weight, squared_lengths(weight), bias)
+
+
 def _active(adapter: Any) -> Sequence[str]:
+    from peft.tuners.lora.variants import DoraLinearVariant
+
     if adapter.disable_adapters:
         return []
     names = [name for name in adapter.active_adapters if name in adapter.lora_A]
     _require(len(names) <= 1 and not adapter.merged, "more than one adapter, or a merged one,")
     for name in names:
-        _require(name not in adapter.lora_variant, "this variant of LoRA")
+        is_dora = type(adapter.lora_variant.get(name)) is DoraLinearVariant
+        _require(is_dora or name not in adapter.lora_variant, "this variant of LoRA")
         _require(not adapter.lora_bias.get(name, False), "a bias in the adapter")
     return names

@@ -17,6 +17,7 @@ from lorabench.fast.differentiable import apply
 from lorabench.fast.head import Head, Targets, head_loss, head_nll
 from lorabench.fast.kernels import ActivationKind, Kernels, Norm
 from lorabench.fast.linear import Projections, linear
+from lorabench.fast.magnitude import with_magnitudes
 from lorabench.fast.recomputed import ActivationLinear, NormLinear, NormOnly, Setting
 from lorabench.tokens.packing import IGNORED, PackedBatch
 
@@ -153,7 +154,8 @@ class Decoder:
                 residual, delta, layer.attention_norm, layer.query_key_value, training
             )
             attended = attend(index, layer, self._norm_heads(layer, projected))
-            (delta,) = linear(attended, layer.attention_out, self.kernels, training=training)
+            lowered = linear(attended, layer.attention_out, self.kernels, training=training)
+            (delta,) = with_magnitudes(lowered, layer.attention_out)
             delta = self._added(delta, layer.after_attention, layer.residual_factor)
             if self.parallel:
                 _, raised = self._norm_linear(residual, None, layer.mlp_norm, layer.up, training)
@@ -170,10 +172,11 @@ class Decoder:
         """The residual stream after `delta`, and the projections of its norm."""
         if norm is None:
             total = residual if delta is None else residual + delta
-            return total, linear(total.to(self.dtype), projections, self.kernels, training=training)
+            outputs = linear(total.to(self.dtype), projections, self.kernels, training=training)
+            return total, with_magnitudes(outputs, projections)
         setting = Setting(self.kernels, self.dtype, training)
         total, *projected = apply(NormLinear, residual, delta, norm, projections, setting, *projections.factors)
-        return residual if delta is None else total, tuple(projected)
+        return residual if delta is None else total, with_magnitudes(projected, projections)
 
     def _norm_heads(self, layer: Layer, projected: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         if layer.query_key_norms is None:
@@ -193,7 +196,7 @@ class Decoder:
         gate, up = raised if len(raised) == 2 else (raised[0], None)
         setting = Setting(self.kernels, self.dtype, training)
         lowered: Tensor = apply(ActivationLinear, gate, up, layer.activation, layer.down, setting, *layer.down.factors)
-        return lowered
+        return with_magnitudes([lowered], layer.down)[0]
 
     def _norm(self, residual: Tensor, delta: Tensor | None, norm: Norm) -> Tensor:
         normed: Tensor = apply(NormOnly, residual, delta, norm, Setting(self.kernels, self.dtype, False))

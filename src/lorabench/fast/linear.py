@@ -17,6 +17,7 @@ from torch import Tensor
 from lorabench.fast.differentiable import apply
 from lorabench.fast.dropout import draw_kept
 from lorabench.fast.kernels import Kernels, Product
+from lorabench.fast.magnitude import Magnitude
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class Projection:
     b: Tensor | None = None
     scaling: float = 1.0
     dropout: float = 0.0
+    magnitude: Magnitude | None = None
+    """Of DoRA; y is then without the bias, which follows."""
 
 
 @dataclass(frozen=True)

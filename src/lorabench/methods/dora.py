@@ -12,8 +12,12 @@ from lorabench.models.linears import HasLinears
 class Dora(Lora):
     """LoRA with magnitudes."""
 
-    is_fast = False
     reference_bytes = 16
+    fast_outputs = 1
+
+    def is_fast_with(self, settings: AdapterSettings) -> bool:
+        """Of its dropout PEFT makes more than one product of each layer."""
+        return settings.dropout == 0.0
 
     def count_trainable(self, shape: HasLinears, settings: AdapterSettings, targets: Sequence[str]) -> int:
         """A, B and one magnitude for each output."""

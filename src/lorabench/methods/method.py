@@ -34,6 +34,12 @@ class Method(ABC):
     """Whether the fast path computes it; else PEFT's and Transformers' own modules do."""
     reference_bytes = 0
     """Memory that these keep more for it than for LoRA, for each output of a linear layer and each token."""
+    fast_outputs = 0
+    """Numbers that the fast path keeps more for it than for LoRA, for each such output."""
+
+    def is_fast_with(self, settings: AdapterSettings) -> bool:
+        """Whether the fast path computes it with these settings."""
+        return self.is_fast
 
     def uses(self, setting: str) -> bool:
         """Whether a setting means something to it."""
