@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ FUSED = {
     "rotate": 2,  # queries and keys
     "cross_entropy_": 2,  # a row of logits does not fit into a block: its sums, then what is written
 }
-"""Kernels of a compiled pass. `benchmarks/gpu_check.py` counts them on a card."""
+"""Kernels of a compiled pass, where it turns whole heads. `test_generated.py` counts them in inductor's code."""
 ATTENTION = {"_varlen_attn": 2, "_varlen_attn_backward": 5}
 """Forward: the kernel and zeros for its random state. Backward: preparation, kernel, conversion, and the sums of keys
 and values over the query heads that share them."""
@@ -49,6 +50,12 @@ FREE = {
     *("empty", "empty_like", "new_empty", "new_empty_strided", "empty_strided", "lift_fresh"),
 }
 """Views and allocations."""
+
+
+def kernels_of(name: str, tensors: Sequence[Tensor]) -> int:
+    """Kernels of a compiled pass over its tensors: what is not turned of queries and keys is copied by two more."""
+    is_partial = name == "rotate" and tensors[0].shape[-1] > 2 * tensors[2].shape[-1]
+    return FUSED[name] + 2 * is_partial
 
 
 class Launches(TorchDispatchMode):
@@ -86,7 +93,7 @@ class Launches(TorchDispatchMode):
         weight, reads = 1, 1
         if name == "fused":
             name = args[0]
-            weight, reads = FUSED[name], 1 + (name in READ_TWICE)
+            weight, reads = kernels_of(name, args[1]), 1 + (name in READ_TWICE)
         self.operations[name] += ATTENTION.get(name, weight)
         if name in PRODUCTS:
             self.num_products += 1
