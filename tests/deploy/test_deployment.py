@@ -52,6 +52,8 @@ def test_a_killed_deployment_goes_on_and_is_reported(
     assert not problems
     assert {record.form for record in records} == set(FORMS)
     assert all(record.status is Status.COMPLETED and len(record.rounds) == 1 for record in records)
+    weights = {record.form: record.rounds[0].weight_bytes for record in records}
+    assert 1.9 < weights["merged:fp32"] / weights["merged:bf16"] <= 2.0
     by_form = {record.form: record for record in records}
     assert by_form["merged:fp32"].measured_at == scored["measured_at"]
     _check_figures(by_form, finished)

@@ -24,7 +24,7 @@ COLUMNS = (
     *("peak_memory_mb", "prefill_tokens_per_second", "decode_tokens_per_second", "ttft_ms_128", "ttft_ms_512"),
     *("threads", "device", "gain_kept_low", "gain_kept_high", "test_bits_per_byte", "decode_tokens_per_second_8"),
     *("resident_memory_mb", "rounds", "engine", "versions", "answers"),
-    "decode_joules_per_token",
+    *("decode_joules_per_token", "weights_mb"),
 )
 """The order never changes: new columns come last."""
 
@@ -126,6 +126,7 @@ def _row(record: DeploymentRecord, standing: FormStanding | None) -> dict[str, A
         "test_bits_per_byte": record.test and record.test.bits_per_byte,
         "decode_tokens_per_second_8": record.median("decode_tokens_per_second_8"),
         "resident_memory_mb": _scaled(record.median("resident_bytes"), 1e-6),
+        "weights_mb": _scaled(record.median("weight_bytes"), 1e-6),
         "rounds": len(record.rounds),
         "engine": record.engine,
         "versions": " ".join(f"{name}={number}" for name, number in record.versions.items()),

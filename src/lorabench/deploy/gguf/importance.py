@@ -12,7 +12,7 @@ import numpy.typing as npt
 from lorabench.deploy.gguf.architectures import architecture_of, num_layers_of, tensor_names
 from lorabench.models.shape import read_config
 
-NUM_TOKENS = 16_384
+NUM_TOKENS = 8_192
 """Of training text that are read."""
 
 
