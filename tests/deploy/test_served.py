@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from lorabench.core.errors import RunError
+from lorabench.core.errors import InputError, RunError
 from lorabench.deploy.export import export_run
-from lorabench.deploy.served import check_served
+from lorabench.deploy.served import check_served, require_served
 from lorabench.deploy.subject import Subject
 from lorabench.records.schema import RunRecord
 from lorabench.runs.view import RunView
@@ -43,6 +43,11 @@ def test_transformers_answers_alike(finished: RunRecord, form: str, tmp_path: Pa
     ).checked
     assert checked is not None
     assert checked.startswith("Transformers gives lorabench's answers to ")
+
+
+def test_a_form_that_no_other_program_is_asked_about_is_refused() -> None:
+    with pytest.raises(InputError, match="--check: no other program is asked about merged:nf4; accepted: adapter"):
+        require_served("merged:nf4")
 
 
 def test_a_program_that_answers_otherwise_is_found(

@@ -11,7 +11,7 @@ from lorabench.core.progress import View
 from lorabench.core.storage import new_folder, sha256_file
 from lorabench.deploy.card import model_card
 from lorabench.deploy.form import make_form
-from lorabench.deploy.served import check_served
+from lorabench.deploy.served import check_served, require_served
 from lorabench.deploy.subject import Subject
 from lorabench.deploy.workshop import Workshop
 from lorabench.records.store import RecordStore
@@ -39,6 +39,8 @@ def export_run(run_id: str, output_dir: Path, *, form: str, to: Path, check: boo
     DiskError for damaged files.
     """
     wanted = make_form(form)
+    if check:
+        require_served(wanted.name)
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise InputError(f"--to {to}: something lies there already; give the name of a new folder")
     view.phase("reading the run")

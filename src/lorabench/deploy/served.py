@@ -30,6 +30,8 @@ PROMPTS = ("The first thing to know about", "Once upon a time there was", "In 1,
 QUESTION = "What is the capital of France?"
 """Asked where the tokenizer has a chat template."""
 MAX_NEW_TOKENS = 24
+_LOADED = ("adapter", "merged:bf16", "merged:fp32")
+"""Forms that Transformers and PEFT load."""
 _OF_THE_SERVER = ("fastapi", "uvicorn", "sse_starlette", "starlette_context", "pydantic_settings")
 START_SECONDS = 180.0
 """A server that does not answer by then is given up."""
@@ -45,6 +47,12 @@ class Asked:
     max_new_tokens: int
 
 
+def require_served(form: str) -> None:
+    """Raises InputError for a form that neither a server nor Transformers is asked about here."""
+    if form not in _LOADED and not form.startswith("gguf:"):
+        raise InputError(f"--check: no other program is asked about {form}; accepted: {', '.join(_LOADED)}, gguf:TYPE")
+
+
 def check_served(subject: Subject, folder: Path) -> str:
     """Ask the program that loads the folder, and lorabench; returns a sentence on what was compared.
 
@@ -55,12 +63,9 @@ def check_served(subject: Subject, folder: Path) -> str:
 
     tokenizer = AutoTokenizer.from_pretrained(subject.adapter)
     asked = _asked(tokenizer, read_model_shape(subject.location.folder).max_context_length)
-    files = list(folder.glob("*.gguf"))
-    if len(files) == 1:
+    if (file := next(folder.glob("*.gguf"), None)) is not None:
         program, engine = "llama-cpp-python's server", "llama"
-        theirs = _answers_of_server(files[0], asked)
-    elif not any((folder / name).is_file() for name in ("config.json", CONFIGURATION)):
-        raise InputError(f"--check: {folder} holds no single model; accepted: adapter, merged, gguf:TYPE")
+        theirs = _answers_of_server(file, asked)
     else:
         program, engine = "Transformers", "transformers"
         theirs = _answers_of_transformers(subject, folder, tokenizer, asked)
