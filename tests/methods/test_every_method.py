@@ -14,13 +14,14 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from lorabench.core.errors import CancelledError, ConfigError
+from lorabench.core.errors import CancelledError, ConfigError, ModelError
 from lorabench.experiment.schema import TrainingSettings
 from lorabench.methods.attach import attach
 from lorabench.methods.registry import METHODS
 from lorabench.methods.saved import attach_saved
 from lorabench.methods.settings import AdapterSettings
 from lorabench.models.base import FrozenBase, load_base
+from lorabench.models.continuation import continue_greedily
 from lorabench.models.shape import read_model_shape
 from lorabench.training.checkpoints import Checkpoints
 from lorabench.training.loop import Course, Hooks, TrainingText, train
@@ -156,3 +157,10 @@ def test_planned_trained_taken_up_saved_and_read(models: Path, family: str, meth
 def test_layers_that_peft_does_not_take_are_refused_in_the_plan(models: Path, method: str) -> None:
     with pytest.raises(ConfigError, match="as GPT-2's; take lora"):
         METHODS.get(method).resolve_targets(read_model_shape(models / "gpt2"), settings_of(method))
+
+
+def test_what_would_be_written_without_its_prefix_is_not_written(models: Path) -> None:
+    base = load_base(models / "llama", precision="fp32", device="cpu")
+    attach(base, settings_of("prefix_tuning"), seed=0)
+    with pytest.raises(ModelError, match="leaves the keys and values of virtual tokens out"):
+        continue_greedily(base, [[3, 4, 5]], max_new_tokens=3, end_ids=[])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from lorabench.core.errors import ModelError
 from lorabench.fast.continuation import Choose, can_continue, continue_prompts
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ def continue_greedily(
 ) -> list[list[int]]:
     """The most likely tokens after each prompt, at most `max_new_tokens`. Those after one of `end_ids` mean nothing.
 
+    Raises ModelError where Transformers would leave an adapter's virtual tokens out.
     Prompts of several lengths need a base that `can_pad`. Whatever else the model's generation settings ask for, such
     as penalties or beams, is left out.
     """
@@ -75,7 +77,14 @@ def _continue(
     with _own_settings(base.model, settings), torch.inference_mode(), warnings.catch_warnings():
         for message in ("`past_key_values` is deprecated", "Position ids are not supported"):  # of virtual tokens
             warnings.filterwarnings("ignore", message=message)
-        return _lists(base.model.generate(input_ids=ids, attention_mask=mask)[:, longest:])
+        warnings.filterwarnings("error", message="Both `past_key_values` and `cache` are set")
+        try:
+            return _lists(base.model.generate(input_ids=ids, attention_mask=mask)[:, longest:])
+        except FutureWarning:
+            raise ModelError(
+                "Transformers leaves the keys and values of virtual tokens out when it writes, so this adapter's text "
+                "is not known; its scores hold them"
+            ) from None
 
 
 def _end_ids(model: Any) -> list[int]:
