@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 import lorabench
 from lorabench.core.device import choose_device
-from lorabench.core.errors import ConfigError, DiskError, InputError, MissingExtraError
+from lorabench.core.errors import CancelledError, ConfigError, DiskError, InputError, MissingExtraError
 from lorabench.corpora.catalog import find_corpus
 from lorabench.corpora.references import CorpusReference, parts_of
 from lorabench.experiment.plan import make_plan
@@ -20,7 +21,7 @@ from lorabench.records.provenance import running_code_sha256
 from lorabench.records.store import RecordStore
 from lorabench.runs.cluster import node
 from lorabench.runs.cluster.arrivals import Arrival
-from lorabench.runs.cluster.jobs import Delivery, Job, Letter, Piece
+from lorabench.runs.cluster.jobs import Claim, Claims, Delivery, Job, Letter, Piece
 from lorabench.runs.cluster.luggage import base_score_files, check_travels, run_files, shared_files
 from lorabench.runs.cluster.parcels import pack, unpack
 from lorabench.runs.cluster.tracking import track_again
@@ -46,6 +47,7 @@ class Head:
         self.patch = patch
         self.told: list[str] = []
         self.arrival: Arrival | None = None
+        self.claims = Claims()
         self.lost_after: str | None = None
         """The node is lost after a delivery of this kind: checkpoint."""
 
@@ -64,6 +66,12 @@ class Head:
                 self.lost_after = "over"
                 raise ConnectionError
         return False
+
+    def claim(self, name: str, job: str) -> Claim:
+        return self.claims.claim(name, job)
+
+    def give(self, name: str, files: Mapping[str, bytes]) -> None:
+        self.claims.give(name, files)
 
     def fetch(self, piece: Any) -> bytes:
         return bytes(piece)
@@ -266,3 +274,71 @@ def test_trackers_on_the_head_are_told_the_whole_curve(tmp_path: Path, experimen
     assert [values[0]["step"] for name, values in told if name == "log_step"] == [1, 2, 3, 4, 5, 6]
     assert "kind" not in told[1][1][0]
     assert told[-1][1] == (record, "completed")
+
+
+class Courier(node._Courier):
+    """Of a node with a folder of its own, in this process."""
+
+    def __init__(self, head: Head, key: str, folder: Path) -> None:
+        super().__init__(Job(key, "session", "", (), (), ""), head)
+        self.folder = folder
+        self.waited_for: list[str] = []
+        self.num_made = 0
+
+    def make(self, made: threading.Event | None = None, go_on: threading.Event | None = None) -> bytes:
+        with self.once(self.folder / "key", on_wait=self.waited_for.append):
+            path = self.folder / "key-a.parquet"
+            if not path.exists():
+                self.num_made += 1
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(b"scores")
+            if made is not None and go_on is not None:
+                made.set()
+                assert go_on.wait(20)
+        return path.read_bytes()
+
+
+def test_nodes_without_a_common_disk_make_what_they_share_once(
+    tmp_path: Path, head: Head, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node, "WATCH_SECONDS", 0.01)
+    one, other, late = (Courier(head, name, tmp_path / name) for name in ("one", "other", "late"))
+    made, go_on = threading.Event(), threading.Event()
+    first = threading.Thread(target=one.make, args=(made, go_on))
+    first.start()
+    assert made.wait(20)
+    second = threading.Thread(target=other.make)
+    second.start()
+    while not other.waited_for:
+        second.join(0.01)
+    assert not other.folder.exists()
+    go_on.set()
+    first.join(20)
+    second.join(20)
+    assert late.make() == (other.folder / "key-a.parquet").read_bytes() == b"scores"
+    assert [courier.num_made for courier in (one, other, late)] == [1, 0, 0]
+    assert set(other.waited_for) == {"another node"}
+    assert not late.waited_for
+
+
+def test_what_a_lost_node_was_making_is_made_by_another(tmp_path: Path, head: Head) -> None:
+    assert head.claim("key", "lost") == Claim()
+    assert head.claim("key", "other") == Claim(owner="lost")
+    head.claims.release("lost")
+    other = Courier(head, "other", tmp_path / "other")
+    other.make()
+    assert other.num_made == 1
+    assert head.claim("key", "third").files == {"key-a.parquet": b"scores"}
+
+
+def test_a_head_that_is_gone_ends_what_waits_for_it(
+    tmp_path: Path, head: Head, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*_: object) -> Claim:
+        raise ConnectionError
+
+    monkeypatch.setattr(head, "claim", gone)
+    courier = Courier(head, "one", tmp_path / "one")
+    with pytest.raises(CancelledError, match="the head, which is gone"):
+        courier.make()
+    assert courier.must_stop()

@@ -26,11 +26,12 @@ from lorabench.experiment.plan import make_plan
 from lorabench.experiment.schema import RunSpec, load_experiment
 from lorabench.methods.saved import saved_adapter
 from lorabench.models.base import load_base
-from lorabench.records.schema import RunRecord, Status
+from lorabench.records.schema import RunRecord, Sample, Status
 from lorabench.records.store import RecordStore, load_records
 from lorabench.runs.group import GroupWork, SharedBase
 from lorabench.runs.reproduction import reproduce
 from lorabench.runs.task import SharedInputs
+from lorabench.scoring.tasks import TaskFigures
 from tests.marks import slow
 from tests.runs.conftest import ExperimentWriter, write_corpus, write_experiment
 
@@ -399,3 +400,34 @@ def test_full_with_several_ranks_is_planned_once(experiment: ExperimentWriter) -
         ("lora", 2, 8.0),
     ]
     assert any("4 of the 8 combinations ask for the same run as another" in warning for warning in plan.warnings)
+
+
+def test_what_the_base_writes_is_made_once_for_all_workers(
+    experiment: ExperimentWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (group,) = make_plan(load_experiment(experiment(adapter={"rank": 2})), choose_device("cpu")).groups
+    spec = group.runs[0].spec
+    shared = SharedBase.load(group.model.reference, BaseVariant.of(spec), choose_device("cpu"), lambda *_: None)
+    num_examples, done = 3, []
+    figures = TaskFigures(num_examples, 0, {"acc": 0.1 + 0.2}, {}, {"acc": True}, [{"doc_id": 0, "acc": 1.0}])
+
+    def do_tasks(work: GroupWork, *_: object) -> dict[str, TaskFigures]:
+        done.append("tasks")
+        return {"quiz": figures}
+
+    write = GroupWork.samples
+
+    def samples(work: GroupWork, *asked: Any) -> list[Sample]:
+        done.append("samples")
+        return write(work, *asked)
+
+    monkeypatch.setattr(GroupWork, "tasks", do_tasks)
+    monkeypatch.setattr(GroupWork, "samples", samples)
+    workers = [GroupWork(shared, SharedInputs.of(group, "text"), tmp_path, lambda *_: None) for _ in range(2)]
+    one, other = (worker.base_samples(spec, 1) for worker in workers)
+    assert one == other == write(workers[0], spec, 1)
+    assert all(worker.base_tasks("quiz", "1", num_examples) == {"quiz": figures} for worker in workers)
+    assert done == ["samples", "tasks"]
+    workers[0].base_samples(spec.model_copy(update={"seed": 7}), 1)
+    workers[1].base_tasks("quiz", "2", num_examples)
+    assert done == ["samples", "tasks", "samples", "tasks"]

@@ -106,10 +106,11 @@ class Answering:
         )
         kept = self.work.base_answers
         if key not in kept:
-            found = _read(self.work.base_scores_dir, key, len(self.questions))
-            if found is None:
-                found = self.answers(f"the base answers {self.spec.dataset} ({self.split})")
-                _write(self.work.base_scores_dir, key, found)
+            with self.work.made_once(f"answers-{key}", f"answers {self.spec.dataset} with the base"):
+                found = _read(self.work.base_scores_dir, key, len(self.questions))
+                if found is None:
+                    found = self.answers(f"the base answers {self.spec.dataset} ({self.split})")
+                    _write(self.work.base_scores_dir, key, found)
             kept[key] = found
             self.judged(found)
         return kept[key]

@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Protocol
 
 from lorabench.core.device import Device
 from lorabench.core.errors import CancelledError
+from lorabench.core.locks import exclusively
 from lorabench.records.schema import Environment
 from lorabench.records.store import RecordStore
 from lorabench.runs.task import RunTask
 from lorabench.runs.view import RunView
 from lorabench.trackers.make import TrackerGroup
 from lorabench.training.ranks import Ranks
+
+
+class Once(Protocol):
+    """Holds what is made once for all workers: files in `target`'s folder whose names begin with its name."""
+
+    def __call__(self, target: Path, *, on_wait: Callable[[str], None]) -> AbstractContextManager[None]:
+        """Waits for whoever makes them, saying for whom, and holds them while inside: they may be there then.
+
+        Raises DiskError, or CancelledError where the user stops the command.
+        """
 
 
 @dataclass
@@ -27,6 +41,8 @@ class RunContext:
     should_stop: Callable[[], bool]
     ranks: Ranks = field(default_factory=Ranks)
     """The processes that share each run, of which this is one."""
+    once: Once = exclusively
+    """Keeps workers from computing the same for all of them twice."""
     _started: dict[str, int] = field(default_factory=dict)
     """Runs in the order in which they began, from 1."""
 
@@ -42,6 +58,10 @@ class RunContext:
     def of_worker(self, name: str) -> RunContext:
         """The same, for what a worker of that name does: the runs of all are counted together."""
         return replace(self, view=self.view.worker(name))
+
+    def hold(self, target: Path, *, on_wait: Callable[[str], None]) -> AbstractContextManager[None]:
+        """See Once."""
+        return self.once(target, on_wait=on_wait)
 
     def progress(self, description: str, done: float, total: float | None) -> None:
         """Show how far long work is, and end it where the user wants to stop: nothing is lost before training."""

@@ -5,19 +5,21 @@ from __future__ import annotations
 import gc
 import hashlib
 import io
+import json
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lorabench.core.canonical import fingerprint
 from lorabench.core.device import Device
 from lorabench.core.errors import DataError, InputError
 from lorabench.core.locks import exclusively
 from lorabench.core.progress import Progress
-from lorabench.core.storage import read_regular, set_aside, write_atomically
+from lorabench.core.storage import read_regular, recall, remember, set_aside, write_atomically
 from lorabench.corpora.catalog import find_corpus
 from lorabench.corpora.documents import Corpus, Document
 from lorabench.corpora.drawing import DrawnText, take_text
@@ -31,6 +33,7 @@ from lorabench.models.entry import ModelLocation
 from lorabench.models.locate import locate_model
 from lorabench.records.provenance import running_code_sha256
 from lorabench.records.schema import ConversationFacts, Sample
+from lorabench.runs.context import Once
 from lorabench.runs.task import SharedInputs
 from lorabench.scoring.answers import Answers
 from lorabench.scoring.documents import DocumentScores, score_documents
@@ -97,14 +100,15 @@ class GroupWork:
     inputs: SharedInputs
     base_scores_dir: Path
     progress: Progress
+    once: Once = exclusively
     _sources: dict[str, DatasetEntry] = field(default_factory=dict)
     _corpora: dict[str, dict[int | None, Corpus]] = field(default_factory=dict)
     """By name, and by how much was read of its source."""
     _texts: dict[tuple[str, str, int], Text] = field(default_factory=dict)
     _seen: dict[tuple[str, int, int], float | None] = field(default_factory=dict)
     _base_scores: dict[str, DocumentScores] = field(default_factory=dict)
-    _base_samples: dict[tuple[BaseVariant, str, int, int, int], list[Sample]] = field(default_factory=dict)
-    _base_tasks: dict[tuple[BaseVariant, str, str], dict[str, TaskFigures]] = field(default_factory=dict)
+    _base_samples: dict[str, list[Sample]] = field(default_factory=dict)
+    _base_tasks: dict[str, dict[str, TaskFigures]] = field(default_factory=dict)
     base_answers: dict[str, Answers] = field(default_factory=dict)
     """What the base wrote, kept by `lorabench.runs.answering`."""
 
@@ -235,18 +239,11 @@ class GroupWork:
         Call only while no adapter is attached, or after the first call.
         """
         text = self.scored_text(name, split, spec.evaluation)
-        variant = self.shared.variant
-        key = fingerprint(
-            {
-                "model": [variant.model, variant.revision, self.shared.tokeniser.sha256],
-                "documents": text.drawn.hashes,
-                **({} if text.marks is None else {"template": self.chat.template.sha256}),
-                "context_length": spec.training.context_length,
-                "stride": spec.evaluation.stride,
-                "precision": variant.loading,
-                "device": self.shared.base.device.type,
-                "code": running_code_sha256(),
-            }
+        key = self._base_key(
+            documents=text.drawn.hashes,
+            context_length=spec.training.context_length,
+            stride=spec.evaluation.stride,
+            **({} if text.marks is None else {"template": self.chat.template.sha256}),
         )
         if key not in self._base_scores:
             scores = _read_scores(self.base_scores_dir, key, text)
@@ -257,10 +254,7 @@ class GroupWork:
         """Other processes that want the same scores wait until they are there."""
         what = f"the base on {name} ({split})"
 
-        def wait(owner: str) -> None:
-            self.progress(f"waiting for {owner}, which scores {what}", 0, None)
-
-        with exclusively(self.base_scores_dir / key, on_wait=wait):
+        with self.made_once(key, f"scores {what}"):
             scores = _read_scores(self.base_scores_dir, key, self.scored_text(name, split, spec.evaluation))
             if scores is None:
                 self.progress(f"scoring {what}", 0, None)
@@ -269,6 +263,13 @@ class GroupWork:
                 )
                 _write_scores(self.base_scores_dir, key, scores)
         return scores
+
+    def made_once(self, name: str, what: str) -> AbstractContextManager[None]:
+        """Other processes that want the files of this name wait, telling what their maker does."""
+        return self.once(
+            self.base_scores_dir / name,
+            on_wait=lambda owner: self.progress(f"waiting for {owner}, which {what}", 0, None),
+        )
 
     def samples(self, spec: RunSpec, count: int) -> list[Sample]:
         """What the model, as it is now, writes after the beginnings of the first `count` long pieces of validation."""
@@ -288,10 +289,16 @@ class GroupWork:
 
     def base_samples(self, spec: RunSpec, count: int) -> list[Sample]:
         """The base's own continuations, written once per seed. Call only while no adapter is attached."""
-        key = (self.shared.variant, spec.dataset, count, spec.evaluation.validation_bytes, spec.seed)
-        if key not in self._base_samples:
-            self._base_samples[key] = self.samples(spec, count)
-        return self._base_samples[key]
+        documents = self.scored_text(spec.dataset, "validation", spec.evaluation).drawn.hashes
+        name = "samples-" + self._base_key(documents=documents, count=count, seed=spec.seed)
+        if name not in self._base_samples:
+            kept = self._kept(
+                name,
+                f"continues {spec.dataset} with the base",
+                lambda: [sample.model_dump() for sample in self.samples(spec, count)],
+            )
+            self._base_samples[name] = [Sample(**values) for values in kept]
+        return self._base_samples[name]
 
     def tasks(self, reference: str, num_examples: int | None) -> dict[str, TaskFigures]:
         """What the model, as it is now, scores on tasks of the harness."""
@@ -299,11 +306,38 @@ class GroupWork:
 
     def base_tasks(self, reference: str, revision: str, num_examples: int | None) -> dict[str, TaskFigures]:
         """The base's own figures, once for all runs. Call only while no adapter is attached."""
-        key = (self.shared.variant, reference, revision)
-        if key not in self._base_tasks:
-            self.progress(f"the base does {Path(reference).name}", 0, None)
-            self._base_tasks[key] = self.tasks(reference, num_examples)
-        return self._base_tasks[key]
+        name = "tasks-" + self._base_key(reference=reference, revision=revision, num_examples=num_examples)
+        if name not in self._base_tasks:
+            what = f"the base does {Path(reference).name}"
+
+            def do() -> dict[str, dict[str, Any]]:
+                self.progress(what, 0, None)
+                return {task: asdict(figures) for task, figures in self.tasks(reference, num_examples).items()}
+
+            kept = self._kept(name, f"does {Path(reference).name} with the base", do)
+            self._base_tasks[name] = {task: TaskFigures(**values) for task, values in kept.items()}
+        return self._base_tasks[name]
+
+    def _base_key(self, **what: object) -> str:
+        """Of what the base as it is loaded makes of `what`."""
+        variant = self.shared.variant
+        how = {
+            "model": [variant.model, variant.revision, self.shared.tokeniser.sha256],
+            "precision": variant.loading,
+            "device": self.shared.base.device.type,
+            "code": running_code_sha256(),
+        }
+        return fingerprint(how | what)
+
+    def _kept(self, name: str, what: str, make: Callable[[], Any]) -> Any:
+        """What `make` returns, as JSON values: made once for all workers, and kept on disk for later ones."""
+        path = self.base_scores_dir / f"{name}.json"
+        with self.made_once(name, what):
+            values = recall(path)
+            if values is None:
+                values = json.loads(json.dumps(make(), default=str))
+                remember(path, values)
+        return values
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:

@@ -29,7 +29,11 @@ class LoadedBase:
             self._work = work = None  # before the next text is read
             shared = self._load(task, variant)
             self._work = work = GroupWork(
-                shared, task.inputs, self._context.store.base_scores_dir, self._context.progress
+                shared,
+                task.inputs,
+                self._context.store.base_scores_dir,
+                self._context.progress,
+                self._context.hold,
             )
         return work
 

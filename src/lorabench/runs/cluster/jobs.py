@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -62,6 +63,40 @@ class Letter:
         object.__setattr__(self, "size", 0 if self.piece is None else len(self.piece.content))
 
 
+@dataclass(frozen=True)
+class Claim:
+    """The answer to a node that wants what is made once for all: it is there, or to be made, or being made."""
+
+    files: Mapping[str, bytes] | None = None
+    """Where it is there."""
+    owner: str | None = None
+    """The job that makes it, where another one does."""
+
+
+@dataclass
+class Claims:
+    """What is made once for all nodes, and which jobs are making some."""
+
+    _made: dict[str, Mapping[str, bytes]] = field(default_factory=dict)
+    _owners: dict[str, str] = field(default_factory=dict)
+
+    def claim(self, name: str, job: str) -> Claim:
+        """See Post."""
+        if name in self._made:
+            return Claim(files=self._made[name])
+        owner = self._owners.setdefault(name, job)
+        return Claim(owner=None if owner == job else owner)
+
+    def give(self, name: str, files: Mapping[str, bytes]) -> None:
+        """See Post."""
+        self._owners.pop(name, None)
+        self._made[name] = files
+
+    def release(self, job: str) -> None:
+        """A job is over or lost: others make what it has not given."""
+        self._owners = {name: owner for name, owner in self._owners.items() if owner != job}
+
+
 class Post(Protocol):
     """A node's way to the head."""
 
@@ -71,6 +106,12 @@ class Post(Protocol):
 
     def send(self, letter: Letter) -> bool:
         """Hand over a letter, waiting where the head is behind; returns whether the command is to stop."""
+
+    def claim(self, name: str, job: str) -> Claim:
+        """Ask for what is made once for all nodes. Raises ConnectionError where the head is gone."""
+
+    def give(self, name: str, files: Mapping[str, bytes]) -> None:
+        """Hand over what was claimed, by file name. Raises ConnectionError where the head is gone."""
 
     def fetch(self, piece: Any) -> bytes:
         """The bytes of a piece of a parcel."""

@@ -84,8 +84,9 @@ def run_files(store: RecordStore, run_id: str) -> list[tuple[str, Path]]:
 
 
 def base_score_files(store: RecordStore) -> list[tuple[str, Path]]:
-    """What base models were seen to score."""
-    return [(f"{BASE_SCORES}/{path.name}", path) for path in sorted(store.base_scores_dir.glob("*.parquet"))]
+    """What base models were seen to score and to write."""
+    paths = [path for suffix in ("parquet", "json") for path in store.base_scores_dir.glob(f"*.{suffix}")]
+    return [(f"{BASE_SCORES}/{path.name}", path) for path in sorted(paths)]
 
 
 def files_of_run(folder: Path) -> Iterator[tuple[str, Path]]:

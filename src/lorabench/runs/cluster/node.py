@@ -11,21 +11,31 @@ import hashlib
 import os
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
 from lorabench.core.device import choose_device
-from lorabench.core.errors import DiskError, LorabenchError
+from lorabench.core.errors import CancelledError, DiskError, LorabenchError
 from lorabench.core.locks import try_lock
 from lorabench.core.machine import prepare_process
-from lorabench.core.storage import cache_root, disk_error, read_regular
+from lorabench.core.storage import cache_root, disk_error, read_regular, write_atomically
 from lorabench.corpora.references import parts_of
 from lorabench.records.provenance import describe_environment, running_code_sha256
 from lorabench.records.store import METRICS_NAME, RecordStore
 from lorabench.runs.cluster.jobs import Delivery, Job, Letter, Piece, Post
-from lorabench.runs.cluster.luggage import BASE_SCORES, CACHE, HUB, INBOX, RUN, files_of_run, hub_cache
+from lorabench.runs.cluster.luggage import (
+    BASE_SCORES,
+    CACHE,
+    HUB,
+    INBOX,
+    RUN,
+    base_score_files,
+    files_of_run,
+    hub_cache,
+)
 from lorabench.runs.cluster.parcels import read_pieces, unpack
 from lorabench.runs.context import RunContext
 from lorabench.runs.loaded import LoadedBase
@@ -62,10 +72,10 @@ def _do(job: Job, task: RunTask, post: Post) -> TaskOutcome:
     task = office.as_placed(task)
     courier = _Courier(job, post)
     view = ForwardingView(lambda event: courier.send(Letter(job.key, post.node, event=event)))
-    context, loaded = office.open(task, job.command, post.node, view, courier.must_stop)
+    context, loaded = office.open(task, job.command, post.node, view, courier)
     with courier.watching(folder):
         outcome = do_task(task, context, loaded)
-    new = {place: path for place, path in office.base_scores() if place not in sent}
+    new = {place: path for place, path in base_score_files(office.store) if place not in sent}
     courier.deliver(new | {f"{RUN}/{name}": path for name, path in files_of_run(folder)}, is_whole=True)
     shutil.rmtree(folder, ignore_errors=True)
     return outcome
@@ -105,7 +115,7 @@ class _Office:
         return task.model_copy(update={"inputs": inputs, "options": options})
 
     def open(
-        self, task: RunTask, command: tuple[str, ...], node: str, view: ForwardingView, should_stop: Callable[[], bool]
+        self, task: RunTask, command: tuple[str, ...], node: str, view: ForwardingView, courier: _Courier
     ) -> tuple[RunContext, LoadedBase]:
         """What runs of this process are given; the head keeps trackers but for the run's own file."""
         if self._context is None or self._loaded is None:
@@ -118,16 +128,11 @@ class _Office:
                 view=view,
                 device=device,
                 environment=environment.model_copy(update={"worker": node}),
-                should_stop=should_stop,
+                should_stop=courier.must_stop,
             )
             self._loaded = LoadedBase(self._context)
-        self._context.view, self._context.should_stop = view, should_stop
+        self._context.view, self._context.should_stop, self._context.once = view, courier.must_stop, courier.once
         return self._context, self._loaded
-
-    def base_scores(self) -> Iterator[tuple[str, Path]]:
-        """Of this process."""
-        for path in sorted(self.store.base_scores_dir.glob("*.parquet")):
-            yield f"{BASE_SCORES}/{path.name}", path
 
 
 @cache
@@ -169,6 +174,29 @@ class _Courier:
                 self._stop.set()
         except ConnectionError:
             self._stop.set()
+
+    @contextmanager
+    def once(self, target: Path, *, on_wait: Callable[[str], None]) -> Iterator[None]:
+        """See `runs.context.Once`: over all nodes, whose makers the head knows. A head that is gone ends the run."""
+        with self._needing_head():
+            while (claim := self._post.claim(target.name, self._job.key)).owner is not None:
+                on_wait("another node")
+                time.sleep(WATCH_SECONDS)
+        for name, content in (claim.files or {}).items():
+            write_atomically(target.with_name(name), content)
+        yield
+        if claim.files is None:
+            made = {path.name: read_regular(path) for path in target.parent.glob(f"{target.name}*")}
+            with self._needing_head():
+                self._post.give(target.name, made)
+
+    @contextmanager
+    def _needing_head(self) -> Iterator[None]:
+        try:
+            yield
+        except ConnectionError:
+            self._stop.set()
+            raise CancelledError("stopped while asking the head, which is gone") from None
 
     def deliver(self, files: Mapping[str, Path], *, is_whole: bool) -> None:
         """Send files and their hashes. Raises DiskError where one cannot be read."""

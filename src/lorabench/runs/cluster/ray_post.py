@@ -15,7 +15,7 @@ from typing import Any
 
 from lorabench.core.device import Device, choose_device
 from lorabench.core.errors import EnvironmentProblem, MissingExtraError
-from lorabench.runs.cluster.jobs import MESSAGES_HELD_BYTES, Job, Letter
+from lorabench.runs.cluster.jobs import MESSAGES_HELD_BYTES, Claim, Claims, Job, Letter
 from lorabench.runs.cluster.node import do_job
 
 TAKEN_BYTES = 64 << 20
@@ -119,6 +119,7 @@ class Mailbox:
         self._letters: deque[Letter] = deque()
         self._held = 0
         self._stopping = False
+        self._claims = Claims()
 
     async def send(self, letter: Letter) -> bool:
         """See Post."""
@@ -138,6 +139,18 @@ class Mailbox:
         self._held -= size
         return taken
 
+    async def claim(self, name: str, job: str) -> Claim:
+        """See Post."""
+        return self._claims.claim(name, job)
+
+    async def give(self, name: str, files: Mapping[str, bytes]) -> None:
+        """See Post."""
+        self._claims.give(name, files)
+
+    async def release(self, job: str) -> None:
+        """See Claims."""
+        self._claims.release(job)
+
     async def stop(self) -> None:
         """Let every sender know that the command is to stop."""
         self._stopping = True
@@ -153,23 +166,32 @@ class RayPost:
         self.node = f"node-{ray.get_runtime_context().get_node_id()[:8]}"
 
     def send(self, letter: Letter) -> bool:
-        """See Post. Raises ConnectionError where the head is gone."""
-        import ray
+        """See Post."""
+        return bool(_get(self._mailbox.send.remote(letter)))
 
-        try:
-            return bool(ray.get(self._mailbox.send.remote(letter)))
-        except ray.exceptions.RayError as error:
-            raise ConnectionError("the head is gone") from error
+    def claim(self, name: str, job: str) -> Claim:
+        """See Post."""
+        claim: Claim = _get(self._mailbox.claim.remote(name, job))
+        return claim
+
+    def give(self, name: str, files: Mapping[str, bytes]) -> None:
+        """See Post."""
+        _get(self._mailbox.give.remote(name, files))
 
     def fetch(self, piece: Any) -> bytes:
-        """See Post. Raises ConnectionError."""
-        import ray
-
-        try:
-            content: bytes = ray.get(piece)
-        except ray.exceptions.RayError as error:
-            raise ConnectionError("the head is gone") from error
+        """See Post."""
+        content: bytes = _get(piece)
         return content
+
+
+def _get(reference: Any) -> Any:
+    """What Ray holds. Raises ConnectionError where the head is gone."""
+    import ray
+
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayError as error:
+        raise ConnectionError("the head is gone") from error
 
 
 def do_ray_job(job: Job, mailbox: Any) -> str:

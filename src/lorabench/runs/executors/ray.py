@@ -215,6 +215,7 @@ class RayExecutor:
     def _end(self, reference: Any) -> None:
         """A Ray task has returned, or will not."""
         under_way = self._under_way.pop(reference)
+        self._mailbox.release.remote(under_way.arrival.key)
         try:
             outcome = TaskOutcome.model_validate_json(self._ray.get(reference))
         except self._ray.exceptions.RayTaskError as error:
