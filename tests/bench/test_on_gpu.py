@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,7 +11,10 @@ import torch
 
 from lorabench.bench import limit
 from lorabench.bench.profile import IDLE, PRODUCTS, _together, part_of_kernel
+from lorabench.core.device import Device, peak_memory, peak_reserved_memory
 from lorabench.fast.choice import kernels_for
+from lorabench.records.provenance import describe_environment, gpu_clock
+from lorabench.runs.draft import _at_work
 
 
 def test_a_round_of_products_waits_once_and_reads_the_cards_clock(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,3 +83,38 @@ def test_the_driver_answers_or_is_null(tmp_path: Any, monkeypatch: pytest.Monkey
         program.write_text(f'#!/bin/sh\n[ "$1" = "--id=GPU-1" ] && echo "{printed}"\n', encoding="utf-8")
         program.chmod(0o755)
         assert _driver_and_clock("1") == expected
+
+
+def test_a_record_holds_what_the_card_ran_with(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = tmp_path / "clock"
+    program = tmp_path / "nvidia-smi"
+    program.write_text(f'#!/bin/sh\n[ "$1" = "--id=GPU-b" ] && read mhz < {clock} && echo "570.86, $mhz"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    uuids = {0: "a", 1: "b"}
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda where: SimpleNamespace(uuid=uuids[torch.device(where).index])
+    )
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 91300)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 5 << 30)
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda device: 7 << 30)
+    version = importlib.metadata.version
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "3.5.0" if name == "triton" else version(name))
+    card = Device("cuda", "NVIDIA H100 80GB HBM3", 80 << 30, supports_bf16=True)
+    clock.write_text("345\n")
+    environment = describe_environment(card, ["lorabench", "run"])
+    facts = {"driver": "570.86", "clock_mhz": 345, "cuda": "13.0", "cudnn": 91300, "triton": "3.5.0"}
+    assert environment.gpu is not None
+    assert environment.gpu.model_dump() == facts
+    clock.write_text("1980\n")
+    working = _at_work(environment, gpu_clock(1))
+    assert working.gpu is not None
+    assert working.gpu.model_dump() == facts | {"clock_mhz": 1980}
+    assert _at_work(environment, None) == environment
+    where = torch.device("cuda", 1)
+    assert (peak_memory(where), peak_reserved_memory(where)) == (5 << 30, 7 << 30)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert describe_environment(card, []).gpu is None, "the head of a cluster may have none"

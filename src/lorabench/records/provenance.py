@@ -75,18 +75,34 @@ def describe_environment(device: Device, command: list[str]) -> Environment:
     )
 
 
-def _gpu_facts(index: int | None) -> GpuFacts:
+def gpu_clock(index: int | None) -> int | None:
+    """MHz of the processors of an NVIDIA GPU at this moment; None where it cannot be found out."""
+    clock = _driver_and_clock(_uuid(index))[1]
+    return int(clock) if clock is not None and clock.isdigit() else None
+
+
+def _uuid(index: int | None) -> str:
     """Of the GPU with this number among those visible; the current one where it has none."""
     import torch
 
-    driver, clock = _driver_and_clock(str(torch.cuda.get_device_properties(torch.device("cuda", index or 0)).uuid))
+    where = torch.device("cuda", torch.cuda.current_device() if index is None else index)
+    return str(torch.cuda.get_device_properties(where).uuid)
+
+
+def _gpu_facts(index: int | None) -> GpuFacts | None:
+    """None on the head of a cluster, where runs are planned for the cards of its nodes."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    driver, _ = _driver_and_clock(_uuid(index))
     try:
         triton: str | None = importlib.metadata.version("triton")
     except importlib.metadata.PackageNotFoundError:
         triton = None
     return GpuFacts(
         driver=driver,
-        clock_mhz=int(clock) if clock is not None and clock.isdigit() else None,
+        clock_mhz=gpu_clock(index),
         cuda=torch.version.cuda,
         cudnn=torch.backends.cudnn.version(),
         triton=triton,

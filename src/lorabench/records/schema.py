@@ -281,7 +281,7 @@ class GpuFacts(Facts):
 
     driver: str | None
     clock_mhz: int | None
-    """Of its processors at the end of the run."""
+    """Of its processors when the run had trained its last step."""
     cuda: str | None
     cudnn: int | None
     triton: str | None

@@ -85,12 +85,19 @@ class Draft:
             last_training_loss=None if trained is None else trained.position.smoothed_loss,
             best_step=None if trained is None else trained.best_step,
             speed=None if trained is None else trained.speed,
-            environment=self.environment,
+            environment=self.environment if trained is None else _at_work(self.environment, trained.gpu_clock_mhz),
             notes=tuple(map(without_secrets, dict.fromkeys(self.notes))),
             started_at=self.started_at,
             finished_at=provenance.now(),
             files={} if saved is None else saved.files,
         )
+
+
+def _at_work(environment: Environment, clock_mhz: int | None) -> Environment:
+    """With the clock of a GPU that has just trained, rather than of one that waited."""
+    if environment.gpu is None or clock_mhz is None:
+        return environment
+    return environment.model_copy(update={"gpu": environment.gpu.model_copy(update={"clock_mhz": clock_mhz})})
 
 
 def _steady_clock() -> float:

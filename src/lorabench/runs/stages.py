@@ -28,6 +28,7 @@ from lorabench.methods.registry import method_of
 from lorabench.models.catalog import was_trained_on
 from lorabench.models.entry import ModelLocation
 from lorabench.models.shape import read_model_shape
+from lorabench.records.provenance import gpu_clock
 from lorabench.records.schema import (
     AdapterFacts,
     Budget,
@@ -235,6 +236,8 @@ class Trained:
     """From the run's beginning to its last step."""
     peak_memory_bytes: int
     peak_reserved_bytes: int | None
+    gpu_clock_mhz: int | None
+    """Just after its last step."""
     validation: DocumentScores | None
     """Of the last validation, where there was one since the run was taken up."""
     pauses: bool
@@ -320,6 +323,7 @@ def train_adapter(
         total_seconds=time.perf_counter() - started,
         peak_memory_bytes=peak_memory(base.device),
         peak_reserved_bytes=peak_reserved_memory(base.device),
+        gpu_clock_mhz=gpu_clock(base.device.index) if base.device.type == "cuda" else None,
         validation=report.validation,
         pauses=task.stop_reason is None and (rung is not None or position.steps_done < course.num_steps),
         rung=rung,
