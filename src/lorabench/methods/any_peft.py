@@ -34,7 +34,6 @@ class AnyPeftAdapter(SavedByPeft):
             with without_warnings(), explained():
                 self._peft = get_peft_model(base.model, config, autocast_adapter_dtype=True)
             self._peft.eval()
-            self.prepare()
             base.model = self._peft
             self.require_as_planned(*planned)
             if self._before.weights_changed():
@@ -44,6 +43,7 @@ class AnyPeftAdapter(SavedByPeft):
                 )
         except BaseException:
             self._take_off()
+            base.has_wide_parts = False
             base.choose_path()
             raise
         for parameter in self.parameters:
@@ -52,9 +52,6 @@ class AnyPeftAdapter(SavedByPeft):
             module for module in self._peft.modules() if isinstance(module, torch.nn.Dropout) and module.p > 0
         ]
         base.choose_path()
-
-    def prepare(self) -> None:
-        """Called once, when PEFT's modules are there: choose what is trained."""
 
     def _take_off(self) -> None:
         self.base.model = self._before.restore()
