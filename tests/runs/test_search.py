@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import math
 import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 import yaml
 
 import lorabench
 from lorabench.core.storage import sha256_file
-from lorabench.records.schema import RunRecord
+from lorabench.experiment.search import SearchSettings
+from lorabench.methods.settings import AdapterSettings
+from lorabench.records.documents import DocumentResults
+from lorabench.records.schema import Rung, RunRecord, Scores, Status
 from lorabench.records.store import RecordStore, load_records
+from lorabench.runs.group import write_table
+from lorabench.runs.searching import AtRung, Entrant, Situation
+from lorabench.runs.strategies.racing import leave_when_beaten
+from tests.experiment.test_identity import make_spec
 from tests.runs.conftest import ExperimentWriter
-from tests.runs.test_survival import results
+from tests.runs.test_survival import finish, results, start
 
 ADAPTER = {"rank": [1, 2, 4], "dropout": 0.1}
 TRAINING = {
@@ -122,3 +135,157 @@ def test_a_rung_is_what_a_run_of_its_length_scores(experiment: ExperimentWriter,
     lorabench.run(path, tmp_path / "alone", trackers=["none"])
     alone = {record.spec.training.learning_rate: record.validation for record in load_records(tmp_path / "alone")}
     assert {record.spec.training.learning_rate: record.rungs[0].validation for record in searched} == alone
+
+
+def test_racing_stops_only_what_a_survivor_beats_over_documents_and_seeds(tmp_path: Path) -> None:
+    """The rule on made figures: a clear loser leaves, a close one and one that cannot be compared stay."""
+    store = RecordStore(tmp_path)
+    random = np.random.default_rng(0)
+    difficulty = random.lognormal(0.0, 0.3, 60)
+    offsets = [0.0, 0.001, 0.3]
+    entrants = []
+    for place, offset in enumerate(offsets):
+        runs = [f"run{place}-s{seed}" for seed in (0, 1, 2)]
+        rungs = [made_rung(store, run, difficulty + offset + random.normal(0, 0.01, 60)) for run in runs]
+        spec = make_spec(adapter=AdapterSettings(rank=2 + place))
+        entrants.append(Entrant(spec, tuple(runs), tuple(rungs)))
+    search = SearchSettings(strategy="racing")
+    leaving = leave_when_beaten(AtRung(Situation(search, (0, 1, 2), store), 1, tuple(entrants)))
+    assert list(leaving) == [2]
+    assert leaving[2].startswith("stopped at rung 2 of 3 (0.111 of its steps): run0-s0 was lower by 0.")
+    assert "over 3 seeds" in leaving[2]
+    one_seed = [Entrant(item.spec, item.run_ids[:1], item.rungs[:1]) for item in entrants]
+    assert leave_when_beaten(AtRung(Situation(search, (0,), store), 1, tuple(one_seed))) == {}
+    (tmp_path / "runs" / "run2-s1" / entrants[2].rungs[1].documents).write_bytes(b"damaged")
+    assert leave_when_beaten(AtRung(Situation(search, (0, 1, 2), store), 1, tuple(entrants))) == {}
+
+
+@dataclass(frozen=True)
+class Remembered(Situation):
+    """Knows what documents scored, by run."""
+
+    nll: dict[str, Any]
+
+    def documents(self, run_id: str, rung: Rung) -> DocumentResults:
+        sizes = np.full(40, 100.0)
+        return DocumentResults("the same", sizes, sizes / 4, sizes / 6, self.nll[run_id], None)
+
+
+def test_of_equals_racing_stops_one_in_at_most_twenty_races(tmp_path: Path) -> None:
+    """Over all three rungs; nine equal configurations on 40 documents and two seeds."""
+    store, random, search = RecordStore(tmp_path), np.random.default_rng(1), SearchSettings(strategy="racing")
+    rung = made_rung(store, "any", np.ones(40))
+    lost = 0
+    for _ in range(200):
+        is_out = False
+        for number in range(3):
+            difficulty, nll = random.lognormal(0.0, 0.3, 40), {}
+            entrants = []
+            for place in range(9):
+                runs = (f"run{place}-s0", f"run{place}-s1")
+                nll |= {run: 100 * math.log(2.0) * (difficulty + random.normal(0, 0.02, 40)) for run in runs}
+                entrants.append(Entrant(make_spec(adapter=AdapterSettings(rank=1 + place)), runs, (rung, rung)))
+            situation = Remembered(search, (0, 1), store, nll)
+            is_out |= 0 in leave_when_beaten(AtRung(situation, number, tuple(entrants)))
+        lost += is_out
+    assert lost <= 17  # 5 % of 200 is 10; more than 17 would come up once in a hundred
+
+
+def made_rung(store: RecordStore, run_id: str, bits: np.ndarray[Any, Any]) -> Rung:
+    """A rung of a run with these bits per byte of its documents, all of 100 bytes."""
+    table = pd.DataFrame(
+        {
+            "document_hash": [f"d{index:03}" for index in range(len(bits))],
+            "num_bytes": 100,
+            "num_tokens": 25,
+            "num_words": 16,
+            "document_bytes": 100,
+            "nll": bits * 100 * math.log(2.0),
+        }
+    )
+    path = store.run_dir(run_id) / "documents" / "rung-00000002.parquet"
+    write_table(path, table)
+    scores = Scores(
+        negative_log_likelihood=float(table["nll"].sum()),
+        num_tokens=25 * len(bits),
+        num_bytes=100 * len(bits),
+        num_words=16 * len(bits),
+        num_documents=len(bits),
+    )
+    return Rung(
+        share=1 / 9,
+        step=2,
+        own_steps=1,
+        train_tokens_seen=10,
+        validation=scores,
+        documents="documents/rung-00000002.parquet",
+        documents_sha256=sha256_file(path),
+    )
+
+
+@pytest.mark.slow
+def test_a_search_that_is_killed_again_and_again_decides_the_same(experiment: ExperimentWriter, tmp_path: Path) -> None:
+    """SIGKILL just before changes of files, in rungs and between them: same decisions, same bits."""
+    training = {**TRAINING, "learning_rate": [0.0001, 0.01]}
+    path = write(experiment, adapter={"rank": [1, 2], "dropout": 0.1}, training=training)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    lorabench.run(path, whole, trackers=["none"])
+    command = [sys.executable, "-m", "tests.runs.killing", str(path), str(killed), "14", "3"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500)
+    assert "killed 14 times" in done.stdout, done.stderr
+    assert decisions(killed) == decisions(whole)
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_search(experiment: ExperimentWriter, tmp_path: Path) -> None:
+    path = write(experiment, training={**TRAINING, "learning_rate": [0.0001, 0.01]})
+    whole, shared = tmp_path / "whole", tmp_path / "shared"
+    lorabench.run(path, whole, trackers=["none"])
+    processes = [start(path, shared) for _ in range(2)]
+    outputs = [finish(process) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert decisions(shared) == decisions(whole)
+    assert all("paused after" in output for output in outputs)
+
+
+@pytest.mark.slow
+def test_a_larger_search_goes_on_from_what_there_is(experiment: ExperimentWriter, tmp_path: Path) -> None:
+    """More configurations and more of them kept: what was stopped early goes on where it was stopped."""
+    small = {**SEARCH, "seeds_at_the_end": 1}
+    path = write(experiment, adapter={"rank": 2}, search=small)
+    lorabench.run(path, tmp_path / "grown", trackers=["none"])
+    first = {record.run_id: record for record in load_records(tmp_path / "grown")}
+    larger = write(experiment, adapter={"rank": [2, 4]}, search={**small, "keep": 3})
+    lorabench.run(larger, tmp_path / "grown", trackers=["none"])
+    lorabench.run(larger, tmp_path / "whole", trackers=["none"])
+    assert decisions(tmp_path / "grown") == decisions(tmp_path / "whole")
+    for record in load_records(tmp_path / "grown"):
+        if record.run_id in first and record.status is Status.COMPLETED is not first[record.run_id].status:
+            assert record.num_resumed > 0
+            assert record.attempt == 1
+
+
+@pytest.mark.slow
+def test_a_user_stops_one_and_keeps_another(experiment: ExperimentWriter, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    path = write(experiment, adapter={"rank": 2}, search={**SEARCH, "seeds_at_the_end": 1})
+    runs = lorabench.plan(path).runs
+    low, middle, high = (run.run_id for run in runs)
+    for run_id in (low, high):
+        RecordStore(out).run_dir(run_id).mkdir(parents=True)
+    command = [sys.executable, "-m", "lorabench"]
+    for arguments, code, said in (
+        (["keep", low], 0, f"{low} goes on to its end"),
+        (["stop", high], 0, f"{high} goes no further than its next rung"),
+        (["stop", low[:-1]], 2, f"has no such run. Did you mean {low!r}?"),
+    ):
+        done = subprocess.run([*command, *arguments, "--output-dir", out], capture_output=True, text=True)
+        assert (done.returncode, said in done.stdout + done.stderr) == (code, True), done.stderr
+    lorabench.run(path, out, trackers=["none"])
+    found = {record.run_id: record for record in load_records(out)}
+    assert found[low].status is Status.COMPLETED
+    assert (found[high].status, found[high].status_reason) == (Status.STOPPED_EARLY, "stopped by lorabench stop")
+    assert len(found[high].rungs) == 1
+    assert found[middle].status is Status.COMPLETED
+    done = subprocess.run([*command, "stop", high, "--output-dir", out], capture_output=True, text=True)
+    assert (done.returncode, "it is stopped early already" in done.stderr) == (2, True)

@@ -35,14 +35,17 @@ class Subset:
     """Bits per byte by which a member is worse than the best at most, where there is more than one (Hsu's bound)."""
 
 
-def find_best(differences: Uncertain) -> Subset:
-    """From all differences, first minus second [K, K]; where two cannot be compared (NaN), neither leaves by it."""
+def find_best(differences: Uncertain, num_looks: int = 1) -> Subset:
+    """From all differences, first minus second [K, K]; where two cannot be compared (NaN), neither leaves by it.
+
+    Whoever looks several times and lets some leave each time divides the level by the number of looks.
+    """
     members = np.arange(len(differences.estimate))
     beaten_by: dict[int, int] = {}
     factors: dict[int, float] = {}
     while True:
         among = differences.take(np.ix_(members, members))
-        half = np.maximum(among.half_width(factor_for(len(members))), NUMERICAL_BITS)
+        half = np.maximum(among.half_width(num_looks * factor_for(len(members))), NUMERICAL_BITS)
         is_lower = among.estimate < -half
         leaves = is_lower.any(axis=0)
         factors |= dict.fromkeys(members.tolist(), factor_for(len(members)))

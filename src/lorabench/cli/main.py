@@ -7,7 +7,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from lorabench.cli.commands import catalog, experiment, measure, results
+from lorabench.cli.commands import catalog, experiment, measure, results, search
 from lorabench.cli.commands.deploy import deploy, export
 from lorabench.cli.commands.doctor import doctor
 from lorabench.cli.commands.init import init
@@ -29,6 +29,8 @@ app = typer.Typer(
 app.command("init")(init)
 app.command("plan")(experiment.plan)
 app.command("run")(experiment.run)
+app.command("stop")(search.stop)
+app.command("keep")(search.keep)
 app.command("report")(results.report)
 app.command("show")(results.show)
 app.command("score-test")(results.score_test)

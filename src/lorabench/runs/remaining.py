@@ -32,7 +32,7 @@ class Remaining:
     """Runs that did not complete, and are done again only with `--retry failed`."""
     num_to_do: int
     estimated_seconds: float
-    """Of what the same command would do now."""
+    """Of what the same command would do now; 0 where a search decides on the way how much that is."""
 
     @property
     def is_untouched(self) -> bool:
@@ -62,6 +62,7 @@ class Remaining:
 def find_remaining(plan: Plan, store: RecordStore) -> Remaining:
     """Read the records of the plan's runs; a damaged one counts as none."""
     records = {record.run_id: record for record in store.read_all()[0]}
+    is_search = plan.experiment.search is not None and plan.experiment.search.stops_runs
     num_finished = num_to_retry = num_to_do = 0
     to_measure: dict[str, MeasurementRequest] = {}
     seconds = 0.0
@@ -70,21 +71,23 @@ def find_remaining(plan: Plan, store: RecordStore) -> Remaining:
         to_do = []
         for run in group.runs:
             record = records.get(run.run_id)
-            if record is not None and is_measurable(record):
+            if record is not None and record.status is Status.STOPPED_EARLY:
+                num_finished += 1
+            elif record is not None and is_measurable(record):
                 if missing := missing_in(record, run.measures):
                     measured.append((run, missing))
                 else:
                     num_finished += 1
             elif record is not None and record.status in RETRIED:
                 num_to_retry += 1
-            else:
+            elif not is_search or run.spec.seed in plan.experiment.seeds:
                 to_do.append(run)
         num_to_do += len(to_do)
         to_measure |= {run.run_id: missing for run, missing in measured}
         seconds += sum(run.estimated_seconds for run in to_do) + _measuring_seconds(group, measured, plan.device)
         seconds += group.estimated_base_seconds if to_do else 0.0
     seconds += start_seconds(plan.device) if seconds else 0.0
-    return Remaining(num_finished, to_measure, num_to_retry, num_to_do, seconds)
+    return Remaining(num_finished, to_measure, num_to_retry, num_to_do, 0.0 if is_search else seconds)
 
 
 def measuring_seconds(group: Group, run: PlannedRun, missing: MeasurementRequest, device: Device) -> float:

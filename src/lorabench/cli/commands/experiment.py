@@ -37,6 +37,7 @@ def plan(
     from lorabench.deploy.planning import plan_deployment
     from lorabench.experiment.plan import make_plan
     from lorabench.experiment.schema import load_experiment
+    from lorabench.experiment.search_plan import plan_searches
     from lorabench.records.store import RecordStore
     from lorabench.runs.elsewhere import plan_elsewhere
     from lorabench.runs.order import seconds_with_workers
@@ -53,6 +54,7 @@ def plan(
     plan_device = card.device if card is not None else device_to_plan_for(device, devices)
     planned = make_plan(wanted, plan_device)
     planned = with_recorded_ids(planned, store)
+    searches = plan_searches(planned)
     remaining = find_remaining(planned, store)
     found = detections(planned, known_spreads(planned, store), detect)
     workers = parse_devices(devices) if devices else ()
@@ -64,9 +66,11 @@ def plan(
         shared = {} if seconds is None else {"workers": [worker.name for worker in workers], "workers_seconds": seconds}
         there = {} if elsewhere is None else {"on": elsewhere.to_json()}
         deployed = {} if shipping is None else {"deploy": shipping.to_json()}
-        print_json(planned.to_json() | {"remaining": remaining.to_json()} | detected | shared | there | deployed)
+        searched = {"search": [search.to_json() for search in searches]} if searches else {}
+        left = {"remaining": remaining.to_json()}
+        print_json(planned.to_json() | searched | left | detected | shared | there | deployed)
     else:
-        print_plan(planned)
+        print_plan(planned, searches)
         if elsewhere is not None:
             print_elsewhere(elsewhere, price)
         if seconds is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,29 +16,35 @@ from lorabench.core.formatting import duration, rough_size
 from lorabench.deploy.planning import DeploymentPlan
 from lorabench.experiment.measurements import MeasurementRequest
 from lorabench.experiment.plan import Group, Part, Plan
+from lorabench.experiment.search_plan import SearchPlan
 from lorabench.records.columns import COLUMNS
 
+FEW_STEPS = 4
+"""With fewer a rung is warned of."""
 MOST_LISTED_RUNS = 100
 """Of a larger experiment each group is one line; `lorabench plan --json` has every run."""
 _SIZES = tuple(COLUMNS[key].short_title for key in ("trainable_parameters", "train_bytes", "train_tokens", "steps"))
 
 
-def print_plan(plan: Plan) -> None:
-    """Every run, grouped by base and corpus (of many runs the groups alone), then the parts, totals, what to know."""
+def print_plan(plan: Plan, searches: Sequence[SearchPlan] = ()) -> None:
+    """Every run, grouped by base and corpus (of many runs the groups alone), then the parts, totals, what to know.
+
+    Of a search the runs that enter it, and its rungs.
+    """
     console = wide_console()
-    if len(plan.runs) <= MOST_LISTED_RUNS:
-        for group in plan.groups:
+    entering = [_entering(group, plan.experiment.seeds) for group in plan.groups]
+    if sum(len(group.runs) for group in entering) <= MOST_LISTED_RUNS:
+        for group in entering:
             _print_runs(console, group)
     else:
         _print_groups(console, plan)
     if len(plan.groups) > 1:
         for title, parts in (("model", plan.model_parts), ("corpus", plan.dataset_parts)):
             _print_parts(console, title, parts)
-    console.print(
-        f"\n{len(plan.runs)} runs, about {duration(plan.estimated_seconds)}"
-        + (f" on {_gpus(plan)} ({plan.device})" if plan.device.is_gpu else _here_and_there(plan))
-        + (f"; {rough_size(plan.download_bytes)} to fetch" if plan.download_bytes else "")
-    )
+    for search in searches:
+        _print_search(console, search)
+    fetched = f"; {rough_size(plan.download_bytes)} to fetch" if plan.download_bytes else ""
+    console.print(f"\n{_total(plan, searches)}{fetched}")
     datasets = {dataset.name: dataset for group in plan.groups for dataset in (group.dataset, *group.also_on)}
     about = [f"{dataset.name}: {dataset.notes}" for dataset in datasets.values() if dataset.notes]
     for note in [*plan.warnings, *about]:
@@ -58,6 +65,39 @@ def print_deployment_plan(deployment: DeploymentPlan) -> None:
     )
     for note in deployment.notes:
         console.print(f"note: {escape(note)}", soft_wrap=True)
+
+
+def _entering(group: Group, seeds: Sequence[int]) -> Group:
+    """Without the runs that a search may ask for at its end alone."""
+    return replace(group, runs=tuple(run for run in group.runs if run.spec.seed in seeds))
+
+
+def _total(plan: Plan, searches: Sequence[SearchPlan]) -> str:
+    """How long everything takes; of a search what is expected, and the most."""
+    gpus = f" on {_gpus(plan)} ({plan.device})" if plan.device.is_gpu else ""
+    if not searches:
+        return f"{len(plan.runs)} runs, about {duration(plan.estimated_seconds)}" + (gpus or _here_and_there(plan))
+    expected = plan.estimated_shared_seconds + sum(search.expected_seconds for search in searches)
+    at_most = plan.estimated_shared_seconds + sum(search.seconds_at_most for search in searches)
+    took = f"a search, expected to take {duration(expected)}, at worst {duration(at_most)}"
+    return took + (gpus or " on this machine")
+
+
+def _print_search(console: Console, search: SearchPlan) -> None:
+    seeds = f" with {search.num_seeds} seeds each" if search.num_seeds > 1 else ""
+    console.print(
+        f"\n[bold]{search.strategy}[/bold] on [bold]{escape(search.corpus)}[/bold]: {search.num_configurations} "
+        f"configurations{seeds}, expected {search.expected_runs:.1f} whole runs of training, at most "
+        f"{search.runs_at_most:.1f} (all to their end: {search.num_configurations * search.num_seeds})"
+    )
+    table = plain_table("rung", "share of a run", "configurations", "at most", "cost of one, in runs")
+    for number, rung in enumerate(search.rungs, 1):
+        name = str(number) if rung.share < 1.0 else "end"
+        counts = f"{rung.num_configurations}", f"{rung.num_at_most}"
+        table.add_row(name, f"{rung.share:.3g}", *counts, f"{rung.cost:.3g}")
+    console.print(table)
+    if search.first_steps < FEW_STEPS:
+        console.print(f"note: the first rung has {search.first_steps} steps, which tell little; give fewer rungs")
 
 
 def print_workers(count: int, seconds: float, warnings: Sequence[str]) -> None:

@@ -1,0 +1,74 @@
+"""What a planned search would cost, rung by rung, on each corpus."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from statistics import fmean
+from typing import Any
+
+from lorabench.experiment.estimates import Workload, estimate_run
+from lorabench.experiment.ladder import RungPlan, plan_rungs, search_cost
+from lorabench.experiment.plan import Group, Plan
+from lorabench.experiment.steps import step_at
+
+
+@dataclass(frozen=True)
+class SearchPlan:
+    """The search on one corpus. Costs are in whole runs, and in seconds here."""
+
+    corpus: str
+    strategy: str
+    num_configurations: int
+    num_seeds: int
+    """That they are compared with."""
+    rungs: tuple[RungPlan, ...]
+    """The end is the last."""
+    expected_runs: float
+    runs_at_most: float
+    expected_seconds: float
+    seconds_at_most: float
+    first_steps: int
+    """That the shortest run has at the first rung."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for programs."""
+        return asdict(self)
+
+
+def plan_searches(plan: Plan) -> list[SearchPlan]:
+    """Of each corpus; none where every run is trained to its end."""
+    search = plan.experiment.search
+    if search is None or not search.stops_runs:
+        return []
+    by_corpus: dict[str, list[Group]] = {}
+    for group in plan.groups:
+        by_corpus.setdefault(group.dataset.name, []).append(group)
+    return [_plan_search(plan, corpus, groups) for corpus, groups in by_corpus.items()]
+
+
+def _plan_search(plan: Plan, corpus: str, groups: Sequence[Group]) -> SearchPlan:
+    search, seeds = plan.experiment.search, plan.experiment.seeds
+    assert search is not None
+    entering = [(group, run) for group in groups for run in group.runs if run.spec.seed == seeds[0]]
+    settings = entering[0][1].spec.training
+    rungs = plan_rungs(search, len(entering), settings)
+    whole = fmean(run.estimated_seconds for _, run in entering)
+    works = [(group.model.shape, _scoring_of(group, run.workload, plan)) for group, run in entering]
+    scoring = fmean(estimate_run(shape, work, plan.device).seconds for shape, work in works)
+    costs = [search_cost(search, len(entering), settings, len(seeds), at_most=at_most) for at_most in (False, True)]
+    scorings = [len(seeds) * sum(counts) for counts in _counts(rungs)]
+    seconds = [cost * whole + count * scoring for cost, count in zip(costs, scorings, strict=True)]
+    first = min(step_at(run.steps, search.shares[0]) for _, run in entering)
+    return SearchPlan(corpus, search.strategy, len(entering), len(seeds), tuple(rungs), *costs, *seconds, first)
+
+
+def _counts(rungs: Sequence[RungPlan]) -> tuple[list[int], list[int]]:
+    """Configurations scored at the rungs, expected and at most."""
+    return [rung.num_configurations for rung in rungs[:-1]], [rung.num_at_most for rung in rungs[:-1]]
+
+
+def _scoring_of(group: Group, workload: Workload, plan: Plan) -> Workload:
+    num_bytes = group.dataset.bytes_within("validation", plan.experiment.evaluation.validation_bytes)
+    tokens = group.model.tokens_in(num_bytes)
+    return replace(workload, train_tokens=0, evaluation_tokens=tokens, writes_samples=False, answers=(0, 0))
