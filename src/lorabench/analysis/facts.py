@@ -104,7 +104,6 @@ class AnswersFinding:
 
 PROMISES = {
     "halving": "Halving promises nothing: what lags at a rung may lead at the end, and is gone",
-    "tpe": "TPE promises nothing: what lags at a rung may lead at the end, and what was not proposed is unknown",
     "racing": "Racing keeps the best at a rung's own budget 95 times in a hundred, over documents, seeds and all "
     "rungs; where curves cross later, the best at the end may be gone",
 }

@@ -13,7 +13,7 @@ from lorabench.core.plain_yaml import show_value
 from lorabench.core.settings import Frozen, PositiveInt, refuse_key, tidy
 from lorabench.experiment.sampling import Axes, range_keys
 
-SearchStrategy = Literal["matrix", "halving", "racing", "tpe"]
+SearchStrategy = Literal["matrix", "halving", "racing"]
 MAX_RUNGS = 10
 STABLE = "wsd"
 WARMUP_OF_FIRST_RUNG = 0.25
@@ -170,14 +170,8 @@ def check_search(
         if search is not None and search.budget is not None:
             raise ConfigError("search.budget: matrix trains every run to its end; leave it out, or choose halving")
         return
-    if search.budget is None and (ranges or search.strategy == "tpe"):
-        what = f"{ranges[0]} is a range" if ranges else "tpe proposes values"
-        raise ConfigError(f"search.budget: {what}, so say how many to try, such as {{runs: 27}}")
-    if search.strategy == "tpe" and not ranges:
-        raise ConfigError(
-            "search.strategy: tpe proposes values of ranges, and there are none; give one, such as "
-            "learning_rate: {log_uniform: [1.0e-5, 1.0e-2]}, or choose halving"
-        )
+    if search.budget is None and ranges:
+        raise ConfigError(f"search.budget: {ranges[0]} is a range, so say how many values to try, such as {{runs: 27}}")
     if search.strategy == "racing" and len(seeds) < 2:
         raise ConfigError(
             "seeds: racing compares over documents and seeds, and one seed decides nothing; give at least 2"
