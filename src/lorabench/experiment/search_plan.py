@@ -56,11 +56,23 @@ def _plan_search(plan: Plan, corpus: str, groups: Sequence[Group]) -> SearchPlan
     whole = fmean(run.estimated_seconds for _, run in entering)
     works = [(group.model.shape, _scoring_of(group, run.workload, plan)) for group, run in entering]
     scoring = fmean(estimate_run(shape, work, plan.device).seconds for shape, work in works)
-    costs = [search_cost(search, len(entering), settings, len(seeds), at_most=at_most) for at_most in (False, True)]
-    scorings = [len(seeds) * sum(counts) for counts in _counts(rungs)]
-    seconds = [cost * whole + count * scoring for cost, count in zip(costs, scorings, strict=True)]
     first = min(step_at(run.steps, search.shares[0]) for _, run in entering)
-    return SearchPlan(corpus, search.strategy, len(entering), len(seeds), tuple(rungs), *costs, *seconds, first)
+    expected, most = (
+        search_cost(search, len(entering), settings, len(seeds), at_most=at_most) for at_most in (False, True)
+    )
+    scored, scored_at_most = (len(seeds) * scoring * sum(counts) for counts in _counts(rungs))
+    return SearchPlan(
+        corpus=corpus,
+        strategy=search.strategy,
+        num_configurations=len(entering),
+        num_seeds=len(seeds),
+        rungs=tuple(rungs),
+        expected_runs=expected,
+        runs_at_most=most,
+        expected_seconds=expected * whole + scored,
+        seconds_at_most=most * whole + scored_at_most,
+        first_steps=first,
+    )
 
 
 def _counts(rungs: Sequence[RungPlan]) -> tuple[list[int], list[int]]:
