@@ -230,9 +230,9 @@ def test_a_search_that_is_killed_again_and_again_decides_the_same(experiment: Ex
     path = write(experiment, adapter={"rank": [1, 2], "dropout": 0.1}, training=training)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     lorabench.run(path, whole, trackers=["none"])
-    command = [sys.executable, "-m", "tests.runs.killing", str(path), str(killed), "14", "3"]
+    command = [sys.executable, "-m", "tests.runs.killing", str(path), str(killed), "8", "3"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=500)
-    assert "killed 14 times" in done.stdout, done.stderr
+    assert "killed 8 times" in done.stdout, done.stderr
     assert decisions(killed) == decisions(whole)
 
 
