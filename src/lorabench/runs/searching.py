@@ -230,14 +230,15 @@ class Search:
             failed = next((run for run in runs if self._has_failed(run.run_id)), None)
             if failed is not None:
                 leaving[key] = f"stopped because seed {failed.spec.seed} of it did not complete"
+            elif self._wish(bracket, key) is Wish.STOP:
+                leaving[key] = STOPPED_BY_USER
             elif len(rungs) == len(runs):  # what was finished without rungs goes on, uncompared
                 entrants[key] = Entrant(runs[0].spec, tuple(run.run_id for run in runs), tuple(rungs))
         keys = list(entrants)
         at_rung = AtRung(self._situation, number, tuple(entrants.values()))
         beaten = self._rule(at_rung) if entrants else {}
-        wishes = {key: self._wish(bracket, key) for key in keys}
-        leaving |= {keys[place]: reason for place, reason in beaten.items() if wishes[keys[place]] is not Wish.KEEP}
-        return leaving | {key: STOPPED_BY_USER for key in keys if wishes[key] is Wish.STOP}
+        kept = {key for key in keys if self._wish(bracket, key) is Wish.KEEP}
+        return leaving | {keys[place]: reason for place, reason in beaten.items() if keys[place] not in kept}
 
     def _has_failed(self, run_id: str) -> bool:
         standing = self._standings.get(run_id)
