@@ -18,8 +18,8 @@ from lorabench.fast.forward import Decoder, Layer, Rotary
 from lorabench.fast.head import Head
 from lorabench.fast.kernels import ActivationKind, Kernels, Norm
 from lorabench.fast.known import NotFast, activations, inner_model, require_known
-from lorabench.fast.linear import Projection, Projections
-from lorabench.fast.magnitude import Magnitude, squared_lengths
+from lorabench.fast.linear import Magnitude, Projection, Projections
+from lorabench.fast.magnitude import squared_lengths
 
 _QUERY_KEY_VALUE = ("q_proj", "k_proj", "v_proj")
 

@@ -17,7 +17,15 @@ from torch import Tensor
 from lorabench.fast.differentiable import apply
 from lorabench.fast.dropout import draw_kept
 from lorabench.fast.kernels import Kernels, Product
-from lorabench.fast.magnitude import Magnitude
+
+
+@dataclass(frozen=True)
+class Magnitude:
+    """DoRA's, of one layer. weight, squares: float32 [out], trained and of the base's rows; bias: that of the layer."""
+
+    weight: Tensor
+    squares: Tensor
+    bias: Tensor | None
 
 
 @dataclass(frozen=True)

@@ -7,27 +7,14 @@ gradient passes through them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lorabench.fast.differentiable import apply
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from lorabench.fast.linear import Projections
-
-
-@dataclass(frozen=True)
-class Magnitude:
-    """Of one layer. weight, squares: float32 [out], trained and of the base's rows; bias: that of the layer."""
-
-    weight: Tensor
-    squares: Tensor
-    bias: Tensor | None
+from lorabench.fast.linear import Projections
 
 
 def squared_lengths(weight: Tensor) -> Tensor:
