@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 
 import lorabench
+from lorabench.records.schema import Status
 from lorabench.records.store import RecordStore, load_records
 from tests.runs.conftest import ExperimentWriter, new_cache
+from tests.runs.test_search import decisions, write
 from tests.runs.test_survival import results
 
 NUM_RUNS = 20
@@ -78,3 +80,16 @@ def test_twenty_runs_on_two_nodes_of_which_one_is_lost(
     written = [file for file in out.rglob("*") if file.is_file()]
     assert not any(b"hf_verysecretkey0123456789" in file.read_bytes() for file in written)
     assert [*(out / "runs").glob(".*")] == []
+
+
+def test_a_search_pauses_and_promotes_over_two_nodes(
+    experiment: ExperimentWriter, tmp_path: Path, cluster: Any
+) -> None:
+    search = {"strategy": "halving", "rungs": ["1/3"], "seeds_at_the_end": 1}
+    path = write(experiment, adapter={"rank": [1, 4], "dropout": 0.1}, search=search)
+    process = start(path, tmp_path / "ray", cluster.address)
+    said, _ = process.communicate(timeout=400)
+    assert process.returncode == 0, said
+    lorabench.run(path, tmp_path / "here", trackers=["none"])
+    assert decisions(tmp_path / "ray") == decisions(tmp_path / "here")
+    assert sum(record.status is Status.STOPPED_EARLY for record in load_records(tmp_path / "ray")) == 4

@@ -34,7 +34,7 @@ from lorabench.runs.place import choose_place, worker_warnings
 from lorabench.runs.remaining import measuring_seconds, with_recorded_ids
 from lorabench.runs.requests import Requests
 from lorabench.runs.results import Results
-from lorabench.runs.searching import check_search_place, strategy_of
+from lorabench.runs.searching import strategy_of
 from lorabench.runs.stopping import stop_in_good_order
 from lorabench.runs.strategy import Request, Standing, StrategyKind
 from lorabench.runs.task import RunOptions, TaskOutcome, TaskState, make_tasks
@@ -72,7 +72,6 @@ def run_experiment(
     check_run_options(output_dir, checkpoint_seconds)
     store = RecordStore(Path(output_dir))
     make_strategy = strategy_of(experiment, strategy, store)
-    check_search_place(experiment, executor)
     make_executor, planned_device = choose_place(device, devices, executor, address)
     prepare_process()
     plan = with_recorded_ids(make_plan(experiment, planned_device), store)

@@ -107,12 +107,6 @@ def strategy_of(experiment: Experiment, name: str, store: RecordStore) -> Strate
     return kind
 
 
-def check_search_place(experiment: Experiment, executor: str) -> None:
-    """Raise ConfigError where a search cannot be done by an executor: its rungs lie in the output folder."""
-    if experiment.search is not None and experiment.search.stops_runs and executor == "ray":
-        raise ConfigError("--executor ray: a search keeps its rungs in one folder; leave it out, or give --devices")
-
-
 @dataclass
 class _Bracket:
     """The configurations of one corpus: only there can they be compared."""

@@ -228,7 +228,8 @@ class RayExecutor:
         except self._ray.exceptions.RayError:
             self._lose(under_way)
             return
-        if outcome.record is not None and not under_way.arrival.is_complete:
+        has_left_files = outcome.record is not None or outcome.state is TaskState.PAUSED
+        if has_left_files and not under_way.arrival.is_complete:
             self._lose(under_way)
             return
         self._release(under_way)
