@@ -92,4 +92,4 @@ def test_a_search_pauses_and_promotes_over_two_nodes(
     assert process.returncode == 0, said
     lorabench.run(path, tmp_path / "here", trackers=["none"])
     assert decisions(tmp_path / "ray") == decisions(tmp_path / "here")
-    assert sum(record.status is Status.STOPPED_EARLY for record in load_records(tmp_path / "ray")) == 4
+    assert sum(record.status is Status.STOPPED_EARLY for record in load_records(tmp_path / "ray")) == 5
