@@ -385,7 +385,7 @@ def null_runs(random: np.random.Generator, num_documents: int, num_seeds: int) -
     return runs
 
 
-@pytest.mark.parametrize(("num_documents", "num_seeds"), [(25, 1), slow(25, 3), slow(100, 2)])
+@pytest.mark.parametrize(("num_documents", "num_seeds"), [slow(25, 1), slow(25, 3), slow(100, 2)])
 def test_of_equals_at_most_one_report_in_twenty_answers_a_question(num_documents: int, num_seeds: int) -> None:
     random, repetitions = np.random.default_rng(num_documents), 200
     calls = dict.fromkeys(("best", "model", "rank", "rate"), 0)

@@ -125,6 +125,7 @@ def test_without_a_gpu_it_says_so(check: ModuleType, monkeypatch: pytest.MonkeyP
     assert "torch finds no GPU here" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_wrong_gradient_is_seen(parts: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 

@@ -17,6 +17,7 @@ from lorabench.models.base import FrozenBase
 from lorabench.models.continuation import continue_greedily, continue_sampled
 from tests.fast.fast_cases import FAMILIES, REFERENCE, randomise, settings, tiny_base
 from tests.fast.test_llama_like import MODELS, make_base
+from tests.marks import slow
 
 TinyModel = Callable[[str], Path]
 LENGTHS = (11, 1, 17, 4)
@@ -63,7 +64,10 @@ def alone(base: FrozenBase, asked: Sequence[Sequence[int]]) -> list[list[int]]:
     return rows
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if name != "phi4-mini"])
+QUICK = {"qwen3", "mistral", "llama-yarn"}
+
+
+@pytest.mark.parametrize("name", [name if name in QUICK else slow(name) for name in MODELS if name != "phi4-mini"])
 def test_every_family_continues_as_each_prompt_alone(name: str) -> None:
     """Sliding windows of 12 tokens are left behind on the way."""
     base = adapted(make_base(name))
@@ -75,7 +79,7 @@ def test_every_family_continues_as_each_prompt_alone(name: str) -> None:
     assert len({tuple(row) for row in ours}) == len(asked)
 
 
-@pytest.mark.parametrize("device", ["processor", "card"])
+@pytest.mark.parametrize("device", ["processor", slow("card")])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_greedy_tokens_are_those_of_transformers(
     tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch, family: str, device: str

@@ -15,7 +15,6 @@ from tests.hub import model_repositories
 from tests.hub.conftest import GOOD_TOKEN, OTHER_TOKEN, Worker
 from tests.hub.corpora import texts
 from tests.hub.server import HubRepository, LocalHub
-from tests.marks import slow
 
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M"
 
@@ -175,7 +174,8 @@ def test_what_is_not_there_is_one_sentence(worker: Worker, hub_with_models: Loca
         assert answer["exit_code"] == 2
 
 
-@pytest.mark.parametrize("layout", ["today", slow("before")])
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", ["today", "before"])
 def test_of_a_model_of_more_than_text_the_text_model_is_used(
     worker: Worker, hub_with_models: LocalHub, text: Path, layout: str
 ) -> None:

@@ -26,6 +26,7 @@ from lorabench.models.shape import read_model_shape
 from lorabench.training.checkpoints import Checkpoints
 from lorabench.training.loop import Course, Hooks, TrainingText, train
 from tests.fast.fast_cases import packed
+from tests.marks import slow
 from tests.methods.families import VOCABULARY, save_tiny
 from tests.weights import draw_weights
 
@@ -39,8 +40,9 @@ OWN: dict[str, dict[str, Any]] = {
 WITHOUT_DROPOUT = {name for name, method in METHODS.all().items() if not method.uses("dropout")}
 NOT_ON_GPT2 = {"boft", "hra", "loha", "lokr", "miss", "oft", "olora"}
 WHOLE = {"full", "bitfit"}
+QUICK = {("gpt2", "lora"), *(("llama", name) for name in ("lora_plus", "vera", "ia3", "prompt_tuning", "full", "peft"))}
 CASES = [
-    (family, method)
+    (family, method) if (family, method) in QUICK else slow(family, method)
     for family in ("llama", "gpt2")
     for method in METHODS.all()
     if (family, method) not in {("llama", "bitfit"), *(("gpt2", name) for name in NOT_ON_GPT2)}

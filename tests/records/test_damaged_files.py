@@ -397,6 +397,7 @@ def places(values: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]
         yield from places(value, (*above, key))
 
 
+@pytest.mark.slow
 def test_records_with_hostile_values_and_a_right_hash_are_read_or_refused(out: Path) -> None:
     from lorabench.records.store import _digest
 

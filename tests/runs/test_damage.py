@@ -64,15 +64,12 @@ FILES = (
     "documents/test.parquet",
     "metrics.jsonl",
 )
+QUICK = {("record.json", "gone"), ("adapter/adapter_model.safetensors", "flipped"), ("metrics.jsonl", "flipped")}
 
 
 @pytest.mark.parametrize(
     ("name", "how"),
-    [
-        (name, how) if how == "flipped" or name == "record.json" else slow(name, how)
-        for name in ("record.json", *FILES)
-        for how in DAMAGE
-    ],
+    [(name, how) if (name, how) in QUICK else slow(name, how) for name in ("record.json", *FILES) for how in DAMAGE],
 )
 def test_damage_beside_a_record_is_found_and_the_run_done_again(
     experiment: ExperimentWriter,
@@ -103,7 +100,7 @@ def test_damage_beside_a_record_is_found_and_the_run_done_again(
 
 
 @pytest.mark.parametrize("how", ["flipped", *map(slow, ("cut", "empty", "a folder", "a pipe"))])
-@pytest.mark.parametrize("kind", ["base_scores", "tokens", "corpora"])
+@pytest.mark.parametrize("kind", ["base_scores", slow("tokens"), slow("corpora")])
 def test_damaged_caches_are_named_and_made_again(
     experiment: ExperimentWriter,
     tmp_path: Path,

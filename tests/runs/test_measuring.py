@@ -32,7 +32,6 @@ from lorabench.runs.group import GroupWork, SharedBase
 from lorabench.runs.reproduction import reproduce
 from lorabench.runs.task import SharedInputs
 from lorabench.scoring.tasks import TaskFigures
-from tests.marks import slow
 from tests.runs.conftest import ExperimentWriter, write_corpus, write_experiment
 
 SCORING = {"validation_bytes": 1200, "test_bytes": 1200, "times": 2, "samples": 1}
@@ -73,7 +72,8 @@ ADAPTERS: dict[str, tuple[str, dict[str, object]]] = {
 }
 
 
-@pytest.mark.parametrize("case", ["lora", *(slow(case) for case in ADAPTERS if case != "lora")])
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ADAPTERS)
 def test_what_is_measured_later_is_what_the_run_would_have_measured(
     experiment: ExperimentWriter, elsewhere: list[str], tmp_path: Path, case: str
 ) -> None:

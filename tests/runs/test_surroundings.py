@@ -19,7 +19,7 @@ from lorabench.models.base import FrozenBase
 from lorabench.records.schema import RunRecord, Status
 from lorabench.records.store import load_records
 from lorabench.tokens.packing import PackedBatch
-from tests.marks import remount
+from tests.marks import remount, slow
 from tests.runs.conftest import ExperimentWriter
 from tests.runs.test_survival import finish, start, wait_for
 
@@ -46,7 +46,7 @@ def assert_the_same(ours: RunRecord, theirs: RunRecord) -> None:
 
 
 @pytest.mark.parametrize("gone", ["the run's folder", "the whole output"])
-@pytest.mark.parametrize("checkpoint_seconds", [0.0, 60.0])
+@pytest.mark.parametrize("checkpoint_seconds", [0.0, slow(60.0)])
 def test_a_folder_that_vanishes_is_told_and_the_same_command_does_the_run_again(
     experiment: ExperimentWriter,
     tmp_path: Path,
