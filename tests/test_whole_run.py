@@ -138,7 +138,9 @@ def check_tracking(out: Path, record: dict[str, Any]) -> None:
     scored = [item for item in history if "validation/step" in item]
     assert [item["validation/perplexity"] for item in scored] == [line["validation_perplexity"] for line in evaluations]
     run = of_kind(entries, "run")[0]
-    assert run["run_group"] == record["run_id"]
+    assert run["run_group"].startswith(f"lora-r{record['spec']['adapter']['rank']} lr")
+    assert record["spec"]["dataset"] in run["run_group"]
+    assert run["config"]["update"]["run_id"] == record["run_id"]
     assert {record["spec"]["model"], record["spec"]["dataset"], "lora"} <= set(run["tags"])
     config = merged(entries, "config")
     assert run["config"]["update"]["learning_rate"] == record["spec"]["training"]["learning_rate"]
