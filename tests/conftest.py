@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -53,6 +54,18 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "cache"
     monkeypatch.setenv("LORABENCH_CACHE", str(folder))
     return folder
+
+
+_NUM_THREADS = int(os.environ["OMP_NUM_THREADS"])
+
+
+@pytest.fixture(autouse=True)
+def _threads_as_before() -> Iterator[None]:
+    """Forms are timed with threads of their own: tests after that would add in another order."""
+    yield
+    torch = sys.modules.get("torch")
+    if torch is not None and hasattr(torch, "get_num_threads") and torch.get_num_threads() != _NUM_THREADS:
+        torch.set_num_threads(_NUM_THREADS)
 
 
 @pytest.fixture
