@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import lorabench
 from lorabench.cli.main import app
-from lorabench.cli.run_names import resolve_side
+from lorabench.cli.sides import resolve_side
 from lorabench.core.errors import InputError
 from lorabench.records.schema import RunRecord
 from lorabench.records.store import load_records

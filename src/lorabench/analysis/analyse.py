@@ -12,7 +12,7 @@ from lorabench.analysis.candidates import CorpusGroup, describe, gather, model_l
 from lorabench.analysis.deciding import what_could_be_detected
 from lorabench.analysis.drift import drift_matrix
 from lorabench.analysis.efficiency import efficiency_points
-from lorabench.analysis.elsewhere import with_cost_elsewhere
+from lorabench.analysis.elsewhere import by_candidate, with_cost_elsewhere
 from lorabench.analysis.facts import UnfinishedRun
 from lorabench.analysis.findings import AxisFindings, BestSet, CorpusFindings, Findings, Verdict
 from lorabench.analysis.hierarchy import contamination, model_hierarchy
@@ -54,6 +54,7 @@ def choose(runs: Sequence[ValidationRun], read_drift: DriftReader) -> Findings:
     axes = (*ranks, *rates, *others)
     unfinished = _unfinished(runs, groups)
     drift = drift_matrix(groups, read_drift)
+    elsewhere = by_candidate(drift)
     overall = recommend_overall(groups, best)
     recommendations = [recommend(group, entry) for group, entry in zip(groups, best, strict=True)]
     return Findings(
@@ -63,8 +64,8 @@ def choose(runs: Sequence[ValidationRun], read_drift: DriftReader) -> Findings:
         ranks=ranks,
         learning_rates=rates,
         other_axes=others,
-        overall=overall and with_cost_elsewhere(overall, groups, drift),
-        recommendations=tuple(with_cost_elsewhere(choice, groups, drift) for choice in recommendations),
+        overall=overall and with_cost_elsewhere(overall, groups, elsewhere),
+        recommendations=tuple(with_cost_elsewhere(choice, groups, elsewhere) for choice in recommendations),
         drift=drift,
         efficiency=efficiency_points(groups),
         length_buckets=length_buckets(groups),

@@ -50,6 +50,15 @@ class CorpusGroup:
         return [self.of_model(model)[0] for model in sorted({item.shown.model for item in self.candidates})]
 
 
+def by_configuration(groups: Sequence[CorpusGroup]) -> list[list[Measured]]:
+    """The candidates of each configuration, one for each group where it has a result, in the groups' order."""
+    everywhere: dict[str, list[Measured]] = defaultdict(list)
+    for group in groups:
+        for item in group.candidates:
+            everywhere[item.shown.configuration].append(item)
+    return list(everywhere.values())
+
+
 def settings_of(spec: RunSpec, model: str) -> dict[str, Setting]:
     """Every axis by its name, the model under the name that tells it apart."""
     return axis_values(spec) | {"model": model}

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from lorabench.analysis.candidates import CorpusGroup, contrast
+from lorabench.analysis.candidates import CorpusGroup, by_configuration, contrast
 from lorabench.analysis.findings import DriftCell, Recommendation, Verdict
 from lorabench.analysis.pairing import Measured
 from lorabench.core.formatting import listed, percent_and_span, plural
@@ -33,11 +33,21 @@ class _Trade:
         return max((_share(cell) for cell in self.cells if cell.verdict is Verdict.HIGHER), default=0.0)
 
 
-def with_cost_elsewhere(
-    choice: Recommendation, groups: Sequence[CorpusGroup], drift: Sequence[DriftCell]
-) -> Recommendation:
+Elsewhere = Mapping[str, Sequence[DriftCell]]
+"""By key of a candidate."""
+
+
+def by_candidate(drift: Sequence[DriftCell]) -> Elsewhere:
+    """What each candidate costs or gives elsewhere."""
+    cells: dict[str, list[DriftCell]] = {}
+    for cell in drift:
+        cells.setdefault(cell.candidate, []).append(cell)
+    return cells
+
+
+def with_cost_elsewhere(choice: Recommendation, groups: Sequence[CorpusGroup], elsewhere: Elsewhere) -> Recommendation:
     """The recommendation with what it costs elsewhere; where that is more than it gains, with the better trade."""
-    trades = _trades(choice, groups, drift)
+    trades = _trades(choice, groups, elsewhere)
     chosen = next((trade for trade in trades if {item.key for item in trade.items} == {*choice.candidates}), None)
     if chosen is None or not chosen.cells:
         return choice
@@ -47,22 +57,14 @@ def with_cost_elsewhere(
     return replace(choice, elsewhere=tuple(sentences))
 
 
-def _trades(choice: Recommendation, groups: Sequence[CorpusGroup], drift: Sequence[DriftCell]) -> list[_Trade]:
+def _trades(choice: Recommendation, groups: Sequence[CorpusGroup], elsewhere: Elsewhere) -> list[_Trade]:
     """Configurations with a gain on each of the choice's corpora."""
-    cells: dict[str, list[DriftCell]] = {}
-    for cell in drift:
-        cells.setdefault(cell.candidate, []).append(cell)
     chosen = {*choice.candidates}
     own = [group for group in groups if any(item.key in chosen for item in group.candidates)]
-    configurations: dict[str, list[Measured]] = {}
-    for group in own:
-        for item in group.candidates:
-            if _gain_of(item) is not None:
-                configurations.setdefault(repr(sorted(item.shown.settings.items())), []).append(item)
     return [
-        _Trade(items, [cell for item in items for cell in cells.get(item.key, ())])
-        for items in configurations.values()
-        if len(items) == len(own)
+        _Trade(items, [cell for item in items for cell in elsewhere.get(item.key, ())])
+        for items in by_configuration(own)
+        if len(items) == len(own) and all(_gain_of(item) is not None for item in items)
     ]
 
 

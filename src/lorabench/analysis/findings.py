@@ -120,6 +120,11 @@ class Candidate:
     """`largest` or `smallest` where it is the lowest of its settings at the end of the rates tried with them."""
 
     @property
+    def configuration(self) -> str:
+        """Its settings as one text: what has the same one on another corpus is the same configuration."""
+        return repr(sorted(self.settings.items()))
+
+    @property
     def num_seeds_tried(self) -> int:
         """With and without a result."""
         return len(self.seeds) + len(self.without_result)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from lorabench.analysis.best import find_best
-from lorabench.analysis.candidates import CorpusGroup, settings_of
+from lorabench.analysis.candidates import CorpusGroup, by_configuration, settings_of
 from lorabench.analysis.caveats import crossovers, limits, smallest_first
 from lorabench.analysis.comparisons import show_difference
 from lorabench.analysis.deciding import deciding_steps
@@ -82,11 +82,8 @@ def recommend_overall(groups: Sequence[CorpusGroup], best: Sequence[BestSet]) ->
     if len(found) < 2:
         return None
     groups, best = [group for group, _ in found], [entry for _, entry in found]
-    everywhere: dict[str, list[Measured]] = {}
-    for group in groups:
-        for item in group.candidates:
-            everywhere.setdefault(repr(sorted(item.shown.settings.items())), []).append(item)
-    complete = [items for items in everywhere.values() if len(items) == len(groups)]
+    everywhere = by_configuration(groups)
+    complete = [items for items in everywhere if len(items) == len(groups)]
     if not complete:
         claim = "No configuration has a result on every corpus, so none can be recommended over all"
         return _nothing(None, claim)

@@ -94,12 +94,8 @@ def _rows(findings: Findings, choice: Recommendation) -> list[tuple[str, ...]]:
     if choice.corpus is not None:
         return [choice.candidates, *((key,) for key in choice.alternatives)]
     corpora = [findings.candidate(key).corpus for key in choice.candidates]
-    alike = {
-        (item.corpus, repr(sorted(item.settings.items()))): item.key
-        for corpus in findings.corpora
-        for item in corpus.candidates
-    }
-    settings = [repr(sorted(findings.candidate(key).settings.items())) for key in choice.alternatives]
+    alike = {(item.corpus, item.configuration): item.key for corpus in findings.corpora for item in corpus.candidates}
+    settings = [findings.candidate(key).configuration for key in choice.alternatives]
     return [choice.candidates, *(tuple(alike[corpus, values] for corpus in corpora) for values in settings)]
 
 

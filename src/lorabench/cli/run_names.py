@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
-from lorabench.core.errors import InputError, UnknownNameError
+from lorabench.core.errors import InputError
 from lorabench.core.formatting import listed
-from lorabench.methods.saved import CONFIGURATION
 from lorabench.records.store import RECORD_NAME, RecordStore
-from lorabench.runs.comparison import Side
 
 BEST = "best"
 _MAX_NAMED = 6
@@ -38,26 +35,6 @@ def resolve_run(name: str, output_dir: Path) -> tuple[str, Path]:
     if len(meant) > 1:
         raise InputError(f"{name}: {len(meant)} runs are called so; type more of {listed(meant, _MAX_NAMED)}")
     return meant[0], output_dir
-
-
-def resolve_side(name: str, output_dir: Path) -> Side:
-    """A run by one of its names, an adapter's folder in PEFT's format, or a model. Raises InputError."""
-    folder = Path(name)
-    if (folder / CONFIGURATION).is_file():
-        base = json.loads((folder / CONFIGURATION).read_bytes()).get("base_model_name_or_path")
-        if not isinstance(base, str):
-            raise InputError(f"{folder / CONFIGURATION}: it names no base (base_model_name_or_path)")
-        return Side(name, base, folder)
-    if os.sep in name and not name.startswith(f"{BEST}:") and not (folder / RECORD_NAME).is_file():
-        return Side(name, name)
-    try:
-        run_id, where = resolve_run(name, output_dir)
-    except UnknownNameError:
-        return Side(name, name)
-    store = RecordStore(where)
-    record = store.get(run_id)
-    model = record.references.get("model", record.spec.model)
-    return Side(run_id, model, store.run_dir(run_id) / "adapter", record, store)
 
 
 def _in_folder(path: Path) -> tuple[str, Path]:

@@ -16,12 +16,13 @@ from lorabench.experiment import identity
 from lorabench.experiment.identity import BaseVariant
 from lorabench.experiment.plan import make_plan
 from lorabench.records.deployment import Divergence
-from lorabench.runs.group import GroupWork, SharedBase
+from lorabench.runs.group import GroupWork, SharedBase, Text
 from lorabench.runs.reproduction import experiment_of
 from lorabench.runs.task import SharedInputs
 from lorabench.scoring.documents import DocumentScores
 from lorabench.tokens.packing import prefix_of
 from lorabench.tokens.tokenizer import Tokeniser
+from lorabench.training.loop import TrainingText
 
 NUM_COMPARED = 1024
 """Positions at which distributions are compared."""
@@ -48,8 +49,14 @@ def training_rows(subject: Subject, folder: Path, num_tokens: int) -> list[list[
 
     Raises InputError where the corpus has changed since the run. `folder` is for what is kept beside.
     """
-    text, _ = group_work(subject, folder).training_text(subject.record.spec)
-    length, room, rows = subject.record.spec.training.context_length, num_tokens, []
+    spec = subject.record.spec
+    text, _ = group_work(subject, folder).training_text(spec)
+    return _beginnings(text, spec.training.context_length, num_tokens)
+
+
+def _beginnings(text: Text | TrainingText, length: int, num_tokens: int) -> list[list[int]]:
+    """Of the first documents as inputs, at most `length` tokens each, `num_tokens` in all."""
+    room, rows = num_tokens, []
     for place, tokens in enumerate(text.tokens):
         if room <= 0:
             break
@@ -79,15 +86,8 @@ class RunText:
     def _compared(self) -> list[list[int]]:
         """Beginnings of validation documents as inputs: at most a window each, `NUM_COMPARED` tokens in all."""
         spec = self.subject.record.spec
-        text, length = self.work.scored_text(spec.dataset, "validation", spec.evaluation), spec.training.context_length
-        chosen, room = [], NUM_COMPARED
-        for place, tokens in enumerate(text.tokens):
-            if room <= 0:
-                break
-            ids = [prefix_of(text.prefix, place), *tokens[: min(length, room) - 1].tolist()]
-            chosen.append(ids)
-            room -= len(ids)
-        return chosen
+        text = self.work.scored_text(spec.dataset, "validation", spec.evaluation)
+        return _beginnings(text, spec.training.context_length, NUM_COMPARED)
 
     def log_probabilities(self) -> npt.NDArray[np.float32]:
         """Of every next token after every compared position, [N, V]."""

@@ -304,13 +304,7 @@ def _plan_run(
     seed: int,
 ) -> PlannedRun:
     method = method_of(adapter)
-    room = model.shape.max_context_length - method.num_virtual_tokens(adapter)
-    if training.context_length > room:
-        beside = f" beside the virtual tokens of {adapter.method}" * (room < model.shape.max_context_length)
-        raise ConfigError(
-            f"training.context_length: {training.context_length} is more than {model.name} can read{beside}; "
-            f"at most {room}"
-        )
+    model.check_context(training.context_length, method.num_virtual_tokens(adapter), adapter.method)
     check_room(measures.answers, model.name, model.shape.max_context_length)
     spec = RunSpec(
         model=model.name,

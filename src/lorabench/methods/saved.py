@@ -52,7 +52,7 @@ def attach_saved(base: FrozenBase, folder: Path) -> None:
     if not (folder / CONFIGURATION).is_file():
         _load_full_weights(base, folder)
         return
-    configuration = _read_configuration(folder)
+    configuration = read_configuration(folder)
     path = folder / WEIGHTS
     if not path.is_file():
         raise ModelError(f"{folder}: {path.name} is missing; only safetensors are read, never pickles")
@@ -132,14 +132,17 @@ def num_virtual_tokens(folder: Path) -> int:
     """Tokens of the model's context that the adapter takes for itself, before every text. Raises ModelError."""
     if not (folder / CONFIGURATION).is_file():
         return 0
-    count = _read_configuration(folder).get("num_virtual_tokens") or 0
+    count = read_configuration(folder).get("num_virtual_tokens") or 0
     if not isinstance(count, int) or count < 0:
         raise ModelError(f"{folder / CONFIGURATION}: num_virtual_tokens is not a number of tokens")
     return count
 
 
-def _read_configuration(folder: Path) -> dict[str, Any]:
-    """Refuse what would import modules or load other files, and what cannot be scored on a text alone."""
+def read_configuration(folder: Path) -> dict[str, Any]:
+    """An adapter's own, in PEFT's format.
+
+    Raises ModelError for what would import modules or load other files, and what cannot be scored on a text alone.
+    """
     from peft import PeftType
 
     path = folder / CONFIGURATION

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from lorabench.core.errors import ModelError
+from lorabench.core.errors import ConfigError, ModelError
 from lorabench.models.entry import ModelSource
 from lorabench.models.linears import SPLIT_WHEN_LOADED
 from lorabench.models.locate import beside, find_model
@@ -42,6 +42,15 @@ class ModelPlan:
         if self.folder is not None:
             return sum(path.stat().st_size for path in self.folder.iterdir() if path.is_file())
         return self.missing_bytes or 4 * self.shape.num_parameters
+
+    def check_context(self, context_length: int, virtual_tokens: int, method: str) -> None:
+        """Raise ConfigError where windows are longer than it reads beside the virtual tokens of an adapter's method."""
+        room = self.shape.max_context_length - virtual_tokens
+        if context_length > room:
+            beside = f" beside the virtual tokens of {method}" * (virtual_tokens > 0)
+            raise ConfigError(
+                f"training.context_length: {context_length} is more than {self.name} can read{beside}; at most {room}"
+            )
 
     def tokens_in(self, num_bytes: int) -> int:
         """About how many tokens so many bytes of text are."""

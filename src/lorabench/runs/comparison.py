@@ -92,10 +92,8 @@ def compare_on(
     progress: Progress | None = None,
 ) -> PairComparison:
     """Score both on one text now, each by its own tokenizer, and compare. Raises as `evaluate`."""
-    one, two = (
-        score_texts(side.model, [data], manner, adapter=side.adapter, progress=progress)[0].documents
-        for side in (first, second)
-    )
+    models = [(side.model, side.adapter) for side in (first, second)]
+    one, two = (scored.documents for (scored,) in score_texts(models, [data], manner, progress))
     return _compare(first, second, str(data), one.nll, two.nll, one.num_bytes.astype(np.float64))
 
 

@@ -23,7 +23,7 @@ from lorabench.records.schema import Scores
 from lorabench.records.store import check_adapter_of_run
 from lorabench.records.versions import derived_figures
 from lorabench.scoring.documents import DocumentScores, score_documents
-from lorabench.scoring.text import read_scored_text
+from lorabench.scoring.text import ScoredText, read_scored_text
 from lorabench.tokens.chat import ChatTokeniser, encode_documents
 from lorabench.tokens.tokenizer import Tokeniser
 
@@ -59,7 +59,7 @@ def evaluate(
     wrote it.
     """
     manner = Manner(split, max_bytes, context_length, stride, precision, text_field, device)
-    (scored,) = score_texts(model, [data], manner, adapter=adapter, progress=progress)
+    ((scored,),) = score_texts([(model, adapter)], [data], manner, progress)
     return scored.figures
 
 
@@ -85,17 +85,19 @@ class ScoredDocuments:
 
 
 def score_texts(
-    model: str,
+    models: Sequence[tuple[str, Path | str | None]],
     data: Sequence[Path | str | Mapping[str, Any]],
     manner: Manner,
-    *,
-    adapter: Path | str | None = None,
     progress: Progress | None = None,
-) -> list[ScoredDocuments]:
-    """Score each text as `evaluate` does, with one loading of the model; all texts are read before. Raises as it."""
+) -> list[list[ScoredDocuments]]:
+    """Score each text as `evaluate` does with each model, alone or with an adapter, one model after the other.
+
+    Every text is read once, before any model is loaded, and every model loaded once. Raises as `evaluate`.
+    """
     _check_settings(manner.precision, manner.stride)
-    if adapter is not None:
-        check_adapter_of_run(Path(adapter))
+    for _, adapter in models:
+        if adapter is not None:
+            check_adapter_of_run(Path(adapter))
     where = _prepare_device(manner.device)
     texts = [
         read_scored_text(
@@ -103,6 +105,19 @@ def score_texts(
         )
         for entry in data
     ]
+    named = [(str(entry), text) for entry, text in zip(data, texts, strict=True)]
+    return [_score_with(model, adapter, named, manner, where, progress) for model, adapter in models]
+
+
+def _score_with(
+    model: str,
+    adapter: Path | str | None,
+    texts: Sequence[tuple[str, ScoredText]],
+    manner: Manner,
+    where: Device,
+    progress: Progress | None,
+) -> list[ScoredDocuments]:
+    """The texts, by how they are called, scored with one model."""
     location = locate_model(model, progress=progress)
     window = _choose_window(manner.context_length, location, adapter)
     tokeniser = Tokeniser(_tokenizer_folder(location.folder, adapter), location.folder)
@@ -115,7 +130,7 @@ def score_texts(
         "stride": min(manner.stride or window, window),
     }
     scored = []
-    for entry, text in zip(data, texts, strict=True):
+    for name, text in texts:
         chat = None if text.format == "text" else ChatTokeniser(tokeniser, location.name)
         encoded = encode_documents(tokeniser, chat, text.drawn.pieces)
         pieces = score_documents(
@@ -126,12 +141,12 @@ def score_texts(
             context_length=window,
             stride=manner.stride,
             marks=encoded.marks,
-            progress=None if progress is None else partial(progress, f"scoring {entry}"),
+            progress=None if progress is None else partial(progress, f"scoring {name}"),
         )
-        _check_finite(pieces, f"{_name(location, adapter)}: the loss on {entry} is not finite in {manner.precision}")
+        _check_finite(pieces, f"{_name(location, adapter)}: the loss on {name} is not finite in {manner.precision}")
         documents = pieces.of_documents(text.drawn)
         about = {
-            "data": str(entry),
+            "data": name,
             "split": text.split,
             "data_revision": text.revision,
             "format": text.format,

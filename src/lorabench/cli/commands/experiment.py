@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lorabench.cli.options import AsJson, DeviceName, DeviceNames, ExperimentFile, OutputDir, Overrides
 from lorabench.core.errors import InputError
+
+if TYPE_CHECKING:
+    from lorabench.core.cards import Card
+    from lorabench.core.device import Device
+    from lorabench.experiment.plan import Plan
 
 
 def plan(
@@ -32,43 +37,35 @@ def plan(
     from lorabench.cli.views.elsewhere import print_elsewhere
     from lorabench.cli.views.plan import print_deployment_plan, print_plan, print_remaining, print_workers
     from lorabench.cli.views.rows import print_json
-    from lorabench.core.cards import parse_devices_elsewhere
-    from lorabench.core.worker_devices import parse_devices
     from lorabench.deploy.planning import plan_deployment
     from lorabench.experiment.plan import make_plan
     from lorabench.experiment.schema import load_experiment
     from lorabench.experiment.search_plan import plan_searches
     from lorabench.records.store import RecordStore
     from lorabench.runs.elsewhere import plan_elsewhere
-    from lorabench.runs.order import seconds_with_workers
-    from lorabench.runs.place import device_to_plan_for, worker_warnings
+    from lorabench.runs.place import worker_warnings
     from lorabench.runs.remaining import find_remaining, with_recorded_ids
 
     store = RecordStore(output_dir)
     wanted = load_experiment(experiment, set_ or [])
-    if price is not None and on is None:
-        raise InputError("--price: it is that of a device hour; say which devices with --on, such as 8xH100")
-    if on is not None and (device is not None or devices is not None):
-        raise InputError("--on and --device or --devices exclude each other; give one of them")
-    count, card = parse_devices_elsewhere(on) if on is not None else (0, None)
-    plan_device = card.device if card is not None else device_to_plan_for(device, devices)
-    planned = make_plan(wanted, plan_device)
-    planned = with_recorded_ids(planned, store)
-    searches = plan_searches(planned)
-    remaining = find_remaining(planned, store)
+    count, card, planned_device = _where(on, price, device, devices)
+    planned = with_recorded_ids(make_plan(wanted, planned_device), store)
+    searches, remaining = plan_searches(planned), find_remaining(planned, store)
     found = detections(planned, known_spreads(planned, store), detect)
-    workers = parse_devices(devices) if devices else ()
-    seconds = seconds_with_workers(planned, workers) if workers else None
+    workers, seconds = _with_workers(planned, devices)
     elsewhere = None if card is None else plan_elsewhere(planned, card, count, price)
     shipping = None if wanted.deploy is None else plan_deployment(wanted.deploy, planned)
     if as_json:
-        detected = {"detectable": [detection.to_json() for detection in found]}
-        shared = {} if seconds is None else {"workers": [worker.name for worker in workers], "workers_seconds": seconds}
-        there = {} if elsewhere is None else {"on": elsewhere.to_json()}
-        deployed = {} if shipping is None else {"deploy": shipping.to_json()}
-        searched = {"search": [search.to_json() for search in searches]} if searches else {}
-        left = {"remaining": remaining.to_json()}
-        print_json(planned.to_json() | searched | left | detected | shared | there | deployed)
+        beside = {
+            "search": [search.to_json() for search in searches] or None,
+            "remaining": remaining.to_json(),
+            "detectable": [detection.to_json() for detection in found],
+            "workers": workers or None,
+            "workers_seconds": seconds,
+            "on": elsewhere and elsewhere.to_json(),
+            "deploy": shipping and shipping.to_json(),
+        }
+        print_json(planned.to_json() | {name: value for name, value in beside.items() if value is not None})
     else:
         print_plan(planned, searches)
         if elsewhere is not None:
@@ -79,6 +76,35 @@ def plan(
         if shipping is not None:
             print_deployment_plan(shipping)
         print_remaining(remaining, output_dir)
+
+
+def _with_workers(plan: Plan, devices: str | None) -> tuple[list[str], float | None]:
+    """The workers that are asked for, by name, and the seconds that all runs take with them; none where none are."""
+    from lorabench.core.worker_devices import parse_devices
+    from lorabench.runs.order import seconds_with_workers
+
+    workers = parse_devices(devices) if devices else ()
+    return [worker.name for worker in workers], seconds_with_workers(plan, workers) if workers else None
+
+
+def _where(
+    on: str | None, price: float | None, device: str | None, devices: str | None
+) -> tuple[int, Card | None, Device]:
+    """How many cards elsewhere and which, and the device that runs are planned for.
+
+    Raises InputError for options that contradict one another, or name what there is not.
+    """
+    from lorabench.core.cards import parse_devices_elsewhere
+    from lorabench.runs.place import device_to_plan_for
+
+    if price is not None and on is None:
+        raise InputError("--price: it is that of a device hour; say which devices with --on, such as 8xH100")
+    if on is not None and (device is not None or devices is not None):
+        raise InputError("--on and --device or --devices exclude each other; give one of them")
+    if on is None:
+        return 0, None, device_to_plan_for(device, devices)
+    count, card = parse_devices_elsewhere(on)
+    return count, card, card.device
 
 
 def run(

@@ -45,11 +45,8 @@ def evaluate(
     manner = Manner(split, max_bytes, context_length, stride, precision, text_field, device)
     adapters: list[Path | None] = [*adapter] if adapter else [None]
     with make_view(sys.stderr) as view:
-        results = [
-            scored.figures
-            for each in adapters
-            for scored in score_texts(model, data, manner, adapter=each, progress=view.progress)
-        ]
+        every = score_texts([(model, each) for each in adapters], data, manner, view.progress)
+    results = [scored.figures for of_one in every for scored in of_one]
     if as_json:
         for result in results:
             print_json(result)
@@ -76,7 +73,7 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Compare two runs, adapters or models on one text: the difference paired by document, with its interval."""
-    from lorabench.cli.run_names import resolve_side
+    from lorabench.cli.sides import resolve_side
     from lorabench.cli.views.measured import print_comparison
     from lorabench.cli.views.rows import print_json
     from lorabench.cli.views.view import make_view
