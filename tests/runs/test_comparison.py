@@ -18,6 +18,7 @@ from lorabench.core.errors import InputError
 from lorabench.records.schema import RunRecord
 from lorabench.records.store import load_records
 from lorabench.runs.comparison import compare_recorded
+from tests.report.synthetic import SyntheticResults
 from tests.runs.conftest import ExperimentWriter, write_corpus, write_experiment
 
 runner = CliRunner()
@@ -121,3 +122,11 @@ def test_several_texts_and_adapters_are_a_table(two_runs: list[RunRecord], outpu
     shown = runner.invoke(app, arguments).stdout
     assert shown.count("two.jsonl") == 2
     assert two_runs[1].run_id in shown.replace("\n", "")
+
+
+def test_a_model_is_a_model_where_ids_of_runs_begin_with_its_name(tmp_path: Path) -> None:
+    results = SyntheticResults(tmp_path)
+    (record,) = results.grid(models=["smollm2-135m-instruct"], ranks=[8])
+    assert record.run_id.startswith("smollm2-135m-instruct")
+    assert resolve_side("smollm2-135m-instruct", tmp_path).record is None
+    assert resolve_side("smollm2-135m-instruct_", tmp_path).record == record
