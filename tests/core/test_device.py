@@ -189,6 +189,7 @@ def test_apples_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (str(device), device.memory_bytes, device.supports_bf16) == ("mps", 16 << 30, False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["plan", "run"])
 def test_a_wrong_device_is_refused_before_anything_is_planned(tmp_path: Path, command: str) -> None:
     file = tmp_path / "a.yaml"

@@ -75,6 +75,7 @@ def test_the_gguf_file_holds_the_merged_model(finished: RunRecord, tmp_path: Pat
     assert not [path for path in folder.iterdir() if path.name.startswith(".merged")]
 
 
+@pytest.mark.slow
 def test_the_card_says_what_was_measured(finished: RunRecord, tmp_path: Path) -> None:
     export_run(finished.run_id, tmp_path / "out", form="adapter", to=tmp_path / "exported", view=RunView())
     card = ModelCard.load(tmp_path / "exported" / "README.md")

@@ -193,6 +193,7 @@ def test_of_a_model_of_more_than_text_the_text_model_is_used(
     assert loaded["embedding_sum"] == pytest.approx(float(next(iter(stored.values())).sum()), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_records_say_the_commit(worker: Worker, hub_with_models: LocalHub, text: Path, tmp_path: Path) -> None:
     record = worker.ok("run", experiment=experiment(text, SMOLLM2), output_dir=str(tmp_path / "out"))
     commit = hub_with_models.repositories["model", SMOLLM2].commit("main")

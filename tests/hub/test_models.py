@@ -31,6 +31,7 @@ def repository(hub: LocalHub, name: str) -> HubRepository:
     return hub.repositories["model", str(get_model(name).repository)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(CLASSES))
 def test_every_model_is_fetched_and_usable(worker: Worker, hub_with_models: LocalHub, name: str) -> None:
     there = repository(hub_with_models, name)

@@ -94,6 +94,7 @@ def test_a_disk_that_is_too_small_is_said_before_the_first_byte(
     assert hub_with_models.bytes_sent("/storage/") == sent
 
 
+@pytest.mark.slow
 def test_the_token_shows_nowhere(start_worker: Callable[..., Worker], hub_with_models: LocalHub) -> None:
     worker = start_worker(HF_DEBUG="1")
     hub_with_models.add(HubRepository("model", "us/empty", {"main": {"README.md": b""}}, private={GOOD_TOKEN}))

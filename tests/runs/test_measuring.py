@@ -105,6 +105,7 @@ def test_what_is_measured_later_is_what_the_run_would_have_measured(
     assert {path: path.read_bytes() for path in again} == again
 
 
+@pytest.mark.slow
 def test_measurements_stay_whatever_the_file_says_later(
     experiment: ExperimentWriter, elsewhere: list[str], tmp_path: Path
 ) -> None:

@@ -68,6 +68,7 @@ def test_out_of_memory_is_retried_at_half_with_the_same_mathematics(
     assert losses(tmp_path / "small", record) == losses(tmp_path / "halves", halves)
 
 
+@pytest.mark.slow
 def test_a_run_that_never_fits_is_recorded_and_the_others_go_on(
     experiment: ExperimentWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

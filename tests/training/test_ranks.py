@@ -16,7 +16,7 @@ from lorabench.core.errors import CancelledError
 from tests.training.rank_cases import LONG, STOP_AFTER, Unused
 from tests.training.test_loop import Run
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 
 @pytest.fixture(scope="module")
