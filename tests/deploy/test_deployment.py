@@ -124,8 +124,8 @@ def _check_report(run: RunRecord, out: Path, printed: str) -> None:
 
 
 def test_what_is_not_there_is_said_before_anything_is_made(finished: RunRecord, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="there is no form 'onnx'"):
-        deploy_run(finished.run_id, tmp_path / "out", forms=["merged", "onnx"], view=RunView())
+    with pytest.raises(InputError, match="there is no form 'awq'"):
+        deploy_run(finished.run_id, tmp_path / "out", forms=["merged", "awq"], view=RunView())
     if not _has_llama():
         with pytest.raises(MissingExtraError, match=r"lorabench\[gguf\]"):
             deploy_run(finished.run_id, tmp_path / "out", forms=["merged", "gguf:Q8_0"], view=RunView())

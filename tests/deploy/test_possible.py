@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -27,16 +28,19 @@ FORMS = (
     *(f"gguf_adapter:{kind}" for kind in QUANTISED),
 )
 
+OF_GPT2 = tuple(name for name in FORMS if not name.startswith("onnx"))
+"""What can be made of the finished run, which adapted a GPT-2."""
+
 
 @pytest.fixture
 def subject(finished: RunRecord, tmp_path: Path) -> Subject:
     return Subject.of(finished.run_id, tmp_path / "out")
 
 
-def refusals(subject: Subject) -> dict[str, str]:
+def refusals(subject: Subject, forms: Sequence[str] = FORMS) -> dict[str, str]:
     """By form; those that can be made are not among them."""
     found = {}
-    for name in FORMS:
+    for name in forms:
         try:
             make_form(name).check(subject)
         except LorabenchError as problem:
@@ -49,10 +53,14 @@ def test_families(family: str, subject: Subject, random_model: ModelMaker) -> No
     there = dataclasses.replace(subject, location=dataclasses.replace(subject.location, folder=random_model(family)))
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copyfile(random_model(family) / name, subject.adapter / name)
-    wanted = {name for name in FORMS if name.startswith("gguf")} if family in WITHOUT_GGUF else set()
+    kinds = ("gguf",) * (family in WITHOUT_GGUF) + ("onnx",) * (family not in ("mistral", "qwen3", "gemma"))
     found = refusals(there)
-    assert set(found) == wanted
-    assert all(f"no GGUF file is written for models of type {family}; accepted: gpt2" in why for why in found.values())
+    assert set(found) == {name for name in FORMS if name.startswith(kinds)}
+    reasons = {
+        "gguf": f"no GGUF file is written for models of type {family}; accepted: gpt2",
+        "onnx": "ONNX Runtime",
+    }
+    assert all(reasons[name[:4]] in why for name, why in found.items())
 
 
 def change_configuration(subject: Subject, **values: object) -> None:
@@ -66,7 +74,7 @@ def test_adapters_that_are_more_than_two_factors(subject: Subject) -> None:
     first = next(name for name in weights if name.endswith("lora_A.weight"))
     name = first.replace("lora_A.weight", "lora_magnitude_vector")
     save_file(weights | {name: weights[first][0]}, path)
-    found = refusals(subject)
+    found = refusals(subject, OF_GPT2)
     assert set(found) == {name for name in FORMS if name.startswith("gguf_adapter")}
     assert all("no place for the adapter's base_model" in why for why in found.values())
 
@@ -81,7 +89,7 @@ def test_adapters_before_the_text(subject: Subject) -> None:
 
 def test_models_that_were_trained_as_a_whole(subject: Subject) -> None:
     (subject.adapter / "adapter_config.json").unlink()
-    found = refusals(subject)
+    found = refusals(subject, OF_GPT2)
     assert set(found) == {name for name in FORMS if name.startswith(("adapter", "gguf_adapter"))}
     assert all("every weight was trained" in why for why in found.values())
 

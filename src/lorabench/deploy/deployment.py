@@ -30,6 +30,7 @@ from lorabench.records.schema import Environment, RunRecord, Status
 
 DEFAULT_FORMS = (
     *("adapter", "merged:fp32", "merged:bf16", "merged:nf4", "adapter:nf4", "merged:int8", "adapter:int8"),
+    *("onnx:int8", "onnx:int4"),
     *("gguf:BF16", "gguf:Q8_0", "gguf:Q6_K", "gguf:Q5_K_M", "gguf:Q4_K_M", "gguf:Q4_0", "gguf:IQ4_XS"),
 )
 """What is measured of a run where nothing is asked for, as far as it can be made."""
@@ -340,8 +341,13 @@ def _adapter_hash(record: RunRecord) -> str:
 
 
 def _real_types(folder: Path) -> dict[str, int]:
-    """Tensors by type: of a GGUF file as it lists them, of safetensors by their headers."""
+    """Tensors by type: of a GGUF file as it lists them, of a graph by its nodes, of safetensors by their headers."""
     from lorabench.models.shape import read_header
+
+    if (folder / "model.onnx").is_file():
+        from lorabench.deploy.engines import onnx
+
+        return onnx.type_counts(folder)
 
     for path in folder.glob("*.gguf"):
         from lorabench.deploy.gguf.file import type_counts

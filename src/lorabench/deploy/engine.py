@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -73,6 +73,30 @@ def write_greedily(runtime: Runtime, ids: Sequence[int], *, max_new_tokens: int,
         runtime.step()
         written.append(runtime.latest[0])
     return written
+
+
+def answer_in_turn(asked: Answering, load: Callable[[int], Runtime]) -> Answers:
+    """Answers to a split's questions, one after the other, by what `load` gives for as many tokens as it is told."""
+    from lorabench.scoring.answers import Answers, cut_answer
+
+    length, end_ids = asked.request.max_new_tokens, frozenset(asked.end_ids)
+    runtime = load(max((len(question.prompt) for question in asked.questions), default=0) + length)
+    found = []
+    for question in asked.questions:
+        row = write_greedily(runtime, question.prompt, max_new_tokens=length, end_ids=end_ids)
+        chat = asked.work.chat.template
+        found.append(cut_answer(row, asked.work.shared.tokeniser.decode, end_ids, chat.end_of_turn))
+    texts, lengths, finished = zip(*found, strict=True)
+    return Answers(tuple(texts), np.array(lengths, np.int64), np.array(finished, np.bool_))
+
+
+def nll_of_targets(logits: npt.NDArray[np.float32], targets: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Nats of each target, [W], from logits [W, V]."""
+    wide = logits.astype(np.float64)
+    highest = wide.max(axis=1, keepdims=True)
+    normaliser = np.log(np.exp(wide - highest).sum(axis=1)) + highest[:, 0]
+    found: npt.NDArray[np.float64] = normaliser - wide[np.arange(len(wide)), targets]
+    return found
 
 
 class Engine(Protocol):

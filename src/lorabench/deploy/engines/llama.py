@@ -6,15 +6,16 @@ import ctypes
 import itertools
 import os
 from collections.abc import Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from lorabench.core.errors import ModelError
-from lorabench.deploy.engine import Runtime, Scorer, Source, write_greedily
+from lorabench.deploy.engine import Runtime, Scorer, Source, answer_in_turn, nll_of_targets
 from lorabench.deploy.gguf.llama import LORA_FILE, quietly, require_installed, require_llama
 
 if TYPE_CHECKING:
@@ -110,18 +111,7 @@ class _Scorer:
 
     def answers(self, asked: Answering) -> Answers:
         """One after the other, each in a sequence that starts anew."""
-        from lorabench.scoring.answers import Answers, cut_answer
-
-        length, end_ids = asked.request.max_new_tokens, frozenset(asked.end_ids)
-        longest = max((len(question.prompt) for question in asked.questions), default=0)
-        runtime = _Runtime(self._source, 1, longest + length)
-        found = []
-        for question in asked.questions:
-            row = write_greedily(runtime, question.prompt, max_new_tokens=length, end_ids=end_ids)
-            chat = asked.work.chat.template
-            found.append(cut_answer(row, asked.work.shared.tokeniser.decode, end_ids, chat.end_of_turn))
-        texts, lengths, finished = zip(*found, strict=True)
-        return Answers(tuple(texts), np.array(lengths, np.int64), np.array(finished, np.bool_))
+        return answer_in_turn(asked, partial(_Runtime, self._source, 1))
 
     def token_nll(self, batch: PackedBatch) -> torch.Tensor:
         """See Scorer."""
@@ -135,7 +125,7 @@ class _Scorer:
                 part = slice(first, first + _BATCH_TOKENS)
                 scored = targets[part] >= 0
                 logits = self._read(ids[part].tolist(), first, scored.tolist())
-                nll[start + first : end][: len(scored)][scored] = _nll(logits, targets[part][scored])
+                nll[start + first : end][: len(scored)][scored] = nll_of_targets(logits, targets[part][scored])
         return torch.from_numpy(nll)
 
     def logits(self, ids: Sequence[int]) -> npt.NDArray[np.float32]:
@@ -151,15 +141,6 @@ class _Scorer:
 
     def _read(self, ids: Sequence[int], first: int, wanted: Sequence[bool]) -> npt.NDArray[np.float32]:
         return self._llama.read([(token, first + place, 0) for place, token in enumerate(ids)], wanted)
-
-
-def _nll(logits: npt.NDArray[np.float32], targets: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Nats of each target, [W], from logits [W, V]."""
-    wide = logits.astype(np.float64)
-    highest = wide.max(axis=1, keepdims=True)
-    normaliser = np.log(np.exp(wide - highest).sum(axis=1)) + highest[:, 0]
-    found: npt.NDArray[np.float64] = normaliser - wide[np.arange(len(wide)), targets]
-    return found
 
 
 class _Runtime:
