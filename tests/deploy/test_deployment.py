@@ -68,6 +68,10 @@ def test_a_killed_deployment_goes_on_and_is_reported(
     again = deploy_run(finished.run_id, out, **asked, view=RunView())
     assert [record.measured_at for record in again] == [by_form[form].measured_at for form in FORMS]
     _check_report(finished, out, done.stdout)
+    (other,) = deploy_run(finished.run_id, out, **asked | {"forms": FORMS[1:], "threads": 2}, view=RunView())
+    assert (other.threads, len(other.rounds)) == (2, 1)
+    assert other.rounds != by_form["merged:bf16"].rounds
+    assert other.measured_at == by_form["merged:bf16"].measured_at
     export_run(finished.run_id, out, form="merged", to=tmp_path / "exported", view=RunView())
     rounded = by_form["merged:bf16"].validation
     assert rounded is not None

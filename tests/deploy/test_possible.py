@@ -12,11 +12,13 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from lorabench.core.errors import InputError, LorabenchError, ModelError
-from lorabench.deploy.deployment import DEFAULT_FORMS, deploy_run
+from lorabench.deploy.deployment import deploy_run
+from lorabench.deploy.engine import ENGINES
 from lorabench.deploy.export import export_run
 from lorabench.deploy.form import make_form
 from lorabench.deploy.gguf.llama import QUANTISED
 from lorabench.deploy.subject import Subject
+from lorabench.deploy.wanted import DEFAULT_FORMS, default_forms, not_installed
 from lorabench.records.schema import RunRecord
 from lorabench.runs.view import RunView
 from tests.deploy.conftest import CONFIGURATIONS, WITHOUT_GGUF, ModelMaker
@@ -113,3 +115,26 @@ def test_what_no_program_accepts_is_named() -> None:
     for name in ("adapter:nf5", "merged:nf5", "gguf:Q4_K", "gguf_adapter:Q4_K"):
         with pytest.raises(InputError, match=f"form: {name} is not accepted; accepted: "):
             make_form(name)
+
+
+def test_what_is_slow_on_a_processor_is_measured_only_when_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lorabench.deploy.engines.bitsandbytes.BitsandbytesEngine.require", lambda engine: None)
+    monkeypatch.setattr("lorabench.deploy.engines.llama.LlamaEngine.check_device", lambda engine, device: None)
+    slow = {"merged:nf4", "adapter:nf4", "merged:int8", "adapter:int8"}
+    for has_units in (True, False):
+        monkeypatch.setattr("lorabench.deploy.wanted.processor_has_bf16", lambda has_units=has_units: has_units)
+        assert (slow <= set(default_forms("cpu"))) is has_units
+        told = [sentence for sentence in not_installed((), "cpu") if "are left out" in sentence]
+        assert len(told) == (not has_units)
+        assert all(sentence.startswith("merged:nf4, adapter:nf4, merged:int8, adapter:int8 ") for sentence in told)
+    assert slow <= set(default_forms("cuda"))
+    assert not any("left out" in sentence for sentence in not_installed(["merged:nf4"], "cpu"))
+
+
+def test_a_device_that_is_not_there_or_not_for_a_form(finished: RunRecord, tmp_path: Path) -> None:
+    asked = {"device": "cuda", "view": RunView()}
+    with pytest.raises(InputError, match="cuda was asked for, but torch finds no GPU here"):
+        deploy_run(finished.run_id, tmp_path / "out", forms=["merged"], **asked)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="ONNX Runtime is installed for processors; give --device cpu"):
+        ENGINES.get("onnx").check_device("cuda")
+    assert not (tmp_path / "out" / "deployments").exists()

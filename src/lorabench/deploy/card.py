@@ -136,7 +136,7 @@ def _form_measured(record: RunRecord, form: Form, store: RecordStore) -> list[st
         ("bits per byte of validation", bits(deployed.validation.bits_per_byte if deployed.validation else None)),
         ("bits per byte of test", bits(deployed.test.bits_per_byte if deployed.test else None)),
         ("tensors by type", escape(", ".join(f"{kind} {count}" for kind, count in deployed.real_types.items()))),
-        ("peak memory", size(deployed.median("peak_bytes"))),
+        ("peak memory", size(deployed.peak_memory)),
         ("tokens per second, one text", number(deployed.median("decode_tokens_per_second"), 3)),
     ]
     where = f"{deployed.threads} threads, {escape(deployed.environment.processor)}"

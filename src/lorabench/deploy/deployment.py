@@ -12,28 +12,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lorabench.core.device import choose_device
-from lorabench.core.errors import InputError, LorabenchError, MissingExtraError, RunError
+from lorabench.core.device import Device, choose_device
+from lorabench.core.errors import InputError, LorabenchError, RunError
 from lorabench.core.locks import exclusively
 from lorabench.core.machine import num_cores
 from lorabench.core.progress import View
 from lorabench.core.storage import new_folder, sha256_file
 from lorabench.deploy.answers import judged_again
 from lorabench.deploy.engine import ENGINES, Source
-from lorabench.deploy.form import Form, make_form
+from lorabench.deploy.form import Form
 from lorabench.deploy.subject import Subject
+from lorabench.deploy.wanted import make_forms, not_installed, possible_forms
 from lorabench.deploy.worker import Job, JobKind
 from lorabench.deploy.workshop import Workshop
 from lorabench.records.deployment import Constraints, DeploymentRecord, DeploymentStore, Round
 from lorabench.records.provenance import command_line, describe_environment, now
 from lorabench.records.schema import Environment, RunRecord, Status
 
-DEFAULT_FORMS = (
-    *("adapter", "merged:fp32", "merged:bf16", "merged:nf4", "adapter:nf4", "merged:int8", "adapter:int8"),
-    *("onnx:int8", "onnx:int4"),
-    *("gguf:BF16", "gguf:Q8_0", "gguf:Q6_K", "gguf:Q5_K_M", "gguf:Q4_K_M", "gguf:Q4_0", "gguf:IQ4_XS"),
-)
-"""What is measured of a run where nothing is asked for, as far as it can be made."""
 _MADE = "made"
 """The folder of a form's files within that of its record."""
 
@@ -47,13 +42,14 @@ class Deployment:
     forms: Sequence[Form]
     num_rounds: int
     threads: int
+    device: Device
     view: View
     store: DeploymentStore = field(init=False)
     environment: Environment = field(init=False)
 
     def __post_init__(self) -> None:
         self.store = DeploymentStore(self.output_dir)
-        self.environment = describe_environment(choose_device("cpu"), command_line())
+        self.environment = describe_environment(self.device, command_line())
 
     @property
     def record(self) -> RunRecord:
@@ -102,7 +98,14 @@ class Deployment:
 
     def _is_finished(self, form: Form) -> bool:
         record = self.known(form)
-        return record is not None and (record.status is not Status.COMPLETED or len(record.rounds) >= self.num_rounds)
+        return record is not None and (
+            record.status is not Status.COMPLETED or len(self._rounds(record)) >= self.num_rounds
+        )
+
+    def _rounds(self, record: DeploymentRecord) -> tuple[Round, ...]:
+        """Those that were timed as is asked for now: on as many threads of the same device."""
+        is_same = (record.threads, record.device) == (self.threads, str(self.device))
+        return record.rounds if is_same else ()
 
     def _made(self, form: Form) -> Path:
         return self.store.form_dir(self.record.run_id, form.name) / _MADE
@@ -166,11 +169,13 @@ class Deployment:
             form=form.name,
             engine=form.engine,
             adapter_sha256=_adapter_hash(self.record),
-            threads=self.threads,
-            environment=self.environment,
+            **self._how(),
             measured_at=now(),
             **values,
         )
+
+    def _how(self) -> dict[str, Any]:
+        return {"threads": self.threads, "device": str(self.device), "environment": self.environment}
 
     # Timing
 
@@ -179,7 +184,7 @@ class Deployment:
         for number in range(self.num_rounds):
             for form in self.forms:
                 record = self.known(form)
-                if record is None or record.status is not Status.COMPLETED or len(record.rounds) > number:
+                if record is None or record.status is not Status.COMPLETED or len(self._rounds(record)) > number:
                     continue
                 self.view.phase(f"round {number + 1} of {self.num_rounds}, {form.name}")
                 try:
@@ -189,7 +194,8 @@ class Deployment:
                     self.store.write(record.model_copy(update={"status": Status.FAILED, "status_reason": reason}))
                     self.view.message(f"{form.name}: {reason}")
                     continue
-                self.store.write(record.model_copy(update={"rounds": (*record.rounds, measured)}))
+                rounds = (*self._rounds(record), measured)
+                self.store.write(record.model_copy(update={"rounds": rounds, **self._how()}))
 
     # Processes
 
@@ -207,6 +213,7 @@ class Deployment:
             base_folder=self.subject.location.folder,
             context_length=self.record.spec.training.context_length,
             threads=self.threads,
+            device=str(self.device),
         )
 
     def _run_job(self, kind: JobKind, source: Source, workshop: Path) -> dict[str, Any]:
@@ -263,73 +270,34 @@ def deploy_run(
     forms: Sequence[str] = (),
     num_rounds: int = 3,
     threads: int | None = None,
+    device: str = "cpu",
     constraints: Constraints | None = None,
     is_strict: bool = True,
     view: View,
 ) -> list[DeploymentRecord]:
     """Make and measure forms of a finished run; without `forms`, every one that can be made here.
 
-    What was measured before is not measured again. `constraints` replace those of an earlier deployment. Raises
-    InputError before anything is made for forms that there are not, and with `is_strict` MissingExtraError where one
-    that was asked for by name needs what is not installed; else the record of that form says so.
+    What was measured before is not measured again; timed on other threads or another device, it is timed again.
+    `constraints` replace those of an earlier deployment. Raises InputError before anything is made for forms and
+    devices that there are not, and with `is_strict` MissingExtraError where one that was asked for by name needs what
+    is not installed; else the record of that form says so.
     """
-    wanted = make_forms(forms)
+    where = choose_device(device)
+    wanted = make_forms(forms, device)
     for engine in {form.engine for form in wanted} if is_strict else ():
         ENGINES.get(engine).require()
+        ENGINES.get(engine).check_device(device)
     view.phase("reading the run")
     subject = Subject.of(run_id, output_dir, view.progress)
-    for sentence in not_installed(forms) if is_strict else ():
+    for sentence in not_installed(forms, device) if is_strict else ():
         view.message(sentence)
     if not forms:
-        wanted = _possible(wanted, subject, view)
+        wanted = possible_forms(wanted, subject, view)
     for form in wanted if is_strict else ():
         form.check(subject)
-    deployment = Deployment(subject, output_dir, wanted, num_rounds, threads or num_cores(), view)
+    deployment = Deployment(subject, output_dir, wanted, num_rounds, threads or num_cores(), where, view)
     deployment.store.write_constraints(run_id, constraints or Constraints())
     return deployment.measure()
-
-
-def make_forms(names: Sequence[str]) -> list[Form]:
-    """The forms of these names, each once; without names, every one that can be made here. Raises InputError."""
-    return list({form.name: form for form in map(make_form, names or default_forms())}.values())
-
-
-def default_forms() -> list[str]:
-    """What is measured where nothing is asked for: of `DEFAULT_FORMS` those whose programs are installed."""
-    missing = {name for names in _missing(DEFAULT_FORMS).values() for name in names}
-    return [name for name in DEFAULT_FORMS if name not in missing]
-
-
-def not_installed(names: Sequence[str]) -> list[str]:
-    """Sentences on the named forms, or `DEFAULT_FORMS`, that need what is not installed, and how to install it."""
-    missing = _missing(names or DEFAULT_FORMS)
-    return [f"{', '.join(names)} cannot be measured here: {reason}" for reason, names in missing.items()]
-
-
-def _missing(names: Sequence[str]) -> dict[str, list[str]]:
-    """Names of forms by what is missing for them."""
-    missing: dict[str, list[str]] = {}
-    for form in map(make_form, names):
-        try:
-            ENGINES.get(form.engine).require()
-        except MissingExtraError as error:
-            missing.setdefault(str(error), []).append(form.name)
-    return missing
-
-
-def _possible(forms: Sequence[Form], subject: Subject, view: View) -> list[Form]:
-    """Those that can be made of the run; of the others it is said why, once for each reason."""
-    possible, refused = [], dict[str, list[str]]()
-    for form in forms:
-        try:
-            form.check(subject)
-        except LorabenchError as problem:
-            refused.setdefault(str(problem), []).append(form.name)
-        else:
-            possible.append(form)
-    for reason, names in refused.items():
-        view.message(f"{', '.join(names)} cannot be made: {reason}")
-    return possible
 
 
 def _adapter_hash(record: RunRecord) -> str:

@@ -30,6 +30,8 @@ class Source(Frozen):
     context_length: int
     """Of the run, in tokens."""
     threads: int
+    device: str = "cpu"
+    """Or torch's name of a GPU."""
 
 
 class Scorer(documents.Scorer, Protocol):
@@ -107,6 +109,9 @@ class Engine(Protocol):
 
     def require(self) -> None:
         """Raises MissingExtraError where what it needs is not installed; imports none of it."""
+
+    def check_device(self, device: str) -> None:
+        """Raises InputError where it cannot run on a device of torch's name."""
 
     def prepare(self) -> None:
         """Import what it needs. Raises as `require`."""

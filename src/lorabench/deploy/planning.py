@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from lorabench.deploy.deployment import make_forms, not_installed
+from lorabench.deploy.wanted import make_forms, not_installed
 from lorabench.experiment.deploy import DeploySettings
 from lorabench.experiment.estimates import Workload, estimate_run
 from lorabench.experiment.plan import Group, Plan
@@ -45,12 +45,12 @@ class DeploymentPlan:
 
 def left_out(settings: DeploySettings) -> list[str]:
     """Sentences on what cannot be measured because it is not installed."""
-    return [f"deploy: {sentence}" for sentence in not_installed(settings.forms)]
+    return [f"deploy: {sentence}" for sentence in not_installed(settings.forms, settings.device)]
 
 
 def plan_deployment(settings: DeploySettings, plan: Plan) -> DeploymentPlan:
     """Of what the plan's runs come to. Raises as `make_forms`."""
-    forms = make_forms(settings.forms)
+    forms = make_forms(settings.forms, settings.device)
     slowest: dict[tuple[str, str], float] = {}
     for group in plan.groups:
         corpus = (group.dataset.name, group.dataset.revision)

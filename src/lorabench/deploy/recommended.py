@@ -10,8 +10,9 @@ from lorabench.analysis.findings import Findings
 from lorabench.analysis.recommendations import recommended_run
 from lorabench.core.errors import LorabenchError
 from lorabench.core.progress import View
-from lorabench.deploy.deployment import deploy_run, make_forms
+from lorabench.deploy.deployment import deploy_run
 from lorabench.deploy.planning import left_out
+from lorabench.deploy.wanted import make_forms
 from lorabench.experiment.deploy import DeploySettings
 from lorabench.experiment.schema import Experiment
 from lorabench.records.deployment import Constraints
@@ -29,7 +30,7 @@ def run_and_deploy(experiment: Experiment, output_dir: Path | str, *, view: RunV
     Raises as `run_experiment` and `make_forms`, before anything is done.
     """
     if experiment.deploy is not None:
-        make_forms(experiment.deploy.forms)
+        make_forms(experiment.deploy.forms, experiment.deploy.device)
     outcome = run_experiment(experiment, output_dir, view=view, **options)
     if experiment.deploy is not None:
         with view as shown:
@@ -71,6 +72,7 @@ def deploy_recommended(settings: DeploySettings, outcome: Outcome, store: Record
                 forms=settings.forms,
                 num_rounds=settings.rounds,
                 threads=settings.threads,
+                device=settings.device,
                 constraints=constraints,
                 is_strict=False,
                 view=view,

@@ -36,8 +36,10 @@ class DeploySettings(Frozen):
     """How often each form is timed."""
     threads: Annotated[int, Field(ge=1, le=4096)] | None = None
     """Null: the machine's cores."""
+    device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d{1,3})?)$")] = "cpu"
+    """Where forms are used: `cpu`, or an NVIDIA GPU."""
     max_memory: Size = None
-    """Of the process, at its peak."""
+    """At its peak: of the process, or on the card."""
     max_disk: Size = None
     min_decode: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] | None = None
     """Tokens a second, one sequence."""

@@ -67,7 +67,11 @@ class Round(Facts):
     decode_tokens_per_second_8: float | None
     """Eight sequences at once, all of them counted."""
     decode_joules_per_token: float | None = None
-    """Of the whole processor, one sequence; null where its counters cannot be read."""
+    """Of the whole processor, or of the card, one sequence; null where its counters cannot be read."""
+    device_bytes: int | None = None
+    """Of the card's memory, once the model is loaded; null on processors, and where the card does not tell."""
+    device_peak_bytes: int | None = None
+    """At the end."""
 
 
 class DeploymentRecord(Facts):
@@ -97,6 +101,7 @@ class DeploymentRecord(Facts):
     rounds: tuple[Round, ...] = ()
     threads: int | None = None
     device: str = "cpu"
+    """Where it was timed last; `cpu`, or torch's name of a GPU."""
     versions: dict[str, str] = Field(default_factory=dict)
     """Of what made and ran it."""
     environment: Environment
@@ -110,19 +115,25 @@ class DeploymentRecord(Facts):
         values = [value for value in (getattr(one, name) for one in self.rounds) if value is not None]
         return float(median(values)) if values else None
 
+    @property
+    def peak_memory(self) -> float | None:
+        """Bytes that using it took at most: of the card where it ran on one that tells, else of the process."""
+        on_card = self.median("device_peak_bytes")
+        return self.median("peak_bytes") if on_card is None else on_card
+
 
 class Constraints(Facts):
     """What the user cannot go without; null: whatever it is."""
 
     max_memory_bytes: float | None = None
-    """Peak resident memory."""
+    """At its peak: resident, or on the card."""
     min_decode: float | None = None
     """Tokens a second, one sequence."""
     max_disk_bytes: float | None = None
 
     def broken_by(self, record: DeploymentRecord) -> str | None:
         """Which of them a form breaks, in words; None where it keeps all."""
-        memory, decode = record.median("peak_bytes"), record.median("decode_tokens_per_second")
+        memory, decode = record.peak_memory, record.median("decode_tokens_per_second")
         if self.max_memory_bytes is not None and (memory is None or memory > self.max_memory_bytes):
             return f"it needs {size(memory)} of memory"
         if self.min_decode is not None and (decode is None or decode < self.min_decode):

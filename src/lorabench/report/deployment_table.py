@@ -24,7 +24,7 @@ COLUMNS = (
     *("peak_memory_mb", "prefill_tokens_per_second", "decode_tokens_per_second", "ttft_ms_128", "ttft_ms_512"),
     *("threads", "device", "gain_kept_low", "gain_kept_high", "test_bits_per_byte", "decode_tokens_per_second_8"),
     *("resident_memory_mb", "rounds", "engine", "versions", "answers"),
-    *("decode_joules_per_token", "weights_mb"),
+    *("decode_joules_per_token", "weights_mb", "device_memory_mb", "device_peak_memory_mb"),
 )
 """The order never changes: new columns come last."""
 
@@ -136,6 +136,8 @@ def _row(record: DeploymentRecord, standing: FormStanding | None) -> dict[str, A
             for name, figure in answers.metrics.items()
         ),
         "decode_joules_per_token": record.median("decode_joules_per_token"),
+        "device_memory_mb": _scaled(record.median("device_bytes"), 1e-6),
+        "device_peak_memory_mb": _scaled(record.median("device_peak_bytes"), 1e-6),
     }
     return {key: csv_cell(value) for key, value in values.items()}
 

@@ -19,6 +19,7 @@ def deploy(
     ] = "",
     rounds: Annotated[int, typer.Option(help="How often each form is timed, in alternating rounds.", min=1)] = 3,
     threads: Annotated[int | None, typer.Option(help="Of every form; default: the machine's cores.", min=1)] = None,
+    device: Annotated[str, typer.Option(help="Where they are used: cpu, cuda, cuda:1.")] = "cpu",
     max_memory: Annotated[
         str | None, typer.Option(help="Take only a form that needs no more: 2GB, 800MB.", metavar="SIZE")
     ] = None,
@@ -54,6 +55,7 @@ def deploy(
             forms=names,
             num_rounds=rounds,
             threads=threads,
+            device=device,
             constraints=constraints,
             view=view,
         )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from lorabench.core.errors import ModelError
+from lorabench.core.errors import InputError, ModelError
 from lorabench.deploy.engine import Runtime, Scorer, Source, answer_in_turn, nll_of_targets
 from lorabench.deploy.gguf.llama import LORA_FILE, quietly, require_installed, require_llama
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 _BATCH_TOKENS = 512
 """Read at once: llama.cpp's own default."""
 _MAX_SEQUENCES = 8
+_ALL_LAYERS = 999
+"""More than any model has."""
 _TIMED_TOKENS = 1024
 """Of each sequence's context where use is timed: memory for it is set aside at once."""
 
@@ -41,7 +43,8 @@ class _Llama:
         with quietly():
             self._library.llama_backend_init()
             settings = self._library.llama_model_default_params()
-            settings.n_gpu_layers = 0
+            settings.n_gpu_layers = 0 if source.device == "cpu" else _ALL_LAYERS
+            settings.main_gpu = int(source.device.partition(":")[2] or 0)
             self._model = self._library.llama_model_load_from_file(os.fsencode(path), settings)
             if not self._model:
                 raise ModelError(f"{path}: llama.cpp cannot load it")
@@ -183,6 +186,14 @@ class LlamaEngine:
     def require(self) -> None:
         """Raises MissingExtraError where llama-cpp-python is not installed."""
         require_installed()
+
+    def check_device(self, device: str) -> None:
+        """Raises InputError for a GPU that it was not built for."""
+        if device != "cpu" and not require_llama().llama_supports_gpu_offload():
+            raise InputError(
+                f"--device {device}: llama.cpp was built for the processor; give --device cpu, or build it anew with: "
+                "CMAKE_ARGS='-DGGML_CUDA=on' pip install --force-reinstall --no-cache-dir llama-cpp-python"
+            )
 
     def prepare(self) -> None:
         """See Engine."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from lorabench.core.errors import require_package
+from lorabench.core.errors import InputError, require_package
 from lorabench.deploy.engine import Runtime, Scorer, Source, answer_in_turn, nll_of_targets
 
 if TYPE_CHECKING:
@@ -128,6 +128,11 @@ class OnnxEngine:
     def require(self) -> None:
         """Raises MissingExtraError where onnxruntime-genai is not installed."""
         require_package("onnxruntime_genai", "a model for ONNX Runtime (onnxruntime-genai)", "onnx")
+
+    def check_device(self, device: str) -> None:
+        """Raises InputError for a GPU."""
+        if device != "cpu":
+            raise InputError(f"--device {device}: ONNX Runtime is installed for processors; give --device cpu")
 
     def prepare(self) -> None:
         """See Engine."""

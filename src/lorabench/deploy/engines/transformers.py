@@ -1,4 +1,4 @@
-"""Transformers (and PEFT), on the processor: merged folders, and the adapter on its base in bfloat16."""
+"""Transformers (and PEFT), on the processor or a GPU: merged folders, and the adapter on its base in bfloat16."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class _Runtime:
         import torch
 
         self._cache = None
-        self._advance(torch.tensor([list(ids)] * num_sequences))
+        self._advance(torch.tensor([list(ids)] * num_sequences, device=self._model.device))
 
     def step(self) -> None:
         """See Runtime."""
@@ -109,6 +109,9 @@ class TransformersEngine:
 
     def require(self) -> None:
         """Nothing: it is always there."""
+
+    def check_device(self, device: str) -> None:
+        """It runs wherever torch does."""
 
     def prepare(self) -> None:
         """Import what loading needs, so that it is not timed."""
@@ -144,7 +147,9 @@ def load_form(source: Source, precision: Precision, quantization: Quantization =
     torch.set_num_threads(source.threads)
     is_whole = (source.folder / "config.json").is_file()
     folder = source.folder if is_whole else source.base_folder
-    base = load_base(folder, precision=precision, device="cpu", quantization="none" if is_whole else quantization)
+    base = load_base(
+        folder, precision=precision, device=source.device, quantization="none" if is_whole else quantization
+    )
     if not is_whole:  # an adapter, or every weight of the base
         attach_saved(base, source.folder)
     return base

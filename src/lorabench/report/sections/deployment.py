@@ -54,7 +54,7 @@ def cells(standing: FormStanding) -> tuple[str, ...]:
         "{} ({})".format(*with_interval(standing.difference, is_signed=True)),
         NONE if kept is None else f"{kept.estimate * 100:.0f} %" + _span(kept.low, kept.high),
         NONE if record.divergence is None else f"{record.divergence.top1_agreement * 100:.1f} %",
-        size(record.median("peak_bytes")),
+        size(record.peak_memory),
         NONE if first is None else f"{first * 1e3:,.0f} ms",
         number(record.median("decode_tokens_per_second"), 3),
         number(record.median("decode_tokens_per_second_8"), 3),
