@@ -17,6 +17,8 @@ DEFAULT_FORMS = (
     *("gguf:BF16", "gguf:Q8_0", "gguf:Q6_K", "gguf:Q5_K_M", "gguf:Q4_K_M", "gguf:Q4_0", "gguf:IQ4_XS"),
 )
 """What is measured of a run where nothing is asked for, as far as it can be made, and used without much patience."""
+_ON_GPUS = ("torchao:int8", "torchao:int4", "torchao:fp8")
+"""These too, where a GPU was asked for."""
 _SLOW_ENGINE = "bitsandbytes"
 """On processors without bfloat16 units it takes many times as long as any other."""
 
@@ -27,14 +29,15 @@ def make_forms(names: Sequence[str], device: str) -> list[Form]:
 
 
 def default_forms(device: str) -> list[str]:
-    """What is measured where nothing is asked for: of `DEFAULT_FORMS` those that are installed and not slow there."""
-    missing = {name for names in _missing(DEFAULT_FORMS, device).values() for name in names}
-    return [name for name in DEFAULT_FORMS if name not in missing and not _is_slow(make_form(name), device)]
+    """What is measured where nothing is asked for: of the usual ones those that are installed and not slow there."""
+    names = _usual(device)
+    missing = {name for forms in _missing(names, device).values() for name in forms}
+    return [name for name in names if name not in missing and not _is_slow(make_form(name), device)]
 
 
 def not_installed(names: Sequence[str], device: str) -> list[str]:
-    """Sentences on the named forms, or `DEFAULT_FORMS`, that are not measured, and what to do to have them."""
-    missing = _missing(names or DEFAULT_FORMS, device)
+    """Sentences on the named forms, or the usual ones, that are not measured, and what to do to have them."""
+    missing = _missing(names or _usual(device), device)
     told = [f"{', '.join(forms)} cannot be measured here: {reason}" for reason, forms in missing.items()]
     unavailable = {name for forms in missing.values() for name in forms}
     slow = [name for name in DEFAULT_FORMS if name not in unavailable and _is_slow(make_form(name), device)]
@@ -44,6 +47,10 @@ def not_installed(names: Sequence[str], device: str) -> list[str]:
             "them measured, name them among the forms"
         )
     return told
+
+
+def _usual(device: str) -> tuple[str, ...]:
+    return DEFAULT_FORMS if device == "cpu" else (*DEFAULT_FORMS, *_ON_GPUS)
 
 
 def _is_slow(form: Form, device: str) -> bool:
