@@ -87,7 +87,7 @@ def test_every_column_can_be_told_apart_and_read(tmp_path: Path) -> None:
     assert values["also_on"] == "stories"
     assert {key for key, value in values.items() if value is None} == {
         *("status_reason", "method_settings", "micro_batch_size", "stride", "notes", "tasks", "task_examples"),
-        *("generate", "val_answers", "base_val_answers", "test_answers", "base_test_answers"),
+        *("generate", "val_answers", "base_val_answers", "test_answers", "base_test_answers", "base_mb"),
     }
 
 

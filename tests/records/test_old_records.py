@@ -51,6 +51,7 @@ def test_a_record_of_version_1_is_read_whole(tmp_path: Path) -> None:
         assert [evaluation["validation"].pop(key) for key in later] == [None, None, None]
     assert values["budget"].pop("validation_seen") is None
     assert values["speed"].pop("peak_reserved_bytes") is None
+    assert values["speed"].pop("base_bytes") is None
     assert values["environment"].pop("gpu") is None
     assert values["environment"].pop("worker") == ""
     for part in ("budget", "speed", "environment", "evaluations", "files", "notes"):

@@ -173,7 +173,7 @@ def _server(file: Path) -> Iterator[str]:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "llama_cpp.server", "--model", str(file), "--logits_all", "false"]
     command += ["--host", "127.0.0.1", "--port", str(port), "--n_threads", str(num_cores())]
-    command += ["--n_threads_batch", str(num_cores()), "--flash_attn", "true"]  # llama.cpp's own default, not this one's
+    command += ["--n_threads_batch", str(num_cores()), "--flash_attn", "true"]  # as llama.cpp does by default
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         try:

@@ -65,6 +65,8 @@ PROCESS_BYTES = 620_000_000
 REFERENCE_BYTES = {"known": 8, "unknown": 12}
 """Per output of a linear layer that PEFT and Transformers keep for the backward pass, and what that needs itself, in
 either precision: adapters and norms are float32. Attention of families without a fast path may keep its weights."""
+QUANTIZED_BYTES = {"nf4": 0.5 + 4 / 64, "nf4-double": 0.5 + 1 / 64 + 4 / 16_384, "int8": 1.0}
+"""Of a weight in a quantised linear layer: its code, and its share of a block's scale."""
 LOGIT_BYTES = {"kept": 4, "passing": 8}
 """Per logit where a model makes them itself: those of a micro-batch, and on top those of one pass."""
 EVALUATION_TOKENS = 2048
@@ -102,8 +104,10 @@ class Workload:
 
     def is_fast(self, shape: PlannedShape) -> bool:
         """Whether the fast path covers it."""
-        return shape.family in FAST_TYPES and (
-            self.adapter is None or method_of(self.adapter).is_fast_with(self.adapter)
+        return (
+            shape.family in FAST_TYPES
+            and self.quantization == "none"
+            and (self.adapter is None or method_of(self.adapter).is_fast_with(self.adapter))
         )
 
     def slowdown(self, shape: PlannedShape) -> float:
@@ -112,10 +116,16 @@ class Workload:
 
     @classmethod
     def evaluation_only(
-        cls, *, num_tokens: int, context_length: int, precision: str, answers: tuple[int, int] = (0, 0)
+        cls,
+        *,
+        num_tokens: int,
+        context_length: int,
+        precision: str,
+        quantization: str = "none",
+        answers: tuple[int, int] = (0, 0),
     ) -> Workload:
         """Scoring the base, and its answers."""
-        return cls(context_length, precision, num_tokens, answers=answers)
+        return cls(context_length, precision, num_tokens, answers=answers, quantization=quantization)
 
 
 @dataclass(frozen=True)
@@ -208,7 +218,7 @@ def _answer_bytes(shape: PlannedShape, workload: Workload, width: int) -> int:
 
 def _memory(shape: PlannedShape, workload: Workload) -> int:
     width = 4 if workload.precision == "fp32" else 2
-    base = PROCESS_BYTES + shape.num_parameters * width
+    base = PROCESS_BYTES + _base_bytes(shape, workload.quantization, width)
     answers = _answer_bytes(shape, workload, width)
     if workload.adapter is None:
         return base + answers
@@ -222,6 +232,14 @@ def _memory(shape: PlannedShape, workload: Workload) -> int:
         kept = REFERENCE_BYTES["known" if shape.family in FAST_TYPES else "unknown"]
         training += tokens * _num_outputs(shape) * (kept + method.reference_bytes)
     return base + trained + max(training, answers)
+
+
+def _base_bytes(shape: PlannedShape, quantization: str, width: int) -> int:
+    """Of the frozen base's weights; quantised, its linear layers take what their codes and scales take."""
+    if quantization == "none":
+        return shape.num_parameters * width
+    quantised = sum(inputs * outputs for inputs, outputs in shape.linears.values())
+    return round((shape.num_parameters - quantised) * width + quantised * QUANTIZED_BYTES[quantization])
 
 
 def _num_outputs(shape: PlannedShape) -> int:

@@ -5,6 +5,7 @@ Nothing here loads a model or a corpus; it reads the catalogue, cached manifests
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -21,8 +22,7 @@ from lorabench.experiment.schema import Experiment, RunSpec, TrainingSettings
 from lorabench.experiment.scored_text import scored_bytes
 from lorabench.experiment.steps import micro_batch_size, num_steps
 from lorabench.experiment.templates import conversation_notes
-from lorabench.methods.registry import method_of
-from lorabench.methods.settings import AdapterSettings
+from lorabench.methods.registry import method_of, require_takes_base
 from lorabench.models.catalog import was_trained_on
 from lorabench.models.planning import ModelPlan, plan_model
 from lorabench.tokens.text_size import TextQuestion, TextSize
@@ -260,21 +260,32 @@ def _make_group(
     others = tuple(other for other in also_on if other.name != dataset.name)
     measures = MeasurementRequest.of(experiment.evaluation, dataset, others)
     distinct: dict[str, PlannedRun] = {}
-    for adapter, given in experiment.combinations():
-        training = _choose_precision(given, device)
+    for quantization, (adapter, given) in itertools.product(experiment.quantizations, experiment.combinations()):
         for seed in experiment.all_seeds:
-            run = _plan_run(experiment, device, model, dataset, others, measures, adapter, training, seed)
+            spec = RunSpec(
+                model=model.name,
+                model_revision=model.revision,
+                dataset=dataset.name,
+                dataset_revision=dataset.revision,
+                adapter=adapter,
+                training=_choose_precision(given, device),
+                evaluation=experiment.evaluation.scoring(),
+                quantization=quantization,
+                seed=seed,
+            )
+            run = _plan_run(experiment, device, model, dataset, others, measures, spec)
             distinct.setdefault(run.run_id, run)
     runs = tuple(distinct.values())
-    contexts = {(run.spec.training.context_length, run.spec.training.precision) for run in runs}
+    contexts = {(run.spec.training.context_length, run.spec.training.precision, run.spec.quantization) for run in runs}
     scoring = [
         Workload.evaluation_only(
             num_tokens=model.tokens_in(scored_bytes(experiment.evaluation, dataset, others)),
             context_length=context,
             precision=precision,
+            quantization=quantization,
             answers=answer_work(measures.answers, dataset),
         )
-        for context, precision in contexts
+        for context, precision, quantization in contexts
     ]
     return Group(
         model=model,
@@ -299,23 +310,13 @@ def _plan_run(
     dataset: DatasetPlan,
     others: Sequence[DatasetPlan],
     measures: MeasurementRequest,
-    adapter: AdapterSettings,
-    training: TrainingSettings,
-    seed: int,
+    spec: RunSpec,
 ) -> PlannedRun:
+    adapter, training = spec.adapter, spec.training
     method = method_of(adapter)
+    require_takes_base(adapter, spec.quantization)
     model.check_context(training.context_length, method.num_virtual_tokens(adapter), adapter.method)
     check_room(measures.answers, model.name, model.shape.max_context_length)
-    spec = RunSpec(
-        model=model.name,
-        model_revision=model.revision,
-        dataset=dataset.name,
-        dataset_revision=dataset.revision,
-        adapter=adapter,
-        training=training,
-        evaluation=experiment.evaluation.scoring(),
-        seed=seed,
-    )
     targets = tuple(method.resolve_targets(model.shape, adapter))
     train_text, tokens_are_exact = _train_text(experiment, model, dataset, training.train_bytes)
     workload = Workload(

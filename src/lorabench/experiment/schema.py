@@ -31,7 +31,7 @@ from lorabench.core.plain_yaml import MAX_FILE_BYTES, parse_yaml, show_value
 from lorabench.core.settings import Frozen, PositiveInt, Reference, check_reference, check_text, refuse_key, tidy
 from lorabench.corpora.references import CorpusReference, build_reference
 from lorabench.experiment.adapter_axes import make_adapter, read_adapter_axes
-from lorabench.experiment.axes import points
+from lorabench.experiment.axes import points, read_axes
 from lorabench.experiment.beside import corpora_beside, metrics_beside, models_beside, tasks_beside
 from lorabench.experiment.deploy import Deploy
 from lorabench.experiment.entries import AdapterEntry, as_written, read_entries, read_training_axes
@@ -48,6 +48,7 @@ from lorabench.experiment.search import (
 )
 from lorabench.methods.registry import METHODS
 from lorabench.methods.settings import DEFAULT_METHOD, AdapterSettings
+from lorabench.models.quantized import Quantization
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Schedule = Literal["cosine", "linear", "constant", "wsd"]
@@ -55,6 +56,13 @@ Optimizer = Literal["adamw", "adamw-8bit", "paged-adamw-8bit", "muon", "adafacto
 
 MAX_RUNS = 10_000
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}"
+
+
+class BaseSettings(Frozen):
+    """The `base` section: how the frozen base is held."""
+
+    quantization: Quantization = "none"
+    """Its linear layers but the head in four or eight bits, by bitsandbytes."""
 
 
 class TrainingSettings(Frozen):
@@ -157,7 +165,7 @@ class RunSpec(Frozen):
     training: TrainingSettings
     """With the precision chosen, never `auto`."""
     evaluation: ScoringSettings
-    quantization: str = "none"
+    quantization: Quantization = "none"
     seed: int
 
     @field_validator("evaluation", mode="before")
@@ -167,7 +175,7 @@ class RunSpec(Frozen):
 
 
 class Experiment(Frozen):
-    """One question: models × datasets × (adapter axes × training axes, for each entry of `adapters`) × seeds."""
+    """One question: models × base axes × datasets × (adapter × training axes, for each entry of `adapters`) × seeds."""
 
     name: Annotated[str, Field(pattern=rf"^{NAME}$")]
     question: Annotated[str, Field(max_length=2000), AfterValidator(check_text)] = ""
@@ -175,6 +183,7 @@ class Experiment(Frozen):
     datasets: tuple[Corpus, ...] = Field(min_length=1, max_length=1000)
     text_field: Annotated[str, Field(max_length=200)] = "text"
     """The field of rows in local files that holds the text."""
+    base: dict[str, list[Any]] = Field(default_factory=dict)
     adapter: dict[str, list[Any]] = Field(default_factory=dict)
     """A list of one entry, without training values of its own."""
     adapters: tuple[AdapterEntry, ...] = ()
@@ -195,6 +204,7 @@ class Experiment(Frozen):
         values = dict(values)
         if values.get("adapter") and values.get("adapters") is not None:
             raise ConfigError("adapters: give it or adapter, not both; adapter is the list of one")
+        values["base"] = read_axes("base", values.get("base"), BaseSettings)
         values["adapter"] = read_adapter_axes("adapter", values.get("adapter"))
         values["adapters"] = (
             () if values.get("adapters") is None else read_entries(values["adapters"], TrainingSettings)
@@ -221,6 +231,8 @@ class Experiment(Frozen):
     @model_validator(mode="after")
     def _check_search(self) -> Experiment:
         check_search(self.search, self._axes, self.num_devices, self.seeds)
+        if self.search is not None and len(self.quantizations) > 1:
+            raise ConfigError("base.quantization: a search compares runs on one base; give one value")
         return self
 
     @model_validator(mode="after")
@@ -244,7 +256,12 @@ class Experiment(Frozen):
             count = sum(
                 math.prod(map(len, [*adapter.values(), *training.values()])) for adapter, training in self._axes
             )
-        return count * len(self.models) * len(self.datasets) * len(self.all_seeds)
+        return count * len(self.models) * len(self.quantizations) * len(self.datasets) * len(self.all_seeds)
+
+    @property
+    def quantizations(self) -> list[Quantization]:
+        """In which the base is held, in the file's order."""
+        return self.base.get("quantization", [BaseSettings().quantization])
 
     @property
     def all_seeds(self) -> tuple[int, ...]:
@@ -295,6 +312,7 @@ class Experiment(Frozen):
     def to_yaml(self) -> str:
         """The experiment as a file that parses to the same experiment."""
         values = self.model_dump(mode="json")
+        values["base"] = as_written(values["base"])
         values["training"] = as_written(values["training"])
         if self.adapters:
             del values["adapter"]

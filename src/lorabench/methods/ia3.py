@@ -13,6 +13,7 @@ from lorabench.models.linears import HasLinears, is_attention
 class Ia3(OnLinears):
     """One vector for each layer."""
 
+    takes_quantized = True
     unused_settings = frozenset({"rank", "alpha", "dropout"})
 
     def count_trainable(self, shape: HasLinears, settings: AdapterSettings, targets: Sequence[str]) -> int:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 class Lora(Method):
     """LoRA, and what differs from it by an option of PEFT's LoraConfig, which `peft_options` are."""
 
+    takes_quantized = True
     adapter: type[PeftAdapter] = PeftAdapter
     """What `attach` makes."""
 

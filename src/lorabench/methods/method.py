@@ -30,6 +30,8 @@ class Method(ABC):
     with this method alone."""
     unused_settings: frozenset[str] = frozenset()
     """Settings of AdapterSettings that mean nothing to it: no table shows them, and no run's identity has them."""
+    takes_quantized = False
+    """Whether it can be put on linear layers of four or eight bits."""
     is_fast = True
     """Whether the fast path computes it; else PEFT's and Transformers' own modules do."""
     reference_bytes = 0

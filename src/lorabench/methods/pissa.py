@@ -73,6 +73,7 @@ class Pissa(Lora):
     """LoRA that starts from each weight's largest singular directions."""
 
     adapter = PissaAdapter
+    takes_quantized = False
 
     def count_saved(self, shape: HasLinears, settings: AdapterSettings, targets: Sequence[str]) -> int:
         """It is saved as LoRA of twice the rank."""

@@ -12,6 +12,8 @@ from lorabench.methods.settings import AdapterSettings
 class Randlora(OnLinears):
     """As many bases as make full rank, each with scales of its own."""
 
+    takes_quantized = True
+
     def count_layer(self, settings: AdapterSettings, inputs: int, outputs: int) -> int:
         """For each basis a scale of each of the rank's directions and of each entry of the smaller side."""
         smaller = min(inputs, outputs)

@@ -59,6 +59,8 @@ class FrozenBase:
         self.device = device
         self.precision = precision
         self.num_parameters: int = sum(parameter.numel() for parameter in model.parameters())
+        self.num_bytes: int = model.get_memory_footprint()
+        """Of the weights as they are held, without the scales of quantised ones."""
         self.vocabulary_size = _vocabulary_size(model)
         self.dropout_modules: list[torch.nn.Module] = []
         """The adapter's dropout. It is on in `loss` only; the base's own dropout is always off."""

@@ -285,6 +285,12 @@ FACTS = (
     Column("num_resumed", "resumed", lambda record: record.num_resumed, Form.COUNT),
     Column("num_skipped_steps", "skipped steps", lambda record: record.num_skipped_steps, Form.COUNT),
     Column("notes", "notes", lambda record: "; ".join(record.notes) or None),
+    Column(
+        "base_mb",
+        "base's weights MB",
+        lambda record: record.speed.base_bytes / 1e6 if record.speed and record.speed.base_bytes else None,
+        Form.COUNT,
+    ),
 )
 """What a run was and where it ran."""
 

@@ -273,6 +273,8 @@ class Speed(Facts):
     """Peak over the training steps: resident set on a processor, allocated memory on a GPU."""
     peak_reserved_bytes: int | None = None
     """What torch had taken from an NVIDIA GPU for it; null elsewhere."""
+    base_bytes: int | None = None
+    """Of the base's weights as they are held, by Transformers' own count; null in earlier records."""
     note: str = ""
 
 

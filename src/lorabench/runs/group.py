@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from lorabench.core.canonical import fingerprint
 from lorabench.core.device import Device
-from lorabench.core.errors import DataError, InputError
+from lorabench.core.errors import DataError
 from lorabench.core.locks import exclusively
 from lorabench.core.progress import Progress
 from lorabench.core.storage import read_regular, recall, remember, set_aside, write_atomically
@@ -31,6 +31,7 @@ from lorabench.experiment.schema import RunSpec, ScoringSettings
 from lorabench.models.base import PRECISIONS, FrozenBase, load_base
 from lorabench.models.entry import ModelLocation
 from lorabench.models.locate import locate_model
+from lorabench.models.quantized import quantization_of
 from lorabench.records.provenance import running_code_sha256
 from lorabench.records.schema import ConversationFacts, Sample
 from lorabench.runs.context import Once
@@ -80,10 +81,10 @@ class SharedBase:
     @classmethod
     def load(cls, reference: str, variant: BaseVariant, device: Device, progress: Progress) -> SharedBase:
         """Fetch the model where needed and load it. Raises InputError for what cannot be loaded as `variant` says."""
-        if variant.quantization != "none":
-            raise InputError(f"{variant.model}: quantization {variant.quantization!r} is unknown; accepted: none")
+        quantization = quantization_of(variant.quantization)
         location = locate_model(reference, progress=progress)
-        base = load_base(location.folder, precision=PRECISIONS[variant.precision], device=str(device))
+        precision = PRECISIONS[variant.precision]
+        base = load_base(location.folder, precision=precision, device=str(device), quantization=quantization)
         return cls(variant, location, base, Tokeniser(location.folder))
 
     def free(self) -> None:

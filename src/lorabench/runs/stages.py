@@ -236,6 +236,8 @@ class Trained:
     """From the run's beginning to its last step."""
     peak_memory_bytes: int
     peak_reserved_bytes: int | None
+    base_bytes: int
+    """Of the base's weights as they are held."""
     gpu_clock_mhz: int | None
     """Just after its last step."""
     validation: DocumentScores | None
@@ -279,6 +281,7 @@ class Trained:
             total_seconds=self.total_seconds,
             peak_memory_bytes=self.peak_memory_bytes,
             peak_reserved_bytes=self.peak_reserved_bytes,
+            base_bytes=self.base_bytes,
             note=reason,
         )
 
@@ -323,6 +326,7 @@ def train_adapter(
         total_seconds=time.perf_counter() - started,
         peak_memory_bytes=peak_memory(base.device),
         peak_reserved_bytes=peak_reserved_memory(base.device),
+        base_bytes=base.num_bytes,
         gpu_clock_mhz=gpu_clock(base.device.index) if base.device.type == "cuda" else None,
         validation=report.validation,
         pauses=task.stop_reason is None and (rung is not None or position.steps_done < course.num_steps),

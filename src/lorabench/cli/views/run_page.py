@@ -239,6 +239,7 @@ def _cost(record: RunRecord) -> list[tuple[str, str | None]]:
         ("evaluation", duration(speed.evaluation_seconds)),
         ("in all", duration(speed.total_seconds)),
         ("peak memory", f"{speed.peak_memory_bytes / 1e6:,.0f} MB"),
+        ("base's weights", None if speed.base_bytes is None else f"{speed.base_bytes / 1e6:,.0f} MB"),
         ("adapter", f"{number(kept / 1e6, 3)} MB" if kept is not None else None),
         ("path", f"{facts.execution_path} {facts.execution_reason}".strip() if facts is not None else None),
     ]
