@@ -18,6 +18,7 @@ from lorabench.analysis.findings import AxisFindings, BestSet, CorpusFindings, F
 from lorabench.analysis.hierarchy import contamination, model_hierarchy
 from lorabench.analysis.length_quarters import length_buckets
 from lorabench.analysis.overview import overview_of
+from lorabench.analysis.quantized_bases import quantized_bases
 from lorabench.analysis.recommendations import next_steps, recommend, recommend_overall, unanswered
 from lorabench.analysis.searches import searches_of
 from lorabench.analysis.test_reading import read_test
@@ -70,6 +71,7 @@ def choose(runs: Sequence[ValidationRun], read_drift: DriftReader) -> Findings:
         efficiency=efficiency_points(groups),
         length_buckets=length_buckets(groups),
         unfinished=unfinished,
+        quantized_bases=quantized_bases(groups),
         searches=searches_of(runs),
         unanswered=unanswered(groups, hierarchy, axes),
         next_steps=next_steps(groups, best, hierarchy, unfinished),

@@ -55,6 +55,24 @@ class Overview:
 
 
 @dataclass(frozen=True)
+class QuantizedBase:
+    """A base that was quantised, beside the same one as it is; nothing was trained."""
+
+    model: str
+    corpus: str
+    """Its label."""
+    quantization: str
+    bits_per_byte: float
+    """On validation."""
+    difference: Interval
+    """Quantised minus as it is: positive is worse; as wide as the correction makes it."""
+    weight_bytes: int | None
+    """As they are held."""
+    whole_weight_bytes: int | None
+    """Without quantisation."""
+
+
+@dataclass(frozen=True)
 class LengthBucket:
     """Documents of one range of lengths, scored by the best candidate of a model on a corpus."""
 

@@ -10,7 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from lorabench.analysis.facts import AnswersFinding, LengthBucket, Overview, SearchFindings, UnfinishedRun
+from lorabench.analysis.facts import (
+    AnswersFinding,
+    LengthBucket,
+    Overview,
+    QuantizedBase,
+    SearchFindings,
+    UnfinishedRun,
+)
 from lorabench.analysis.spread import Detectable
 from lorabench.analysis.statistics import Interval
 from lorabench.records.schema import Status
@@ -352,6 +359,7 @@ class Findings:
     efficiency: tuple[EfficiencyPoint, ...] = ()
     length_buckets: tuple[LengthBucket, ...] = ()
     unfinished: tuple[UnfinishedRun, ...] = ()
+    quantized_bases: tuple[QuantizedBase, ...] = ()
     searches: tuple[SearchFindings, ...] = ()
     """By corpus, where runs were stopped early by a search."""
     unanswered: tuple[str, ...] = ()
