@@ -347,10 +347,10 @@ def test_quantisation_is_part_of_every_key_of_a_base(experiment: ExperimentWrite
     (group,) = make_plan(load_experiment(experiment(adapter={"rank": 2})), choose_device("cpu")).groups
     spec = group.runs[0].spec
     shared = SharedBase.load(group.model.reference, BaseVariant.of(spec), choose_device("cpu"), lambda *_: None)
-    with pytest.raises(InputError, match="quantization 'nf4' is unknown; accepted: none"):
+    with pytest.raises(InputError, match="there is no quantisation 'nf3'; accepted: none, nf4, nf4-double, int8"):
         SharedBase.load(
             group.model.reference,
-            BaseVariant.of(spec.model_copy(update={"quantization": "nf4"})),
+            BaseVariant.of(spec.model_copy(update={"quantization": "nf3"})),
             choose_device("cpu"),
             print,
         )

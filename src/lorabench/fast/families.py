@@ -16,6 +16,7 @@ from lorabench.fast.attention import Heads
 from lorabench.fast.declarations import LLAMA_LIKE, LlamaLike
 from lorabench.fast.forward import Decoder, Layer, Rotary
 from lorabench.fast.head import Head
+from lorabench.fast.held import FourBitWeight, four_bit_types, is_packed
 from lorabench.fast.kernels import ActivationKind, Kernels, Norm
 from lorabench.fast.known import NotFast, activations, inner_model, require_known
 from lorabench.fast.linear import Magnitude, Projection, Projections
@@ -230,11 +231,17 @@ def _projection(module: Any) -> Projection:
     from peft.tuners.lora import Linear as LoraLinear
     from transformers.pytorch_utils import Conv1D
 
-    base, adapter = (module.base_layer, module) if type(module) is LoraLinear else (module, None)
+    four_bit_layers, four_bit_adapted = four_bit_types()
+    is_adapted = type(module) in (LoraLinear, *four_bit_adapted)
+    base, adapter = (module.base_layer, module) if is_adapted else (module, None)
+    weight: Tensor | FourBitWeight
     if type(base) is nn.Linear:
         weight = base.weight.detach().t()
     elif type(base) is Conv1D:
         weight = base.weight.detach()
+    elif type(base) in four_bit_layers:
+        _require(not is_packed(base), "a four-bit layer that packs its weights")
+        weight = FourBitWeight(base)
     else:
         raise NotFast(f"{type(base).__name__} is not covered by the fast path")
     bias = None if base.bias is None else base.bias.detach()
@@ -257,11 +264,12 @@ def _projection(module: Any) -> Projection:
     )
 
 
-def _magnitude(adapter: Any, name: str, weight: Tensor, bias: Tensor | None) -> Magnitude | None:
+def _magnitude(adapter: Any, name: str, held: Tensor | FourBitWeight, bias: Tensor | None) -> Magnitude | None:
     """DoRA's; of its dropout PEFT makes more than one product of each layer."""
     if name not in adapter.lora_variant:
         return None
     _require(not isinstance(adapter.lora_dropout[name], nn.Dropout), "DoRA with dropout")
+    weight = held if isinstance(held, Tensor) else held.dense()
     return Magnitude(adapter.lora_magnitude_vector[name].weight, squared_lengths(weight), bias)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from lorabench.fast.declarations import LLAMA_LIKE
+from lorabench.fast.held import four_bit_types
 from lorabench.fast.kernels import ActivationKind
 
 _FAMILIES = {
@@ -44,6 +45,8 @@ def inner_model(model: Any) -> Any:
 def require_known(model: Any) -> None:
     """Raises NotFast for the first part of Transformers' model, adapters included, that is not known here."""
     types = _known_types(type(model).__name__)
+    if types:
+        types = types.union(*four_bit_types())
     if type(model) not in types:
         is_adapted = hasattr(model, "peft_type")
         what = f"an adapter of the kind {model.peft_type.value}" if is_adapted else type(model).__name__
@@ -68,7 +71,7 @@ def can_pack(model: Any) -> bool:
         require_known(model)
     except NotFast:
         return False
-    adapted = [module for module in model.modules() if type(module) is Linear]
+    adapted = [module for module in model.modules() if type(module) in (Linear, *four_bit_types()[1])]
     variants = [variant for module in adapted for variant in module.lora_variant.values()]
     rotations = {kind for module in model.modules() for kind in rotation_kinds(module)}
     return not rotations & LENGTH_DEPENDENT_ROTATIONS and all(

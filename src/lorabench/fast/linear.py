@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lorabench.fast.differentiable import apply
 from lorabench.fast.dropout import draw_kept
+from lorabench.fast.held import FourBitWeight
 from lorabench.fast.kernels import Kernels, Product
 
 
@@ -32,7 +33,8 @@ class Magnitude:
 class Projection:
     """y = x @ weight + bias + scaling * (x @ a.T) @ b.T; weight [in, out] is a view, a [r, in], b [out, r] float32."""
 
-    weight: Tensor
+    held: Tensor | FourBitWeight
+    """The weight, or what it is made of."""
     bias: Tensor | None
     a: Tensor | None = None
     b: Tensor | None = None
@@ -40,6 +42,11 @@ class Projection:
     dropout: float = 0.0
     magnitude: Magnitude | None = None
     """Of DoRA; y is then without the bias, which follows."""
+
+    @property
+    def weight(self) -> Tensor:
+        """[in, out]; of a quantised layer made anew each time."""
+        return self.held if isinstance(self.held, Tensor) else self.held.dense()
 
 
 @dataclass(frozen=True)
