@@ -1,0 +1,227 @@
+"""How long the same decision takes: a sweep with PEFT and its Trainer, next to `lorabench run` with a search.
+
+    python benchmarks/compare_with_sweep.py /work/shared/peers/peft_sweep.py --model smollm2-135m-instruct
+    python benchmarks/compare_with_sweep.py SWEEP --text notes.txt --strategy racing --steps 81
+
+Both choose among the same ranks and learning rates, with as many tokens of the same training text and the same other
+settings, and score the same validation text. Each is timed as one whole process: ours includes loading, the base's own
+scores, rungs, further seeds, test and report; the sweep trains and scores each configuration in a process of its own.
+Off the clock, ours then trains the sweep's winner to its end, and the two winners of one seed are compared by document
+(`lorabench compare`), each by our scores. They are tied where the interval of the difference holds zero. Schedules are
+each program's own. The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from compare_with_peer import save_random
+
+from lorabench.models.locate import locate_model
+from lorabench.records.schema import RunRecord, Status
+from lorabench.records.store import load_records
+from lorabench.samplepack.stories import write_stories
+
+LORABENCH = (sys.executable, "-m", "lorabench")
+VALIDATION_SHARE = 10
+"""One document of so many is for validation, another one for test."""
+
+
+class Configuration(NamedTuple):
+    """What both programs choose."""
+
+    rank: int
+    learning_rate: float
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sweep", type=Path, help="the peer's script; the options that peft_sweep.py takes")
+    parser.add_argument("--model", default="smollm2-135m-instruct")
+    parser.add_argument("--random-weights", action="store_true", help="the catalogue's size, no hub needed")
+    parser.add_argument("--text", type=Path, help="documents between blank lines; default: stories of the sample pack")
+    parser.add_argument("--ranks", type=int, nargs="+", default=[4, 16, 64])
+    rates = [1e-5, 3e-5, 1e-4, 3e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2]
+    parser.add_argument("--learning-rates", type=float, nargs="+", default=rates)
+    parser.add_argument("--steps", type=int, default=108, help="of a whole run; the first rung needs four of them")
+    parser.add_argument("--batch-size", type=int, default=2)
+    parser.add_argument("--context-length", type=int, default=128)
+    parser.add_argument("--strategy", choices=("halving", "racing"), default="halving")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        if options.random_weights:
+            model = save_random(options.model, folder / options.model)
+        else:
+            model = locate_model(options.model).folder
+        parts = write_parts(read_documents(options.text), folder)
+        result = race(options, model, parts, folder)
+    print_result(result)
+    print(json.dumps(result))
+
+
+def race(options: argparse.Namespace, model: Path, parts: dict[str, Path], folder: Path) -> dict[str, Any]:
+    """Both programs one after the other, then their winners against each other."""
+    asked_tokens = options.steps * options.batch_size * options.context_length
+    base = describe(options, model, parts, bytes_of_tokens(model, parts["train"], asked_tokens))
+    search = {"strategy": options.strategy, **({"seeds_at_the_end": 3} if options.strategy == "halving" else {})}
+    axes = {"rank": options.ranks, "learning_rate": options.learning_rates}
+    our_seconds = timed(run_command(write_experiment(folder / "search.yaml", base, axes, search), folder / "ours"))[0]
+    peer_seconds, printed = timed(sweep_command(options, model, parts))
+    peer = json.loads(printed.strip().splitlines()[-1])
+    ours, theirs = winner(folder / "ours"), Configuration(peer["best"]["rank"], peer["best"]["learning_rate"])
+    first = next(record for record in finished(folder / "ours") if configuration(record) == ours)
+    budget = first.budget
+    if budget is None:
+        raise SystemExit(f"{first.run_id}: a finished run without a budget")
+    difference = None
+    if ours != theirs:
+        one = {"rank": [theirs.rank], "learning_rate": [theirs.learning_rate]}
+        timed(run_command(write_experiment(folder / "theirs.yaml", base, one, None), folder / "ours"))
+        second = next(record for record in finished(folder / "ours") if configuration(record) == theirs)
+        compare = (*LORABENCH, "compare", first.run_id, second.run_id, "--output-dir", str(folder / "ours"), "--json")
+        difference = json.loads(timed(compare)[1])
+    return {
+        "strategy": options.strategy,
+        "configurations": len(options.ranks) * len(options.learning_rates),
+        "our_seconds": our_seconds,
+        "peer_seconds": peer_seconds,
+        "ratio": peer_seconds / our_seconds,
+        "our_winner": ours._asdict(),
+        "peer_winner": theirs._asdict(),
+        "our_tokens": budget.train_tokens,
+        "peer_tokens": asked_tokens,
+        "difference": difference,
+    }
+
+
+def describe(options: argparse.Namespace, model: Path, parts: dict[str, Path], num_bytes: int) -> dict[str, Any]:
+    """The experiment but for its axes: what the sweep has fixed."""
+    return {
+        "name": "race",
+        "models": [str(model)],
+        "datasets": [{part: str(path) for part, path in parts.items()}],
+        "adapter": {"alpha": "2r", "dropout": 0.0, "target_modules": "all-linear"},
+        "training": {
+            "batch_size": options.batch_size,
+            "context_length": options.context_length,
+            "train_bytes": num_bytes,
+            "precision": "fp32",
+        },
+        "evaluation": {"samples": 0},
+    }
+
+
+def write_experiment(path: Path, base: dict[str, Any], axes: dict[str, Any], search: dict[str, Any] | None) -> Path:
+    """An experiment over ranks and rates; without `search` each is trained as the search would train it to its end."""
+    training = {**base["training"], "learning_rate": axes["learning_rate"]}
+    values = {**base, "adapter": {**base["adapter"], "rank": axes["rank"]}, "training": training, "seeds": [0]}
+    if search is None:
+        values["search"] = {"strategy": "halving", "seeds_at_the_end": 1}
+    else:
+        values["search"] = search
+        values["seeds"] = [0, 1] if search["strategy"] == "racing" else [0]
+    path.write_text(yaml.safe_dump(values), encoding="utf-8")
+    return path
+
+
+def run_command(experiment: Path, output_dir: Path) -> tuple[str, ...]:
+    return (*LORABENCH, "run", str(experiment), "--output-dir", str(output_dir), "--tracker", "none")
+
+
+def sweep_command(options: argparse.Namespace, model: Path, parts: dict[str, Path]) -> tuple[str, ...]:
+    """The peer's sweep over the same configurations, at the length of our whole runs."""
+    return (
+        *(sys.executable, str(options.sweep), "--ranks", *map(str, options.ranks)),
+        *("--learning-rates", *map(str, options.learning_rates), "--model", str(model)),
+        *("--text", str(parts["train"]), "--eval-text", str(parts["validation"]), "--precision", "fp32"),
+        *("--context-length", str(options.context_length), "--batch-size", str(options.batch_size)),
+        *("--steps", str(options.steps)),
+    )
+
+
+def timed(command: tuple[str, ...]) -> tuple[float, str]:
+    """Seconds of the whole process, and what it printed. Ends the comparison where it fails."""
+    started = time.perf_counter()
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    seconds = time.perf_counter() - started
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{(done.stdout + done.stderr)[-2000:]}")
+    return seconds, done.stdout
+
+
+def finished(output_dir: Path) -> list[RunRecord]:
+    """What was trained to its end, the lowest seed first."""
+    done = [record for record in load_records(output_dir) if record.status is Status.COMPLETED]
+    return sorted(done, key=lambda record: record.spec.seed)
+
+
+def configuration(record: RunRecord) -> Configuration:
+    return Configuration(record.spec.adapter.rank or 0, record.spec.training.learning_rate)
+
+
+def winner(output_dir: Path) -> Configuration:
+    """The finished configuration with the lowest mean bits per byte of validation over its seeds."""
+    scores: dict[Configuration, list[float]] = {}
+    for record in finished(output_dir):
+        if record.validation is not None:
+            scores.setdefault(configuration(record), []).append(record.validation.bits_per_byte)
+    if not scores:
+        raise SystemExit(f"{output_dir}: no run was trained to its end")
+    return min(scores, key=lambda key: sum(scores[key]) / len(scores[key]))
+
+
+def read_documents(path: Path | None) -> list[str]:
+    """Of the file, or of the sample pack."""
+    if path is None:
+        return ["\n".join(story.split("\n\n")) for story in write_stories(600)]
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SystemExit(f"--text {path}: {error}") from None
+    documents = [document for document in text.split("\n\n") if document.strip()]
+    if len(documents) < 3 * VALIDATION_SHARE:
+        raise SystemExit(f"--text {path}: {len(documents)} documents; at least {3 * VALIDATION_SHARE} are needed")
+    return documents
+
+
+def write_parts(documents: list[str], folder: Path) -> dict[str, Path]:
+    """Files of documents between blank lines: of ten documents one is for validation, one for test."""
+    numbers = {"validation": [0], "test": [1], "train": list(range(2, VALIDATION_SHARE))}
+    parts = {}
+    for part, kept in numbers.items():
+        parts[part] = folder / f"{part}.txt"
+        chosen = [text for number, text in enumerate(documents) if number % VALIDATION_SHARE in kept]
+        parts[part].write_text("\n\n".join(chosen), encoding="utf-8")
+    return parts
+
+
+def bytes_of_tokens(model: Path, text: Path, num_tokens: int) -> int:
+    """Of the text that many tokens take. Ends the comparison where the text has fewer."""
+    from transformers import AutoTokenizer
+
+    content = text.read_text(encoding="utf-8")
+    ids = AutoTokenizer.from_pretrained(model)(content, add_special_tokens=False, verbose=False)["input_ids"]
+    if len(ids) < num_tokens:
+        raise SystemExit(f"the training text has {len(ids)} tokens, {num_tokens} are asked for: take fewer --steps")
+    return round(len(content.encode()) * num_tokens / len(ids))
+
+
+def print_result(result: dict[str, Any]) -> None:
+    print(f"{result['configurations']} configurations, ours by {result['strategy']}")
+    print(f"sweep {result['peer_seconds']:.1f} s, lorabench {result['our_seconds']:.1f} s: {result['ratio']:.2f} times")
+    print(f"tokens of a whole run: sweep {result['peer_tokens']}, lorabench {result['our_tokens']}")
+    print(f"winners: sweep {result['peer_winner']}, lorabench {result['our_winner']}")
+    print(f"ours less the sweep's: {result['difference'] or 'the same configuration'}")
+
+
+if __name__ == "__main__":
+    main()
