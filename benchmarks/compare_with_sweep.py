@@ -85,9 +85,11 @@ def race(options: argparse.Namespace, model: Path, parts: dict[str, Path], folde
     difference = None
     if ours != theirs:
         one = {"rank": [theirs.rank], "learning_rate": [theirs.learning_rate]}
-        timed(run_command(write_experiment(folder / "theirs.yaml", base, one, None), folder / "ours"))
-        second = next(record for record in finished(folder / "ours") if configuration(record) == theirs)
-        compare = (*LORABENCH, "compare", first.run_id, second.run_id, "--output-dir", str(folder / "ours"), "--json")
+        timed(run_command(write_experiment(folder / "theirs.yaml", base, one, None), folder / "theirs"))
+        second = next(record for record in finished(folder / "theirs") if configuration(record) == theirs)
+        adapters = (folder / "ours/runs" / first.run_id / "adapter", folder / "theirs/runs" / second.run_id / "adapter")
+        context = ("--context-length", str(options.context_length))
+        compare = (*LORABENCH, "compare", *map(str, adapters), "--data", str(parts["validation"]), *context, "--json")
         difference = json.loads(timed(compare)[1])
     return {
         "strategy": options.strategy,
