@@ -1,7 +1,7 @@
 """How long the same decision takes: a sweep with PEFT and its Trainer, next to `lorabench run` with a search.
 
-    python benchmarks/compare_with_sweep.py /work/shared/peers/peft_sweep.py --model smollm2-135m-instruct
-    python benchmarks/compare_with_sweep.py SWEEP --text notes.txt --strategy racing --steps 81
+    python benchmarks/compare_with_sweep.py SWEEP.py --model smollm2-135m-instruct
+    python benchmarks/compare_with_sweep.py SWEEP.py --text notes.txt --strategy racing --steps 81
 
 Both choose among the same ranks and learning rates, with as many tokens of the same training text and the same other
 settings, and score the same validation text. Each is timed as one whole process: ours includes loading, the base's own
