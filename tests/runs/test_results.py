@@ -27,7 +27,7 @@ class Clock:
         self.tables += 1
         self._spend(0.001)
 
-    def build_report(self, store: RecordStore, *, figures: bool, wait: bool) -> None:
+    def build_report(self, store: RecordStore, *, figures: bool, wait: bool, running: str) -> None:
         self.pages += 1
         self._spend(0.01)
 
@@ -47,7 +47,7 @@ def test_rebuilding_takes_a_share_of_the_time_however_many_runs_there_are(
         ("build_report", clock.build_report),
     ):
         monkeypatch.setattr(results, name, stand_in)
-    kept = Results(RecordStore(tmp_path), lambda sentence: None)
+    kept = Results(RecordStore(tmp_path), lambda sentence: None, "smoke")
     for clock.num_runs in range(1, num_runs + 1):
         clock.now += 2.0
         kept.rebuild()

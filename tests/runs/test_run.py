@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import lorabench
+from lorabench.records.asked import read_asked
 from lorabench.records.schema import Status
 from lorabench.records.store import RecordStore
 from tests.conftest import FAMILIES
@@ -77,6 +78,8 @@ def test_a_second_run_does_only_what_is_missing(experiment: ExperimentWriter, tm
     out = tmp_path / "out"
     first = lorabench.run(experiment(), out, trackers=["none"])
     assert (first.num_skipped, len(first.records)) == (0, 2)
+    (asked,), _ = read_asked(out)
+    assert [*asked.runs] == [record.run_id for record in first.records]
     before = {path: path.read_bytes() for path in out.glob("runs/*/record.json")}
     second = lorabench.run(experiment(adapter={"rank": [2, 4, 8]}), out, trackers=["none"])
     assert (second.num_skipped, len(second.records)) == (2, 3)

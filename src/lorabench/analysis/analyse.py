@@ -179,6 +179,7 @@ def _unfinished(runs: Sequence[ValidationRun], groups: Sequence[CorpusGroup]) ->
             model=run.spec.model,
             corpus=label_of.get(run.run_id, run.spec.dataset),
             label=describe(values, varied),
+            is_interrupted=run.goes_on,
         )
         for run, values in zip(runs, settings, strict=True)
         if run.has_failed

@@ -83,7 +83,7 @@ def _design(axis: str, group: CorpusGroup, tried: Sequence[tuple[ValidationRun, 
             choices[value].append(item)
     failed = dict.fromkeys(every, 0)
     for run, values in tried:
-        failed[values[axis]] += run.has_failed
+        failed[values[axis]] += run.has_failed and not run.goes_on
     names = [name for name in AXES if name not in ignored]
     return _Design(
         {value: choices[value][0] if choices[value] and value in kept else None for value in every},

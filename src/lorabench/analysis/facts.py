@@ -98,6 +98,8 @@ class UnfinishedRun:
     model: str
     corpus: str
     label: str
+    is_interrupted: bool
+    """Whether the same command goes on with it: nothing is wrong with the run."""
 
 
 @dataclass(frozen=True)

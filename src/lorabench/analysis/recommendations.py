@@ -215,7 +215,7 @@ class _Standing:
 
 def _standing(trial: _Trial) -> _Standing:
     if not trial.num_others:
-        return _Standing("nothing to compare with", "Nothing else was trained to its end there")
+        return _Standing("nothing to compare with", "No other configuration has a result there")
     fewest = min((item.seeds for item in trial.chosen), key=len)
     if not trial.is_alone:
         return _tied(trial, f" on seed {fewest[0]}" if len(fewest) == 1 else "")
@@ -307,8 +307,6 @@ def next_steps(
         found.append("Try a second base model: with one, none can be called best")
     elif not hierarchy.is_answered:
         found.append("Run every model with the same settings on the same corpora, so that the models can be compared")
-    if unfinished:
-        found.append(
-            f"{plural(len(unfinished), 'run')} without a result: see the failures, mend them, use `--retry failed`"
-        )
+    if failed := sum(not run.is_interrupted for run in unfinished):
+        found.append(f"{plural(failed, 'run')} without a result: see the failures, mend them, use `--retry failed`")
     return tuple(found)

@@ -61,6 +61,8 @@ class ValidationRun:
     finished_at: str | None
     documents: DocumentResults | None
     """Of validation; None where the files are missing or damaged."""
+    goes_on: bool
+    """Whether it was interrupted, and the same command takes it up."""
 
     @property
     def has_result(self) -> bool:
@@ -98,6 +100,7 @@ def validation_run(record: RunRecord, documents: DocumentResults | None = None) 
         started_at=record.started_at,
         finished_at=record.finished_at,
         documents=documents,
+        goes_on=record.goes_on,
     )
 
 

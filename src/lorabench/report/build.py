@@ -36,16 +36,24 @@ def rebuild_table(store: RecordStore, *, wait: bool = True) -> None:
 
 
 def build_report(
-    store: RecordStore, *, figures: bool = True, wait: bool = True, sections: Sequence[Section] | None = None
+    store: RecordStore,
+    *,
+    figures: bool = True,
+    wait: bool = True,
+    sections: Sequence[Section] | None = None,
+    running: str = "",
 ) -> ReportPaths:
     """Table, summary, page and LaTeX table; with `figures` their files too. `sections`: other than all there are.
 
-    Raises DiskError, and without `wait` BusyError where another process is at it.
+    `running` names the experiment that is being done: its page loads itself anew. Raises DiskError, and without `wait`
+    BusyError where another process is at it.
     """
     from dataclasses import replace
 
     from lorabench.analysis.analyse import analyse
+    from lorabench.analysis.progress import progress_of, provisional
     from lorabench.analysis.spread import SPREAD_NAME, MeasuredSpread, write_spreads
+    from lorabench.records.asked import read_asked
     from lorabench.report.deployment_table import CSV_NAME as DEPLOYMENTS_CSV
     from lorabench.report.deployment_table import write_deployments
     from lorabench.report.latex import LATEX_NAME, render_latex
@@ -62,10 +70,12 @@ def build_report(
         write_csv(records, results / CSV_NAME)
         paths.written.append(results / CSV_NAME)
     with exclusively(results / SUMMARY_NAME, wait=wait):
-        findings = analyse(records, store)
-        findings = replace(findings, problems=(*paths.problems, *findings.problems))
+        asked, unread = read_asked(store.output_dir)
+        progress = progress_of(asked, records, running)
+        findings = provisional(analyse(records, store), progress)
+        findings = replace(findings, problems=(*paths.problems, *unread, *findings.problems))
         chosen = tuple(SECTIONS.all().values()) if sections is None else sections
-        report = Report(findings, records, store, chosen, shlex.quote(str(store.output_dir)))
+        report = Report(findings, records, store, chosen, shlex.quote(str(store.output_dir)), progress)
         paths.problems = report.problems
         if figures:
             from lorabench.report.figures import write_figures
@@ -94,7 +104,11 @@ def build_report(
 
 
 def findings_of(records: Sequence[RunRecord], store: RecordStore) -> Findings:
-    """What these records support by themselves."""
+    """What these records support by themselves, as far as their experiments have come."""
     from lorabench.analysis.analyse import analyse
+    from lorabench.analysis.progress import progress_of, provisional
+    from lorabench.records.asked import read_asked
 
-    return analyse(records, store)
+    names = {record.experiment for record in records}
+    asked = [one for one in read_asked(store.output_dir)[0] if one.name in names]
+    return provisional(analyse(records, store), progress_of(asked, records))

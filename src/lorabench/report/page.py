@@ -32,7 +32,9 @@ from lorabench.report.section import TEMPLATES, PagePart, Report, in_order
 
 PAGE_NAME = "report.html"
 MAX_TABLE_ROWS = 250
-_SCRIPTS_BEFORE, _SCRIPTS_AFTER = ("common.js", "figures.js"), ("start.js",)
+RELOAD_SECONDS = 30
+"""While an experiment runs."""
+_SCRIPTS_BEFORE, _SCRIPTS_AFTER = ("common.js", "figures.js"), ("reload.js", "start.js")
 _FILTERS = ("bits", "figure", "percent", "count", "size", "number", "shorten", "millions", "span", "documents")
 _MACROS = ("span", "standing", "some", "data_table", "figure", "caveats")
 
@@ -71,6 +73,7 @@ def render_page(report: Report) -> str:
         summary=_summary(report.findings),
         parts=parts,
         has_runs=has_runs,
+        reload_seconds=RELOAD_SECONDS if any(one.is_running for one in report.progress) else None,
         payloads={name: Markup(script_json(value)) for name, value in payloads.items()},
         style=Markup(_template("page.css")),
         script=Markup(script),

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lorabench.analysis.findings import Findings
+from lorabench.analysis.progress import Progress
 from lorabench.records.schema import RunRecord
 from lorabench.records.store import RecordStore
 from lorabench.report.curves import Curves, read_curves
@@ -118,6 +119,8 @@ class Report:
     sections: Sequence[Section]
     output_dir: str = "outputs"
     """As it is typed in a command."""
+    progress: Sequence[Progress] = ()
+    """Of experiments that are not at their end."""
     _pictures: dict[str, Picture | None] = field(default_factory=dict)
 
     @cached_property

@@ -20,8 +20,10 @@ So a command that does ten thousand runs does not write a table of up to ten tho
 class Results:
     """The table after every run, and the page with it, each where what rebuilding it last took has paid for itself."""
 
-    def __init__(self, store: RecordStore, report: Callable[[str], None]) -> None:
+    def __init__(self, store: RecordStore, report: Callable[[str], None], experiment: str) -> None:
+        """`experiment` is the name of the one that is being done."""
         self._store = store
+        self._experiment = experiment
         self._report = report
         self._table_due_at = time.monotonic()
         self._page_due_at = time.monotonic() + PAGE_SECONDS
@@ -36,7 +38,7 @@ class Results:
         is_page_due = started >= self._page_due_at
         try:
             if is_page_due:
-                build_report(self._store, figures=False, wait=False)
+                build_report(self._store, figures=False, wait=False, running=self._experiment)
             else:
                 rebuild_table(self._store, wait=False)
         except (BusyError, DiskError) as error:

@@ -19,8 +19,9 @@ from lorabench.experiment.estimates import remember_speed, remember_start
 from lorabench.experiment.plan import Plan, make_plan
 from lorabench.experiment.schema import Experiment
 from lorabench.models.quantized import require_bitsandbytes
+from lorabench.records.asked import Asked, write_asked
 from lorabench.records.measurements import missing_in
-from lorabench.records.provenance import command_line, describe_environment
+from lorabench.records.provenance import command_line, describe_environment, now
 from lorabench.records.schema import RunRecord, Status
 from lorabench.records.store import DamagedRecordError, RecordProblem, RecordStore
 from lorabench.report.build import ReportPaths, build_report
@@ -107,8 +108,20 @@ def run_experiment(
         )
         for warning in (*plan.warnings, *worker_warnings(plan, devices)):
             shown.message(warning)
+        write_asked(store.output_dir, asked_by(plan))
         outcome = Scheduler(context, plan, options, make_strategy, make_executor).run(retry_failed=retry_failed)
     return _reported(outcome, store, plan.device)
+
+
+def asked_by(plan: Plan) -> Asked:
+    """The plan's runs, for whoever reads the output folder while they are done."""
+    search = plan.experiment.search
+    return Asked(
+        name=plan.experiment.name,
+        started_at=now(),
+        is_search=search is not None and search.stops_runs,
+        runs={run.run_id: run.spec.dataset for run in plan.runs},
+    )
 
 
 def _reported(outcome: Outcome, store: RecordStore, device: Device) -> Outcome:
@@ -165,7 +178,7 @@ class Scheduler:
         self.make_strategy = strategy
         self.executor = executor(context)
         self.planned = {run.run_id: (group, run) for group in plan.groups for run in group.runs}
-        self.results = Results(context.store, context.view.message)
+        self.results = Results(context.store, context.view.message, plan.experiment.name)
         self.needs: dict[str, Need] = {}
         """Of every run, when this process began; without those that are left alone."""
         self.left_alone: set[str] = set()

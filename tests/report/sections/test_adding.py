@@ -129,7 +129,8 @@ def test_two_sections_of_one_name_are_refused() -> None:
 def test_every_section_has_its_place() -> None:
     names = [section.name for section in in_order([*SECTIONS.all().values()])]
     assert names == [
-        *("recommendation", "unanswered", "next_steps", "use", "problems", "overview", "texts", "models", "search"),
+        *("progress", "recommendation", "unanswered", "next_steps", "use", "problems", "overview", "texts", "models"),
+        *("quantized_bases", "search"),
         *(
             "corpora",
             "settings",

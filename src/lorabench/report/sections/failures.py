@@ -14,13 +14,16 @@ MAX_FAILURES = 10
 """In the summary; the tables beside it list them all."""
 _PAGE = """
 <h2>Runs without a full result</h2>
-<p class="lead">{{ runs | length | count }} of {{ num_runs | count }} runs. They are in no comparison; the same command
- tries them again.</p>
+<p class="lead">{{ runs | length | count }} of {{ num_runs | count }} runs. They are in no comparison.
+ {% if num_interrupted %}{{ num_interrupted | count }} interrupted: the same command goes on.{% endif %}
+ {% if runs | length > num_interrupted %}{{ (runs | length - num_interrupted) | count }} failed: the same command with
+ <code>--retry failed</code> tries again.{% endif %}</p>
 <div class="scroll" role="region" aria-label="runs without a full result"><table>
   <thead><tr><th scope="col">state</th><th scope="col">configuration</th><th scope="col">corpus</th>
     <th scope="col">reason</th></tr></thead>
   <tbody>{% for run in runs[:max_table_rows] %}<tr>
-    <td><span class="badge bad">{{ run.status.value | replace("_", " ") }}</span></td>
+    <td><span class="badge{{ '' if run.is_interrupted else ' bad' }}">
+      {{- run.status.value | replace("_", " ") -}}</span></td>
     <td><bdi>{{ run.label }}</bdi></td><td><bdi>{{ run.corpus }}</bdi></td>
     <td><bdi>{{ run.reason }}</bdi></td></tr>{% endfor %}</tbody></table></div>
 {% if runs | length > max_table_rows %}<p class="note">The first {{ max_table_rows }}; filter the table of all runs by
@@ -30,7 +33,10 @@ _PAGE = """
 
 def _values(report: Report, picture: Picture | None) -> Mapping[str, Any] | None:
     unfinished = report.findings.unfinished
-    return {"runs": unfinished, "num_runs": report.findings.overview.num_runs} if unfinished else None
+    if not unfinished:
+        return None
+    num_interrupted = sum(run.is_interrupted for run in unfinished)
+    return {"runs": unfinished, "num_runs": report.findings.overview.num_runs, "num_interrupted": num_interrupted}
 
 
 def _summary(report: Report, reference: References) -> list[str]:
@@ -51,6 +57,6 @@ def _summary(report: Report, reference: References) -> list[str]:
 SECTION = Section(
     "failures",
     1200,
-    page=PagePart(_PAGE, "Failures", _values),
+    page=PagePart(_PAGE, "Without a result", _values),
     summary=SummaryPart(Chapter.OVERVIEW, _summary),
 )

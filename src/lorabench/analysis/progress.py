@@ -1,0 +1,78 @@
+"""How far experiments have come, and what is not to be said before all that they asked for is there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from lorabench.analysis.findings import Findings, Recommendation
+from lorabench.core.formatting import count, listed, plural
+from lorabench.records.asked import Asked
+from lorabench.records.schema import RunRecord
+
+
+@dataclass(frozen=True)
+class Progress:
+    """An experiment that is not at its end."""
+
+    asked: Asked
+    is_running: bool
+    """Whether whoever asks is doing it; another process may be."""
+    num_ended: int
+    """Runs with a record that the same command would not go on with."""
+    interrupted: tuple[str, ...]
+    """Ids of runs that were begun: the same command goes on with them."""
+    queued: tuple[str, ...]
+    """Ids of runs without a record, some of them perhaps under way."""
+
+    @property
+    def sentence(self) -> str:
+        """How many of how many."""
+        num = len(self.asked.runs)
+        of = f"at most {count(num)}" if self.asked.is_search else count(num)
+        begun = f", {count(len(self.interrupted))} of them interrupted" if self.interrupted else ""
+        to_come = f"{count(len(self.interrupted) + len(self.queued))} to come{begun}"
+        goes_on = "" if self.is_running else "; the same command goes on with it"
+        return f"{count(self.num_ended)} of {of} runs of {self.asked.name} have ended, {to_come}{goes_on}"
+
+
+def progress_of(asked: Sequence[Asked], records: Sequence[RunRecord], running: str = "") -> list[Progress]:
+    """Of experiments that miss runs. `running` is the name of the one that is being done.
+
+    What a search that is over left out is not missing.
+    """
+    ended = {record.run_id for record in records if not record.goes_on}
+    begun = {record.run_id for record in records if record.goes_on}
+    found = []
+    for one in asked:
+        is_running = one.name == running
+        missing = [run_id for run_id in one.runs if run_id not in ended]
+        interrupted = tuple(run_id for run_id in missing if run_id in begun)
+        if missing and (is_running or interrupted or not one.is_search):
+            queued = tuple(run_id for run_id in missing if run_id not in begun)
+            found.append(Progress(one, is_running, len(one.runs) - len(missing), interrupted, queued))
+    return found
+
+
+def provisional(findings: Findings, progress: Sequence[Progress]) -> Findings:
+    """Without verdicts and advice that planned runs may change: recommendations hold so far, and nothing is advised."""
+    if not progress:
+        return findings
+    missing = {one.asked.runs[run_id] for one in progress for run_id in (*one.interrupted, *one.queued)}
+    labels = {corpus.label for corpus in findings.corpora if corpus.name in missing}
+    names = listed([one.asked.name for one in progress])
+    num = len({run_id for one in progress for run_id in (*one.interrupted, *one.queued)})
+    to_come = f"{plural(num, 'run')} of {names} {'is' if num == 1 else 'are'} still to come"
+    return replace(
+        findings,
+        overall=findings.overall and _so_far(findings.overall),
+        recommendations=tuple(_so_far(one) if one.corpus in labels else one for one in findings.recommendations),
+        unanswered=(f"{to_come}: what they leave open is said when they are done",),
+        next_steps=(f"Wait for what is planned: {to_come}",)
+        if any(one.is_running for one in progress)
+        else (f"Give the same command again: {to_come}",),
+    )
+
+
+def _so_far(choice: Recommendation) -> Recommendation:
+    return replace(choice, is_decided=False, standing=f"so far: {choice.standing}")
