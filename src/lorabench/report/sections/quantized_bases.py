@@ -20,8 +20,10 @@ _PAGE = """
 <h2>What quantising costs the base</h2>
 <p class="claim"><bdi>{{ claim }}.</bdi></p>
 <div class="scroll" role="region" aria-label="quantised bases"><table>
-<thead><tr>{% for heading in headings %}<th scope="col">{{ heading }}</th>{% endfor %}</tr></thead>
-<tbody>{% for row in rows %}<tr>{% for cell in row %}<td><bdi>{{ cell }}</bdi></td>{% endfor %}</tr>
+<thead><tr>{% for heading in headings %}<th scope="col"{{ ' class=n' if loop.index0 > 2 }}>{{ heading }}</th>
+{% endfor %}</tr></thead>
+<tbody>{% for row in rows %}<tr><th scope="row"><bdi>{{ row[0] }}</bdi></th>
+{% for cell in row[1:] %}<td{{ ' class=n' if loop.index0 > 1 }}><bdi>{{ cell }}</bdi></td>{% endfor %}</tr>
 {% endfor %}</tbody></table></div>
 <p>{{ introduction }}</p>
 """
