@@ -49,12 +49,12 @@ _STYLE: dict[str, Any] = {
 }
 
 
-def write_figures(report: Report) -> list[Path]:
-    """Draw every figure there is data for; figures of an earlier build that are no longer true are removed.
+def write_figures(report: Report, results: Path) -> list[Path]:
+    """Draw every figure there is data for, in `results`/figures; those of an earlier build no longer true are removed.
 
     Raises DiskError where one cannot be written.
     """
-    folder = report.store.results_dir / "figures"
+    folder = results / "figures"
     if os.path.lexists(folder) and not folder.is_dir():
         set_aside(folder)
     pictures = [picture for section in in_order(report.sections) if (picture := report.picture_of(section)) is not None]

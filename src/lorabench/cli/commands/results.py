@@ -14,10 +14,13 @@ from lorabench.core.errors import InputError
 
 def report(
     output_dir: Annotated[Path, typer.Argument(help="The output folder.", metavar="[DIR]")] = Path("outputs"),
+    experiment: Annotated[
+        str | None, typer.Option(help="Report this experiment by itself, in results/experiments/NAME.", metavar="NAME")
+    ] = None,
 ) -> None:
     """Rebuild table, summary, figures and page from the records alone."""
     from lorabench.cli.views.headline import print_headline
-    from lorabench.cli.views.text import make_console
+    from lorabench.cli.views.text import clean, make_console
     from lorabench.records.store import RecordStore
     from lorabench.report.build import build_report
     from lorabench.report.headline import headline_of
@@ -25,7 +28,7 @@ def report(
 
     if not (output_dir / "runs").is_dir():
         raise InputError(f"{output_dir}: there are no runs here; give the folder that lorabench run wrote to")
-    paths = build_report(RecordStore(output_dir))
+    paths = build_report(RecordStore(output_dir), experiment=experiment)
     if unprinted := print_pdf(paths.results_dir):
         paths.problems.append(unprinted)
     else:
@@ -34,6 +37,9 @@ def report(
         print(problem, file=sys.stderr)
     if paths.findings is not None:
         print_headline(headline_of(paths.findings), make_console())
+        if len(names := [one.name for one in paths.findings.overview.experiments]) > 1 and experiment is None:
+            print(f"{len(names)} experiments are compared as one; --experiment NAME reports one by itself, of:")
+            print(", ".join(map(clean, names)))
     for path in paths.written:
         print(path)
 
