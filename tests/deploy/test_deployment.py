@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+from huggingface_hub import ModelCard
 from rich.console import Console
 
 from lorabench.cli.views.run_page import show_run
@@ -77,6 +78,12 @@ def test_a_killed_deployment_goes_on_and_is_reported(
     assert rounded is not None
     card = (tmp_path / "exported" / "README.md").read_text()
     assert f"| bits per byte of validation | {bits(rounded.bits_per_byte)} |" in card
+    (claimed,) = (
+        result.metric_value
+        for result in ModelCard(card).data.eval_results
+        if (result.dataset_split, result.metric_type) == ("validation", "bits_per_byte")
+    )
+    assert claimed == pytest.approx(rounded.bits_per_byte, abs=1e-6)
     path = DeploymentStore(out).form_dir(finished.run_id, "merged:bf16") / "validation.parquet"
     content = bytearray(path.read_bytes())
     content[-20] ^= 1

@@ -71,7 +71,9 @@ def test_the_gguf_file_holds_the_merged_model(finished: RunRecord, tmp_path: Pat
     wanted = logits(adapted_by_peft(finished, tmp_path / "out"))
     torch.testing.assert_close(logits(model), wanted, rtol=0.0, atol=1e-4)
     assert (folder / "Modelfile").read_text().startswith(f"FROM ./{file.name}\n")
-    assert "this form was not measured" in (folder / "README.md").read_text()
+    card = (folder / "README.md").read_text()
+    assert "this form was not measured" in card
+    assert "model-index" not in card
     assert not [path for path in folder.iterdir() if path.name.startswith(".merged")]
 
 

@@ -12,7 +12,7 @@ from lorabench.core.version import VERSION
 from lorabench.deploy.form import Form
 from lorabench.deploy.subject import Subject
 from lorabench.records.columns import SETTINGS
-from lorabench.records.deployment import DeploymentStore
+from lorabench.records.deployment import DeploymentRecord, DeploymentStore
 from lorabench.records.schema import Drift, RunRecord, Scores, Status
 from lorabench.records.store import RecordStore
 from lorabench.report.markdown import bullets, code_block, escape, table
@@ -34,6 +34,7 @@ def model_card(subject: Subject, form: Form, store: RecordStore, notes: Sequence
     from huggingface_hub import ModelCardData
 
     record = subject.record
+    deployed = _deployed(record, form, store)
     published = subject.location.published
     metadata = ModelCardData(
         model_name=record.run_id,
@@ -43,7 +44,7 @@ def model_card(subject: Subject, form: Form, store: RecordStore, notes: Sequence
         license=_HUB_LICENCES.get(record.model.licence or "") if record.model is not None else None,
         pipeline_tag="text-generation",
         tags=["lorabench", *form.tags, record.spec.adapter.method],
-        eval_results=_eval_results(record) or None,
+        eval_results=_eval_results(record, form, deployed) or None,
     )
     parts = [
         f"---\n{metadata.to_yaml()}\n---",
@@ -53,7 +54,7 @@ def model_card(subject: Subject, form: Form, store: RecordStore, notes: Sequence
         *form.usage(subject),
         "## What was measured",
         _measured(record, store),
-        *_form_measured(record, form, store),
+        *_form_measured(form, deployed),
         "## What it was made from",
         bullets([*_origins(subject), *notes]),
         "## What to keep in mind",
@@ -73,11 +74,15 @@ def _what(subject: Subject, form: Form) -> str:
     ).strip()
 
 
-def _eval_results(record: RunRecord) -> list[EvalResult]:
+def _eval_results(record: RunRecord, form: Form, deployed: DeploymentRecord | None) -> list[EvalResult]:
+    """For `model-index`: the run's figures for its adapter, else what this very form scored; none where it was not."""
     from huggingface_hub import EvalResult
 
+    scored = record if form.name == "adapter" else deployed
+    if scored is None:
+        return []
     found = []
-    for split, scores in (("validation", record.validation), ("test", record.test)):
+    for split, scores in (("validation", scored.validation), ("test", scored.test)):
         if scores is None:
             continue
         for kind, title, value in (
@@ -123,13 +128,20 @@ def _measured(record: RunRecord, store: RecordStore) -> str:
     return "\n\n".join(lines)
 
 
-def _form_measured(record: RunRecord, form: Form, store: RecordStore) -> list[str]:
-    """What this form scored, where it was deployed; else that the figures are those of the adapter."""
+def _deployed(record: RunRecord, form: Form, store: RecordStore) -> DeploymentRecord | None:
+    """What was measured of this form of just this adapter; None where that is nothing."""
     try:
-        deployed = DeploymentStore(store.output_dir).read(record.run_id, form.name)
+        found = DeploymentStore(store.output_dir).read(record.run_id, form.name)
     except DiskError:
-        deployed = None
-    if deployed is None or deployed.status is not Status.COMPLETED:
+        return None
+    if found is None or found.status is not Status.COMPLETED or found.adapter_sha256 not in record.files.values():
+        return None
+    return found
+
+
+def _form_measured(form: Form, deployed: DeploymentRecord | None) -> list[str]:
+    """What this form scored, where it was deployed; else that the figures are those of the adapter."""
+    if deployed is None:
         reason = "the adapter itself, before it was merged and rounded; this form was not measured"
         return [] if form.name == "adapter" else [f"These are figures of {reason}."]
     rows = [
