@@ -10,7 +10,6 @@ import torch
 from lorabench.core.errors import InputError, MissingExtraError
 from lorabench.deploy.deployment import deploy_run
 from lorabench.deploy.engine import ENGINES, Source
-from lorabench.deploy.engines import torchao as engine
 from lorabench.deploy.form import make_form
 from lorabench.records.schema import RunRecord
 from lorabench.runs.view import RunView
@@ -18,10 +17,7 @@ from tests.deploy.conftest import ModelMaker
 from tests.deploy.test_export import IDS
 
 
-def test_it_is_for_gpus_and_said_before_anything_is_made(
-    finished: RunRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(engine, "require_package", lambda *names: None)
+def test_it_is_for_gpus_and_said_before_anything_is_made(finished: RunRecord, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="torchao's forms are for GPUs; give --device cuda"):
         deploy_run(finished.run_id, tmp_path / "out", forms=["torchao:int8"], view=RunView())
     with pytest.raises(InputError, match="accepted: torchao:int8, torchao:int4, torchao:fp8"):
@@ -33,8 +29,10 @@ def test_without_it_the_command_that_installs_it_is_said(
     finished: RunRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("lorabench.core.errors.find_spec", lambda name: None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'lorabench\[torchao\]'"):
+    with pytest.raises(InputError, match="for GPUs"):  # before it is told what to install for nothing
         deploy_run(finished.run_id, tmp_path / "out", forms=["torchao:fp8"], view=RunView())
+    with pytest.raises(MissingExtraError, match=r"pip install 'lorabench\[torchao\]'"):
+        ENGINES.get("torchao").require()
 
 
 @pytest.mark.slow

@@ -67,7 +67,7 @@ def provisional(findings: Findings, progress: Sequence[Progress]) -> Findings:
         findings,
         overall=findings.overall and _so_far(findings.overall),
         recommendations=tuple(_so_far(one) if one.corpus in labels else one for one in findings.recommendations),
-        unanswered=(f"{to_come}: what they leave open is said when they are done",),
+        unanswered=(f"{to_come}: what is left open is said when all are done",),
         next_steps=(f"Wait for what is planned: {to_come}",)
         if any(one.is_running for one in progress)
         else (f"Give the same command again: {to_come}",),

@@ -285,8 +285,8 @@ def deploy_run(
     where = choose_device(device)
     wanted = make_forms(forms, device)
     for engine in {form.engine for form in wanted} if is_strict else ():
-        ENGINES.get(engine).require()
         ENGINES.get(engine).check_device(device)
+        ENGINES.get(engine).require()
     view.phase("reading the run")
     subject = Subject.of(run_id, output_dir, view.progress)
     for sentence in not_installed(forms, device) if is_strict else ():

@@ -17,8 +17,8 @@ DEFAULT_FORMS = (
     *("gguf:BF16", "gguf:Q8_0", "gguf:Q6_K", "gguf:Q5_K_M", "gguf:Q4_K_M", "gguf:Q4_0", "gguf:IQ4_XS"),
 )
 """What is measured of a run where nothing is asked for, as far as it can be made, and used without much patience."""
-_ON_GPUS = ("torchao:int8", "torchao:int4", "torchao:fp8")
-"""These too, where a GPU was asked for."""
+_ON_GPUS = ("torchao:int8", "torchao:fp8")
+"""These too, where a GPU was asked for; four bits need a package of torchao's beside it."""
 _SLOW_ENGINE = "bitsandbytes"
 """On processors without bfloat16 units it takes many times as long as any other."""
 
@@ -63,8 +63,8 @@ def _missing(names: Sequence[str], device: str) -> dict[str, list[str]]:
     for form in map(make_form, names):
         engine = ENGINES.get(form.engine)
         try:
-            engine.require()
             engine.check_device(device)
+            engine.require()
         except (MissingExtraError, InputError) as error:
             missing.setdefault(str(error), []).append(form.name)
     return missing

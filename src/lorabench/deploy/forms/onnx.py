@@ -25,7 +25,7 @@ BLOCK_SIZE = 32
 
 @dataclass(frozen=True)
 class OnnxForm:
-    """The merged model with linear layers and embeddings in four or eight bits."""
+    """The merged model with linear layers in eight bits, or these and the embeddings in four."""
 
     kind: Kind
     relation: str = "quantized"
