@@ -108,6 +108,18 @@ def test_what_the_user_asks_for_decides() -> None:
     assert "noisy is left out: it needs 1.00 GB of memory" in nothing.reasons
 
 
+def test_the_fastest_is_named_where_every_form_that_fits_loses_something() -> None:
+    measured = [
+        (form("least", 105, 30), documents(0.01, 0.004, 3)),
+        (form("quick", 110, 75), documents(0.02, 0.004, 4)),
+    ]
+    choice = choose_form(measured, documents(0.0, 0.0, 0))
+    assert choice.pick == "least"
+    assert choice.verdict == (
+        "Ship least: it loses least of those that fit, at 105 MB; quick writes fastest (75.0 tokens/s)"
+    )
+
+
 @pytest.mark.parametrize("gain", [0.0, -0.1])
 def test_without_a_gain_none_can_be_kept(gain: float) -> None:
     choice = choose(gain=gain)

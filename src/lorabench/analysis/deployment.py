@@ -98,9 +98,8 @@ def choose_form(
         verdict = f"No form that keeps the gain meets what was asked for: {limits}"
         return Choice(verdict, _left_out(keeping, limits), standings, None)
     lossless = [standing for standing in fitting if not standing.loses]
-    pool = lossless or fitting[:1]
-    smallest = min(pool, key=lambda s: (s.record.disk_bytes or math.inf, s.difference.estimate))
-    fastest = max(pool, key=lambda s: s.record.median("decode_tokens_per_second") or 0.0)
+    smallest = min(lossless or fitting[:1], key=lambda s: (s.record.disk_bytes or math.inf, s.difference.estimate))
+    fastest = max(lossless or fitting, key=lambda s: s.record.median("decode_tokens_per_second") or 0.0)
     verdict = _verdict(smallest, fastest, bool(lossless)) + asked
     reasons = (*_left_out(keeping, limits), *_steps_down(smallest, standings))
     return Choice(verdict, reasons, standings, smallest.record.form)
