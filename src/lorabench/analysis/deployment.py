@@ -121,8 +121,13 @@ def _verdict(smallest: FormStanding, fastest: FormStanding, is_lossless: bool) -
 
 
 def _steps_down(pick: FormStanding, standings: Sequence[FormStanding]) -> tuple[str, ...]:
-    """What each step down in size from the pick costs."""
-    smaller = [s for s in standings if (s.record.disk_bytes or math.inf) < (pick.record.disk_bytes or 0)]
+    """What each step down in size from the pick costs; none to a form where another is smaller and loses less."""
+    smaller: list[FormStanding] = []
+    size_so_far = pick.record.disk_bytes or 0
+    for standing in standings:  # the lowest first, so that each is worth naming only where it is the smallest yet
+        if (standing.record.disk_bytes or math.inf) < size_so_far:
+            smaller.append(standing)
+            size_so_far = standing.record.disk_bytes or 0
     return tuple(
         f"A step down to {s.record.form} ({size(s.record.disk_bytes)}) costs {_cost(s.difference)} bits per byte"
         for s in sorted(smaller, key=lambda s: -(s.record.disk_bytes or 0))

@@ -115,6 +115,11 @@ class DeploymentRecord(Facts):
         values = [value for value in (getattr(one, name) for one in self.rounds) if value is not None]
         return float(median(values)) if values else None
 
+    def spread(self, name: str) -> tuple[float | None, float | None]:
+        """Of a figure over the rounds that have it: the lowest and the highest; (None, None) where none has."""
+        values = [value for value in (getattr(one, name) for one in self.rounds) if value is not None]
+        return (float(min(values)), float(max(values))) if values else (None, None)
+
     @property
     def peak_memory(self) -> float | None:
         """Bytes that using it took at most: of the card where it ran on one that tells, else of the process."""

@@ -25,6 +25,7 @@ COLUMNS = (
     *("threads", "device", "gain_kept_low", "gain_kept_high", "test_bits_per_byte", "decode_tokens_per_second_8"),
     *("resident_memory_mb", "rounds", "engine", "versions", "answers"),
     *("decode_joules_per_token", "weights_mb", "device_memory_mb", "device_peak_memory_mb"),
+    *("decode_low", "decode_high", "prefill_low", "prefill_high"),
 )
 """The order never changes: new columns come last."""
 
@@ -98,6 +99,7 @@ def _row(record: DeploymentRecord, standing: FormStanding | None) -> dict[str, A
     difference = standing.difference if standing is not None else None
     kept = standing.gain_kept if standing is not None else None
     apart = record.divergence
+    decode, prefill = record.spread("decode_tokens_per_second"), record.spread("prefill_tokens_per_second")
     values = {
         "run_id": record.run_id,
         "form": record.form,
@@ -136,6 +138,10 @@ def _row(record: DeploymentRecord, standing: FormStanding | None) -> dict[str, A
             for name, figure in answers.metrics.items()
         ),
         "decode_joules_per_token": record.median("decode_joules_per_token"),
+        "decode_low": decode[0],
+        "decode_high": decode[1],
+        "prefill_low": prefill[0],
+        "prefill_high": prefill[1],
         "device_memory_mb": _scaled(record.median("device_bytes"), 1e-6),
         "device_peak_memory_mb": _scaled(record.median("device_peak_bytes"), 1e-6),
     }

@@ -145,6 +145,8 @@ def _draw_legend(figure: Figure, series: Sequence[Series], width_inches: float) 
 
 
 def _draw_panel(area: Axes, panel: Panel) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator
+
     for place, series in enumerate(panel.series):
         if panel.kind is Kind.BARS:
             _draw_bars(area, series, place, len(panel.series))
@@ -154,6 +156,8 @@ def _draw_panel(area: Axes, panel: Panel) -> None:
     area.set_ylabel(panel.y_title)
     if panel.is_log_x:
         area.set_xscale("log")
+        area.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        area.xaxis.set_major_formatter(FuncFormatter(lambda value, place: f"{value:,g}"))
         area.minorticks_off()
     positions, texts = [position for position, _ in panel.ticks], [text for _, text in panel.ticks]
     if panel.ticks and panel.kind is Kind.ROWS:
@@ -187,12 +191,17 @@ def _draw_series(area: Axes, series: Series, kind: Kind) -> None:
         label=None if kind is Kind.ROWS else name,
         color=colour,
         linestyle="none" if kind in {Kind.POINTS, Kind.ROWS} else "--" if series.is_dashed else "-",
-        marker="" if len(x) > 24 and kind is Kind.LINES else _MARKERS[series.colour % len(_MARKERS)],
+        marker="" if len(x) > 24 and kind is Kind.LINES else _marker(series.colour),
         markersize=4,
         linewidth=1.3,
         elinewidth=0.9,
         capsize=2,
     )
+
+
+def _marker(colour: int) -> str:
+    """Another one when the colours begin anew, so that no two series look alike before all pairs are used up."""
+    return _MARKERS[(colour + colour // len(COLOURS)) % len(_MARKERS)]
 
 
 def _draw_bars(area: Axes, series: Series, place: int, num_series: int) -> None:

@@ -20,7 +20,8 @@ HEADINGS = (
 ANSWER_HEADINGS = ("form", "split", "metric", "questions", "adapter", "form's answers", "difference, 95 %")
 _INTRODUCTION = (
     "Each form was scored on the run's own validation text and timed in fresh processes, in alternating rounds; "
-    "figures of speed are medians. Divergence and agreement order no forms that are near the original."
+    "figures of speed are medians, beside writing with the lowest and the highest round. Divergence and agreement "
+    "order no forms that are near the original."
 )
 _PAGE = """
 <h2>Which form to ship</h2>
@@ -58,10 +59,17 @@ def cells(standing: FormStanding) -> tuple[str, ...]:
         NONE if record.divergence is None else f"{record.divergence.top1_agreement * 100:.1f} %",
         size(record.peak_memory),
         NONE if first is None else f"{first * 1e3:,.0f} ms",
-        number(record.median("decode_tokens_per_second"), 3),
+        _with_spread(record, "decode_tokens_per_second"),
         number(record.median("decode_tokens_per_second_8"), 3),
         number(record.median("decode_joules_per_token"), 3),
     )
+
+
+def _with_spread(record: DeploymentRecord, name: str) -> str:
+    """The median over rounds, and between what it lay: `81 (75 to 88)`."""
+    low, high = record.spread(name)
+    middle = number(record.median(name), 3)
+    return middle if low == high else f"{middle} ({number(low, 2)} to {number(high, 2)})"
 
 
 def _span(low: float | None, high: float | None) -> str:
@@ -132,7 +140,9 @@ def _summary(report: Report, reference: References) -> Sequence[str]:
 
 def _picture(report: Report) -> Picture:
     """Bits per byte against size, a panel a run; smaller and lower is better."""
-    panels = tuple(_panel(deployed) for deployed in report.deployed if deployed.choice.standings)
+    forms = [standing.record.form for deployed in report.deployed for standing in deployed.choice.standings]
+    colours = {form: place for place, form in enumerate(dict.fromkeys(forms))}
+    panels = tuple(_panel(deployed, colours) for deployed in report.deployed if deployed.choice.standings)
     rows = tuple(
         (deployed.run.run_id, *cells(standing))
         for deployed in report.deployed
@@ -141,13 +151,13 @@ def _picture(report: Report) -> Picture:
     return Picture("deployment", "Size and quality of the forms", panels, ("run", *HEADINGS), rows)
 
 
-def _panel(deployed: DeployedRun) -> Panel:
+def _panel(deployed: DeployedRun, colours: Mapping[str, int]) -> Panel:
     adapter = deployed.run.validation
     level = adapter.bits_per_byte if adapter is not None else 0.0
     series = tuple(
         Series(
             standing.record.form,
-            place,
+            colours[standing.record.form],
             (
                 Point(
                     (standing.record.disk_bytes or 0) / 1e6,
@@ -158,7 +168,7 @@ def _panel(deployed: DeployedRun) -> Panel:
                 ),
             ),
         )
-        for place, standing in enumerate(deployed.choice.standings)
+        for standing in deployed.choice.standings
     )
     return Panel(
         deployed.run.run_id,
