@@ -42,8 +42,9 @@ def test_a_model_whose_attention_looks_at_windows_is_refused(random_model: Model
         require_buildable(tmp_path)
 
 
-@pytest.mark.parametrize("kind", ["int8", "int4"])
-@pytest.mark.parametrize("family", ["mistral", "qwen3", "gemma"])
+@pytest.mark.parametrize(
+    ("family", "kind"), [("mistral", "int8"), ("mistral", "int4"), ("qwen3", "int8"), ("gemma", "int4")]
+)
 def test_a_built_folder_scores_and_writes_as_the_model_does(
     family: str, kind: str, random_model: ModelMaker, tmp_path: Path
 ) -> None:
