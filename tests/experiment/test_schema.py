@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from lorabench.core.errors import ConfigError
+from lorabench.experiment.plan import make_plan
 from lorabench.experiment.schema import build_experiment, load_experiment
 from lorabench.methods.settings import AdapterSettings
 
@@ -161,6 +163,37 @@ def test_each_entry_of_adapters_is_a_product_of_its_own(tmp_path: Path) -> None:
     assert load_experiment(path, ["adapters=[{rank: 4}]"]).num_runs == 6
 
 
+def test_an_entry_may_be_for_some_models_and_corpora_alone(tmp_path: Path, cache: Path) -> None:
+    rows = [json.dumps({"text": f"Text number {number} of one's own."}) for number in range(40)]
+    (tmp_path / "own.jsonl").write_text("\n".join(rows))
+    path = tmp_path / "experiment.yaml"
+    path.write_text("""
+name: cells
+models: [gpt2-mini, gemma-mini]
+datasets: [news, own.jsonl, {name: mine, path: own.jsonl}]
+adapters:
+  - {rank: [4, 8], models: gpt2-mini, datasets: [news, own.jsonl]}
+  - {rank: 2, models: [gemma-mini], training: {learning_rate: [1.0e-3, 1.0e-4]}}
+  - {rank: 1, datasets: mine}
+training: {context_length: 128}
+seeds: [0, 1]
+""")
+    experiment = load_experiment(path)
+    assert experiment.num_runs == 2 * (2 * 2 + 3 * 2 + 2)
+    runs = [
+        (run.spec.model, run.spec.dataset.partition("-")[0], run.spec.adapter.rank)
+        for run in make_plan(experiment).runs
+    ]
+    assert len(runs) == experiment.num_runs
+    assert set(runs) == {
+        *(("gpt2-mini", corpus, rank) for corpus in ("news", "own") for rank in (4, 8)),
+        *(("gemma-mini", corpus, 2) for corpus in ("news", "own", "mine")),
+        *((model, "mine", 1) for model in ("gpt2-mini", "gemma-mini")),
+    }
+    path.write_text(experiment.to_yaml(), encoding="utf-8")
+    assert load_experiment(path) == experiment
+
+
 def test_adapter_is_the_list_of_one(experiment_file: Path) -> None:
     alone = load_experiment(experiment_file)
     listed = build_experiment(
@@ -181,6 +214,16 @@ def test_adapter_is_the_list_of_one(experiment_file: Path) -> None:
         ({"adapters": [{"method": "lorra"}]}, r"adapters\[0\].method: 'lorra' is not accepted"),
         ({"adapters": [{"rank": 8}, {"rank": [8]}]}, "an entry is listed twice"),
         ({"adapters": [{"rank": 8}], "adapter": {"rank": 4}}, "not both"),
+        ({"adapters": [{"models": "gpt2"}]}, r"adapters\[0\].models: 'gpt2' is none of the experiment's models"),
+        ({"adapters": [{"datasets": 3}]}, r"adapters\[0\].datasets: 3 is not accepted; give names"),
+        (
+            {"adapters": [{"datasets": "news"}], "datasets": ["news", "stories"]},
+            "datasets: no entry of adapters takes stories",
+        ),
+        (
+            {"adapters": [{"datasets": "news"}], "datasets": ["news"], "search": "halving"},
+            r"adapters\[0\].datasets: a search tries all entries",
+        ),
         (
             {"adapters": [{"rank": 8}, {"rank": 4, "training": {"batch_size": 2}}], "training": {"devices": 4}},
             "the smallest batch has 2",

@@ -32,7 +32,7 @@ def corpora_beside(values: Mapping[str, Any], file: Path) -> dict[str, Any]:
     evaluation = found.get("evaluation")
     if isinstance(evaluation, Mapping) and "also_on" in evaluation:
         found["evaluation"] = {**evaluation, "also_on": _each(evaluation["also_on"], file, "evaluation.also_on")}
-    return found
+    return _entries_too("datasets", values, found)
 
 
 def tasks_beside(values: Mapping[str, Any], file: Path) -> dict[str, Any]:
@@ -58,7 +58,26 @@ def models_beside(values: Mapping[str, Any], file: Path) -> dict[str, Any]:
 
     What is of a wrong type is left for the schema to refuse. Raises ConfigError for folders that are in neither place.
     """
-    return {key: _models(value, file) if key == "models" else value for key, value in values.items()}
+    found = {key: _models(value, file) if key == "models" else value for key, value in values.items()}
+    return _entries_too("models", values, found)
+
+
+def _entries_too(key: str, before: Mapping[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+    """What is found, with entries of `adapters` calling it as `key` calls it now."""
+    entries, old, new = before.get("adapters"), before.get(key), found.get(key)
+    if not (isinstance(entries, list) and isinstance(old, list) and isinstance(new, list)):
+        return found
+    called = {name: now for name, now in zip(old, new, strict=True) if isinstance(name, str)}
+
+    def named(names: Any) -> Any:
+        return [named(name) for name in names] if isinstance(names, list) else called.get(str(names), names)
+
+    return found | {
+        "adapters": [
+            {**entry, key: named(entry[key])} if isinstance(entry, Mapping) and key in entry else entry
+            for entry in entries
+        ]
+    }
 
 
 def metrics_beside(values: Mapping[str, Any], file: Path) -> dict[str, Any]:

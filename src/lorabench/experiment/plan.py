@@ -22,10 +22,11 @@ from lorabench.experiment.schema import Experiment, RunSpec, TrainingSettings
 from lorabench.experiment.scored_text import scored_bytes
 from lorabench.experiment.steps import micro_batch_size, num_steps
 from lorabench.experiment.templates import conversation_notes
+from lorabench.experiment.train_text import train_text
 from lorabench.methods.registry import method_of, require_takes_base
+from lorabench.methods.settings import AdapterSettings
 from lorabench.models.catalog import was_trained_on
 from lorabench.models.planning import ModelPlan, plan_model
-from lorabench.tokens.text_size import TextQuestion, TextSize
 
 ADAPTER_BYTES = 4
 """Per trainable parameter: adapters are saved in float32."""
@@ -231,7 +232,12 @@ def make_plan(experiment: Experiment, device: Device | None = None) -> Plan:
     _check_names("models", models)
     _check_names("datasets", datasets)
     _check_names("evaluation.also_on", also_on, datasets)
-    groups = tuple(_make_group(experiment, device, model, dataset, also_on) for model in models for dataset in datasets)
+    groups = tuple(
+        _make_group(experiment, device, model, dataset, also_on, chosen)
+        for called, model in zip(experiment.models, models, strict=True)
+        for corpus, dataset in zip(experiment.datasets, datasets, strict=True)
+        if (chosen := experiment.combinations(called, corpus))
+    )
     warnings = [*filter(None, [device.note]), *_warnings(experiment, groups)]
     warnings += conversation_notes((group.model, group.dataset) for group in groups)
     return Plan(experiment=experiment, device=device, groups=groups, warnings=tuple(warnings))
@@ -255,12 +261,17 @@ def _check_names(key: str, plans: Sequence[ModelPlan | DatasetPlan], others: Seq
 
 
 def _make_group(
-    experiment: Experiment, device: Device, model: ModelPlan, dataset: DatasetPlan, also_on: Sequence[DatasetPlan]
+    experiment: Experiment,
+    device: Device,
+    model: ModelPlan,
+    dataset: DatasetPlan,
+    also_on: Sequence[DatasetPlan],
+    combinations: Sequence[tuple[AdapterSettings, TrainingSettings]],
 ) -> Group:
     others = tuple(other for other in also_on if other.name != dataset.name)
     measures = MeasurementRequest.of(experiment.evaluation, dataset, others)
     distinct: dict[str, PlannedRun] = {}
-    for quantization, (adapter, given) in itertools.product(experiment.quantizations, experiment.combinations()):
+    for quantization, (adapter, given) in itertools.product(experiment.quantizations, combinations):
         for seed in experiment.all_seeds:
             spec = RunSpec(
                 model=model.name,
@@ -318,7 +329,7 @@ def _plan_run(
     model.check_context(training.context_length, method.num_virtual_tokens(adapter), adapter.method)
     check_room(measures.answers, model.name, model.shape.max_context_length)
     targets = tuple(method.resolve_targets(model.shape, adapter))
-    train_text, tokens_are_exact = _train_text(experiment, model, dataset, training.train_bytes)
+    text, tokens_are_exact = train_text(experiment, model, dataset, training.train_bytes)
     workload = Workload(
         adapter=adapter,
         target_modules=targets,
@@ -327,7 +338,7 @@ def _plan_run(
         precision=training.precision,
         quantization=spec.quantization,
         sharing=experiment.num_devices if device.is_gpu else 1,
-        train_tokens=train_text.num_tokens * training.epochs,
+        train_tokens=text.num_tokens * training.epochs,
         evaluation_tokens=model.tokens_in(scored_bytes(experiment.evaluation, dataset, others, along_the_run=True)),
         writes_samples=experiment.evaluation.samples > 0,
         answers=answer_work(measures.answers, dataset),
@@ -339,34 +350,16 @@ def _plan_run(
         trainable_parameters=method.count_trainable(model.shape, adapter, targets),
         saved_parameters=method.count_saved(model.shape, adapter, targets),
         target_modules=targets,
-        train_bytes=train_text.num_bytes,
-        train_tokens=train_text.num_tokens,
+        train_bytes=text.num_bytes,
+        train_tokens=text.num_tokens,
         tokens_are_exact=tokens_are_exact,
-        steps=num_steps(-(-train_text.num_tokens // training.context_length), training),
+        steps=num_steps(-(-text.num_tokens // training.context_length), training),
         estimated_seconds=estimate.seconds,
         estimated_gpu_seconds=estimate_gpu_seconds(model.shape, workload, device),
         estimated_memory_bytes=estimate.memory_bytes,
         workload=workload,
         measures=measures,
     )
-
-
-def _train_text(
-    experiment: Experiment, model: ModelPlan, dataset: DatasetPlan, train_bytes: int
-) -> tuple[TextSize, bool]:
-    """Size of the training text, and whether it is exact: it is once this text was tokenised for this model."""
-    question = TextQuestion(
-        model=model.name,
-        model_revision=model.revision,
-        dataset=dataset.name,
-        dataset_revision=dataset.revision,
-        text_field=experiment.text_field,
-        train_bytes=train_bytes,
-        largest_train_bytes=experiment.largest_train_bytes,
-    )
-    seen = question.answer()
-    num_bytes = dataset.bytes_within("train", train_bytes)
-    return (seen, True) if seen else (TextSize(num_bytes, model.tokens_in(num_bytes)), False)
 
 
 def _warnings(experiment: Experiment, groups: Sequence[Group]) -> list[str]:

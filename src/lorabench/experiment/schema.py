@@ -34,7 +34,7 @@ from lorabench.experiment.adapter_axes import make_adapter, read_adapter_axes
 from lorabench.experiment.axes import points, read_axes
 from lorabench.experiment.beside import corpora_beside, metrics_beside, models_beside, tasks_beside
 from lorabench.experiment.deploy import Deploy
-from lorabench.experiment.entries import AdapterEntry, as_written, read_entries, read_training_axes
+from lorabench.experiment.entries import AdapterEntry, as_written, check_places, read_entries, read_training_axes
 from lorabench.experiment.generate import GenerateSettings
 from lorabench.experiment.overrides import apply_override
 from lorabench.experiment.sampling import drawn_or_all
@@ -46,6 +46,7 @@ from lorabench.experiment.search import (
     seeds_with_those_at_the_end,
     training_of_search,
 )
+from lorabench.experiment.shorthand import written_out
 from lorabench.methods.registry import METHODS
 from lorabench.methods.settings import DEFAULT_METHOD, AdapterSettings
 from lorabench.models.quantized import Quantization
@@ -214,22 +215,11 @@ class Experiment(Frozen):
         if search is not None:
             values["training"] = training_of_search(search, values["training"])
             values["evaluation"] = evaluation_of_search(search, values.get("evaluation")) or {}
-        evaluation = values.get("evaluation")
-        if isinstance(evaluation, Mapping) and isinstance(evaluation.get("also_on"), str | Mapping):
-            evaluation = values["evaluation"] = {**evaluation, "also_on": [evaluation["also_on"]]}
-        if isinstance(evaluation, Mapping) and isinstance(evaluation.get("tasks"), str):
-            evaluation = values["evaluation"] = {**evaluation, "tasks": [evaluation["tasks"]]}
-        if isinstance(evaluation, Mapping) and isinstance(evaluation.get("generate"), str | list):
-            values["evaluation"] = {**evaluation, "generate": {"metric": evaluation["generate"]}}
-        for key in ("models", "datasets", "seeds"):
-            if isinstance(values.get(key), str | int | Mapping):
-                values[key] = [values[key]]
-            if isinstance(values.get(key), Sequence) and len(set(map(repr, values[key]))) < len(values[key]):
-                raise ConfigError(f"{key}: a value is listed twice; list each once")
-        return values
+        return written_out(values)
 
     @model_validator(mode="after")
     def _check_search(self) -> Experiment:
+        check_places(self.adapters, self.models, self.datasets, is_search=self.search is not None)
         check_search(self.search, self._axes, self.num_devices, self.seeds)
         if self.search is not None and len(self.quantizations) > 1:
             raise ConfigError("base.quantization: a search compares runs on one base; give one value")
@@ -251,12 +241,15 @@ class Experiment(Frozen):
     @property
     def num_runs(self) -> int:
         """The products of all axes, added up over the entries, or as many as a search is given; with every seed."""
-        count = self.num_entering
-        if count is None:
-            count = sum(
-                math.prod(map(len, [*adapter.values(), *training.values()])) for adapter, training in self._axes
+        if self.num_entering is not None:
+            num_configured = self.num_entering * len(self.models) * len(self.datasets)
+        else:
+            num_configured = sum(
+                entry.num_places(self.models, self.datasets)
+                * math.prod(map(len, [*adapter.values(), *training.values()]))
+                for entry, (adapter, training) in zip(self._entries, self._axes, strict=True)
             )
-        return count * len(self.models) * len(self.quantizations) * len(self.datasets) * len(self.all_seeds)
+        return num_configured * len(self.quantizations) * len(self.all_seeds)
 
     @property
     def quantizations(self) -> list[Quantization]:
@@ -275,9 +268,15 @@ class Experiment(Frozen):
             return None
         return -(-self.search.budget.runs // len(self.models))
 
-    def combinations(self) -> list[tuple[AdapterSettings, TrainingSettings]]:
-        """Every point of the adapter and training axes, entry by entry, in the file's order, or those of a search."""
-        chosen = drawn_or_all(self._axes, self.num_entering)
+    def combinations(
+        self, model: str | None = None, dataset: str | CorpusReference | None = None
+    ) -> list[tuple[AdapterSettings, TrainingSettings]]:
+        """Every point of the adapter and training axes, entry by entry, in the file's order, or those of a search.
+
+        Given one of `models` or `datasets`: those that are tried on it.
+        """
+        axes = [axes for entry, axes in zip(self._entries, self._axes, strict=True) if entry.is_for(model, dataset)]
+        chosen = drawn_or_all(axes, self.num_entering) if axes else []
         return [(make_adapter(adapter), TrainingSettings(**training)) for adapter, training in chosen]
 
     def trainings(self) -> list[TrainingSettings]:
@@ -296,8 +295,11 @@ class Experiment(Frozen):
     @property
     def _axes(self) -> list[tuple[dict[str, list[Any]], dict[str, list[Any]]]]:
         """Of the adapter and of its training, entry by entry."""
-        entries = self.adapters or (AdapterEntry(adapter=self.adapter),)
-        return [(entry.adapter, self._training_axes(entry)) for entry in entries]
+        return [(entry.adapter, self._training_axes(entry)) for entry in self._entries]
+
+    @property
+    def _entries(self) -> tuple[AdapterEntry, ...]:
+        return self.adapters or (AdapterEntry(adapter=self.adapter),)
 
     def _training_axes(self, entry: AdapterEntry) -> dict[str, list[Any]]:
         axes = self.training | entry.training
@@ -316,8 +318,7 @@ class Experiment(Frozen):
         values["training"] = as_written(values["training"])
         if self.adapters:
             del values["adapter"]
-            own = [(as_written(entry["adapter"]), as_written(entry["training"])) for entry in values["adapters"]]
-            values["adapters"] = [adapter | ({"training": training} if training else {}) for adapter, training in own]
+            values["adapters"] = [entry.as_written() for entry in self.adapters]
         else:
             values["adapter"] = as_written(values["adapter"])
             del values["adapters"]
