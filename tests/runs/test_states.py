@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import time
 from pathlib import Path
@@ -9,8 +10,10 @@ from typing import Any
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import lorabench
+from lorabench.cli.main import app
 from lorabench.core.errors import InputError
 from lorabench.core.out_of_memory import is_out_of_memory
 from lorabench.models.base import FrozenBase
@@ -31,16 +34,22 @@ def run_out_of_memory() -> None:
     torch.empty(2**50, dtype=torch.uint8)
 
 
-def small_memory(monkeypatch: pytest.MonkeyPatch, num_rows: int) -> None:
-    """More than so many rows at once do not fit."""
-    loss = FrozenBase.loss
+def small_memory(monkeypatch: pytest.MonkeyPatch, num_rows: float, num_scored: float = math.inf) -> None:
+    """More than so many rows of 32 tokens at once do not fit in training, more than so many in scoring."""
+    loss, token_nll = FrozenBase.loss, FrozenBase.token_nll
 
     def loss_that_needs_memory(base: FrozenBase, batch: PackedBatch, *rest: object) -> torch.Tensor:
         if len(batch.input_ids) > num_rows * 32:
             run_out_of_memory()
         return loss(base, batch, *rest)  # type: ignore[arg-type]
 
+    def scores_that_need_memory(base: FrozenBase, batch: PackedBatch) -> torch.Tensor:
+        if len(batch.input_ids) > num_scored * 32:
+            run_out_of_memory()
+        return token_nll(base, batch)
+
     monkeypatch.setattr(FrozenBase, "loss", loss_that_needs_memory)
+    monkeypatch.setattr(FrozenBase, "token_nll", scores_that_need_memory)
 
 
 def losses(out: Path, record: RunRecord) -> list[float]:
@@ -72,18 +81,52 @@ def test_out_of_memory_is_retried_at_half_with_the_same_mathematics(
 def test_a_run_that_never_fits_is_recorded_and_the_others_go_on(
     experiment: ExperimentWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small_memory(monkeypatch, 1)
-    training = {**BATCH, "batch_size": [1, 4]}
+    small_memory(monkeypatch, 0.5)
+    training = {**BATCH, "context_length": [16, 32]}
     path = experiment(adapter={"rank": 2}, training=training)
     records = lorabench.run(path, tmp_path / "out", trackers=["none"]).records
-    states = {record.spec.training.batch_size: record for record in records}
-    assert states[4].status is Status.OUT_OF_MEMORY
-    assert states[4].status_reason == "memory ran out at micro-batches of 4 and 2"
-    assert states[1].status is Status.COMPLETED
+    states = {record.spec.training.context_length: record for record in records}
+    assert states[32].status is Status.OUT_OF_MEMORY
+    assert str(states[32].status_reason).startswith("memory ran out at a micro-batch of 4, 2 and 1;")
+    assert states[16].status is Status.COMPLETED
+    assert states[16].budget is not None
+    assert states[16].budget.micro_batch_size == 1
     monkeypatch.undo()
     retried = lorabench.run(path, tmp_path / "out", trackers=["none"], retry_failed=True)
     assert retried.num_skipped == 1
     assert {record.status for record in retried.records} == {Status.COMPLETED}
+
+
+def test_down_to_one_row_in_training_and_in_scoring(
+    experiment: ExperimentWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = experiment(adapter={"rank": 2}, training={**BATCH, "train_bytes": 1000})
+    (whole,) = lorabench.run(path, tmp_path / "whole", trackers=["none"]).records
+    small_memory(monkeypatch, 1, 1)
+    out = tmp_path / "small"
+    done = CliRunner().invoke(app, ["run", str(path), "--output-dir", str(out), "--tracker", "none"])
+    (record,) = load_records(out)
+    assert record.status is Status.COMPLETED, done.output
+    assert record.budget is not None
+    assert record.budget.micro_batch_size == 1
+    for tried, next_one in ((4, 2), (2, 1)):
+        assert f"memory ran out at a micro-batch of {tried}; done again at {next_one} with accumulation" in record.notes
+    assert [note for note in record.notes if note.startswith("memory ran out in scoring; about")]
+    assert record.drift == whole.drift == ()
+    for mine, theirs in ((record.base_test, whole.base_test), (record.test, whole.test)):
+        assert mine is not None
+        assert theirs is not None
+        assert mine.num_tokens == theirs.num_tokens
+        assert mine.negative_log_likelihood == pytest.approx(theirs.negative_log_likelihood, rel=1e-5)
+
+
+def test_a_row_that_cannot_be_scored_ends_the_run(
+    experiment: ExperimentWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_memory(monkeypatch, 4, 0.5)
+    (record,) = lorabench.run(experiment(adapter={"rank": 2}), tmp_path / "out", trackers=["none"]).records
+    assert record.status is Status.OUT_OF_MEMORY
+    assert "a single row of 32 tokens; give a shorter training.context_length" in str(record.status_reason)
 
 
 def test_out_of_memory_while_loading_is_that_too(

@@ -37,7 +37,7 @@ from lorabench.records.schema import ConversationFacts, Sample
 from lorabench.runs.context import Once
 from lorabench.runs.task import SharedInputs
 from lorabench.scoring.answers import Answers
-from lorabench.scoring.documents import DocumentScores, score_documents
+from lorabench.scoring.documents import DocumentScores, Room, score_documents
 from lorabench.scoring.samples import NUM_PROMPT_TOKENS, choose_prompts, continue_documents
 from lorabench.scoring.tasks import TaskFigures, run_tasks
 from lorabench.tokens.chat import ChatTokeniser, encode_documents
@@ -77,6 +77,8 @@ class SharedBase:
     location: ModelLocation
     base: FrozenBase
     tokeniser: Tokeniser
+    room: Room = field(default_factory=Room)
+    """For scoring with it."""
 
     @classmethod
     def load(cls, reference: str, variant: BaseVariant, device: Device, progress: Progress) -> SharedBase:
@@ -230,6 +232,7 @@ class GroupWork:
             context_length=spec.training.context_length,
             stride=spec.evaluation.stride,
             marks=text.marks,
+            room=self.shared.room,
             progress=progress or (lambda done, total: self.progress(phase, done, total)),
         )
         return scores.of_documents(text.drawn)

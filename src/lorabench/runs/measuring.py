@@ -114,7 +114,9 @@ class Measurements:
                     self.view.phase(f"answering {asked.split}")
                     folder, how = store.run_dir(record.run_id), self._how(environment)
                     measured = with_answers(measured, asked, answers, folder, how)
-        return with_problems(measured, self.problems)
+        measured = with_problems(measured, self.problems)
+        notes = dict.fromkeys([*measured.notes, *self.work.shared.room.notes])
+        return measured.model_copy(update={"notes": tuple(notes)})
 
     def _add_drift(
         self, record: RunRecord, name: str, base: DocumentScores, store: RecordStore, environment: Environment

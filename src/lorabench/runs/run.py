@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 
 from lorabench.core.errors import CancelledError, OutOfMemoryRunError, is_environment_problem
+from lorabench.core.formatting import listed
 from lorabench.core.out_of_memory import is_out_of_memory
 from lorabench.core.redaction import without_secrets
 from lorabench.experiment.steps import micro_batch_size
@@ -42,7 +43,7 @@ def execute_run(context: RunContext, loaded: LoadedBase, task: RunTask, previous
     status, reason, environment_failed = Status.COMPLETED, None, False
     try:
         _begin(context, draft)
-        paused = _try_twice(context, loaded, draft)
+        paused = _until_it_fits(context, loaded, draft)
         if paused is not None:
             return _pause(context, task, paused, draft.rungs)
     except (CancelledError, KeyboardInterrupt) as error:
@@ -96,28 +97,30 @@ def _begin(context: RunContext, draft: Draft) -> None:
     )
 
 
-def _try_twice(context: RunContext, loaded: LoadedBase, draft: Draft) -> Trained | None:
-    """Out of memory once: the same mathematics at half the micro-batch, and the record says so."""
+def _until_it_fits(context: RunContext, loaded: LoadedBase, draft: Draft) -> Trained | None:
+    """Where memory runs out in training: the same mathematics at half the micro-batch, down to one row.
+
+    The record says so. Raises OutOfMemoryRunError where even one row does not fit.
+    """
     task = draft.task
     work = loaded.open(task)
-    rows = min(micro_batch_size(task.spec.training, context.device), rows_per_device(task))
-    try:
-        return _go_through_stages(context, work, draft, rows)
-    except Exception as error:
-        if draft.record is not None or not is_out_of_memory(error):
+    tried = [min(micro_batch_size(task.spec.training, context.device), rows_per_device(task))]
+    while True:
+        try:
+            return _go_through_stages(context, work, draft, tried[-1])
+        except OutOfMemoryRunError:
             raise
+        except Exception as error:
+            if draft.stage != "train" or not is_out_of_memory(error):
+                raise
+        rows = tried[-1]
         if rows == 1:
-            raise OutOfMemoryRunError("memory ran out at a micro-batch of one row") from None
-    halved = rows // 2
-    draft.notes.append(f"memory ran out at a micro-batch of {rows}; done again at {halved} with accumulation")
-    context.view.message(f"{task.run_id}: memory ran out; trying once more at half the micro-batch ({halved})")
-    work.shared.base.release_memory()
-    try:
-        return _go_through_stages(context, work, draft, halved)
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-        raise OutOfMemoryRunError(f"memory ran out at micro-batches of {rows} and {halved}") from None
+            sizes = listed([str(one) for one in tried], most=len(tried))
+            raise OutOfMemoryRunError(f"memory ran out at a micro-batch of {sizes}; lorabench plan says what fits")
+        tried.append(rows // 2)
+        draft.notes.append(f"memory ran out at a micro-batch of {rows}; done again at {rows // 2} with accumulation")
+        context.view.message(f"{task.run_id}: memory ran out; trying again at half the micro-batch ({rows // 2})")
+        work.shared.base.release_memory()
 
 
 def _go_through_stages(context: RunContext, work: GroupWork, draft: Draft, rows: int) -> Trained | None:
@@ -149,6 +152,7 @@ def _go_through_stages(context: RunContext, work: GroupWork, draft: Draft, rows:
             draft.stage = "save"
             draft.saved = save_adapter(adapter, work, draft.scored, folder)
             status = Status.COMPLETED if task.stop_reason is None else Status.STOPPED_EARLY
+            draft.notes += work.shared.room.notes
             draft.record = draft.finish(status, task.stop_reason)
             context.store.write(draft.record)  # a kill while more is measured takes nothing from the run
             if task.rung_share is None:

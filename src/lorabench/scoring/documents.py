@@ -6,14 +6,18 @@ the prefix token and the tokens before it in its window. Logits are never held w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from lorabench.core.device import EVALUATION_TOKENS
+from lorabench.core.device import EVALUATION_TOKENS, release_memory
+from lorabench.core.errors import OutOfMemoryRunError
+from lorabench.core.out_of_memory import is_out_of_memory
 from lorabench.records.documents import effective_number
 from lorabench.records.schema import Scores
 from lorabench.tokens.packing import (
@@ -22,7 +26,6 @@ from lorabench.tokens.packing import (
     PackedBatch,
     Prefix,
     Row,
-    Segment,
     Tokens,
     document_segments,
     make_batch,
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
     from lorabench.corpora.documents import Document
     from lorabench.corpora.drawing import DrawnText
 
+_LOG = logging.getLogger("lorabench")
+
 
 class Scorer(Protocol):
     """What scores a batch: a frozen base, with or without an adapter, or any other program with a model."""
@@ -46,6 +51,19 @@ class Scorer(Protocol):
 
     def token_nll(self, batch: PackedBatch) -> torch.Tensor:
         """Nats of each target, float32 [T]; 0 where nothing is scored."""
+
+
+@dataclass
+class Room:
+    """How much is scored at once. Where memory runs out it becomes less, and stays so for what is scored after it."""
+
+    num_tokens: int | None = None
+    """About so many inputs, but always a whole row; None: what suits the device."""
+
+    @property
+    def notes(self) -> list[str]:
+        """What a record should say of it; figures differ by rounding at most."""
+        return [] if self.num_tokens is None else [f"memory ran out in scoring; about {self.num_tokens} tokens at once"]
 
 
 @dataclass(frozen=True)
@@ -142,12 +160,14 @@ def score_documents(
     context_length: int,
     stride: int | None = None,
     marks: Sequence[Marks] | None = None,
+    room: Room | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> DocumentScores:
     """Score every byte of every document. `tokens` [D] are the documents' token ids, without special tokens.
 
     `marks` [D], of conversations: their answers are scored, and what ends them apart. `progress` is called with
-    (tokens scored, tokens to score) after each batch.
+    (tokens scored, tokens to score) after each batch. Where memory runs out, half as much is scored at once, and `room`
+    keeps it; raises OutOfMemoryRunError where a single row does not fit.
     """
     segments = [
         segment
@@ -166,9 +186,15 @@ def score_documents(
     lengths = [len(ids) for ids in tokens] if marks is None else [np.count_nonzero(of_it) for of_it in marks]
     num_to_score = np.array(lengths, dtype=np.int64)
     to_score, done = int(num_to_score.sum()), 0
-    for rows in _batches(segments, context_length, EVALUATION_TOKENS[base.device.type]):
+    room, waiting = room or Room(), deque(packed_rows(segments, context_length))
+    while waiting:
+        rows = _next_rows(waiting, room.num_tokens or EVALUATION_TOKENS[base.device.type])
         batch = make_batch(rows)
-        losses = base.token_nll(batch).to(device="cpu").double().numpy()
+        losses = _losses(base, batch)
+        if losses is None:
+            waiting.extendleft(reversed(rows))
+            _make_smaller(room, rows, base)
+            continue
         if batch.marks is not None:
             ends = losses * (batch.marks == END_OF_TURN)
             np.add.at(end_nll, batch.document_index, np.add.reduceat(ends, batch.segment_starts[:-1]))
@@ -194,16 +220,38 @@ def score_documents(
     )
 
 
-def _batches(segments: Sequence[Segment], context_length: int, max_tokens: int) -> Iterator[list[Row]]:
-    """Rows grouped so that a batch holds about `max_tokens` inputs; long windows come first."""
-    batch: list[Row] = []
-    size = 0
-    for row in packed_rows(segments, context_length):
-        row_size = sum(segment.num_inputs for segment in row)
-        if batch and size + row_size > max_tokens:
-            yield batch
-            batch, size = [], 0
-        batch.append(row)
-        size += row_size
-    if batch:
-        yield batch
+def _next_rows(waiting: deque[Row], max_tokens: int) -> list[Row]:
+    """Take the next rows, of about `max_tokens` inputs together; long windows come first."""
+    rows = [waiting.popleft()]
+    size = _num_inputs(rows[0])
+    while waiting and size + _num_inputs(waiting[0]) <= max_tokens:
+        rows.append(waiting.popleft())
+        size += _num_inputs(rows[-1])
+    return rows
+
+
+def _num_inputs(row: Row) -> int:
+    return sum(segment.num_inputs for segment in row)
+
+
+def _losses(base: Scorer, batch: PackedBatch) -> npt.NDArray[np.float64] | None:
+    """Nats of each target, float64 [T]; None where memory ran out."""
+    try:
+        losses: npt.NDArray[np.float64] = base.token_nll(batch).to(device="cpu").double().numpy()
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        return None
+    return losses
+
+
+def _make_smaller(room: Room, rows: Sequence[Row], base: Scorer) -> None:
+    """Half of what did not fit. Raises OutOfMemoryRunError where that was a single row."""
+    size = sum(map(_num_inputs, rows))
+    if len(rows) == 1:
+        raise OutOfMemoryRunError(
+            f"memory ran out in scoring a single row of {size} tokens; give a shorter training.context_length"
+        )
+    room.num_tokens = size // 2
+    release_memory(base.device)
+    _LOG.warning("memory ran out scoring %d tokens at once; going on with %d", size, room.num_tokens)
