@@ -136,15 +136,18 @@ def test_models_are_ranked_over_the_corpora_they_share(tmp_path: Path) -> None:
     assert any("medical" in caveat for caveat in hierarchy.caveats)
 
 
-def test_other_documents_are_another_corpus(tmp_path: Path) -> None:
+def test_other_documents_of_a_corpus_are_compared_with_none(tmp_path: Path) -> None:
     SyntheticResults(tmp_path, Truth(), num_documents=40).grid(ranks=[8])
     results = SyntheticResults(tmp_path, Truth(gain=0.6), num_documents=50)
     results.grid(ranks=[16], evaluation={"validation_bytes": 300_000})
     findings = analysed(results)
-    assert len(findings.corpora) == 2
-    assert len({corpus.label for corpus in findings.corpora}) == 2
-    assert all(len(corpus.candidates) == 1 and not corpus.best.comparisons for corpus in findings.corpora)
+    (corpus,) = findings.corpora
+    assert (corpus.label, corpus.num_documents) == ("news", 50)
+    assert len(corpus.candidates) == 1
+    assert not corpus.best.comparisons
+    assert any(caveat.startswith("1 earlier run scored other validation text") for caveat in corpus.caveats)
     assert findings.ranks == ()
+    assert findings.overall is None
 
 
 def test_context_lengths_are_compared_with_a_caveat(tmp_path: Path) -> None:

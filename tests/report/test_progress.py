@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from lorabench.core.errors import UnknownNameError
 from lorabench.records.asked import FOLDER, Asked, write_asked
 from lorabench.records.schema import RunRecord, Status
 from lorabench.records.store import RecordStore
@@ -88,19 +87,3 @@ def test_a_list_under_another_name_is_not_believed(results: SyntheticResults) ->
     write_asked(results.output_dir, asked_of(results.grid(), "queued"))
     (results.output_dir / FOLDER / "synthetic.json").rename(results.output_dir / FOLDER / "other.json")
     assert any("it is the list of synthetic" in problem for problem in build(results).problems)
-
-
-def test_an_experiment_is_reported_by_itself(results: SyntheticResults) -> None:
-    shared = results.grid(ranks=[8])
-    results.experiment = "second"
-    own = results.grid(ranks=[16])
-    write_asked(results.output_dir, asked_of([*own, *shared]))
-    second = build_report(results.store, experiment="second")
-    assert {path.parent for path in second.written} == {second.results_dir, second.results_dir / "figures"}
-    first = build_report(results.store, figures=False, experiment="synthetic")
-    assert first.results_dir == results.store.results_dir / "experiments" / "synthetic"
-    counts = [paths.findings and paths.findings.overview.num_runs for paths in (first, second, build(results))]
-    assert counts == [1, 2, 2]
-    for unknown in ("../..", "third"):
-        with pytest.raises(UnknownNameError, match="there are: second, synthetic"):
-            build_report(results.store, figures=False, experiment=unknown)

@@ -24,7 +24,7 @@ from lorabench.analysis.searches import searches_of
 from lorabench.analysis.test_reading import read_test
 from lorabench.analysis.tried import ended_without_result
 from lorabench.analysis.validation import DocumentReader, DriftReader, ValidationRun, drift_reader, read_validation_runs
-from lorabench.core.formatting import number
+from lorabench.core.formatting import number, plural
 from lorabench.records.schema import RunRecord
 from lorabench.records.store import RecordStore
 
@@ -140,6 +140,11 @@ def _caveats(group: CorpusGroup) -> tuple[str, ...]:
         found.append(f"{len(partial) - MAX_NAMED} more configurations lack a result on some seeds")
     if short := sum(item.shown.still_falls is not None for item in group.candidates):
         found.append(f"Validation still fell at the end of {short} of {len(group.candidates)}: training was too short")
+    if group.on_other_text:
+        found.append(
+            f"{plural(len(group.on_other_text), 'earlier run')} scored other validation text of it, or with another "
+            "stride: compared with none of these"
+        )
     contexts = {item.shown.settings["context_length"] for item in group.candidates}
     precisions = {item.shown.settings["precision"] for item in group.candidates}
     effective = _effective_documents(group)

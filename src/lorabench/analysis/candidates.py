@@ -35,6 +35,8 @@ class CorpusGroup:
     """With a result."""
     unfinished: tuple[ValidationRun, ...]
     candidates: tuple[Measured, ...]
+    on_other_text: tuple[ValidationRun, ...] = ()
+    """Earlier runs on the corpus whose figures are of other documents, or of another stride: compared with none."""
 
     @cached_property
     def pairs(self) -> Pairs:
@@ -108,7 +110,8 @@ def gather(runs: Sequence[ValidationRun]) -> tuple[list[CorpusGroup], list[str]]
     models, problems = model_labels(runs), list[str]()
     varied = varied_axes(settings_of(run.spec, models[run.spec.model, run.spec.model_revision]) for run in runs)
     groups = []
-    for label, members in _corpora(runs).items():
+    for label, scored in _corpora(runs).items():
+        members = scored.runs
         unfinished = [
             run
             for run in runs
@@ -128,44 +131,52 @@ def gather(runs: Sequence[ValidationRun]) -> tuple[list[CorpusGroup], list[str]]
             settings = settings_of(kept[0].spec, models[kept[0].spec.model, kept[0].spec.model_revision])
             measured.append(_measure(label, settings, varied, kept, failed))
         measured.sort(key=lambda item: (item.estimate, item.shown.label))
-        groups.append(CorpusGroup(label, tuple(members), tuple(unfinished), with_rate_edges(measured, unfinished)))
+        shown = with_rate_edges(measured, unfinished)
+        groups.append(CorpusGroup(label, tuple(members), tuple(unfinished), shown, tuple(scored.on_other_text)))
     return _judge_against_base(groups), problems
 
 
-def _corpora(runs: Sequence[ValidationRun]) -> dict[str, list[ValidationRun]]:
-    """Label -> runs with a result that were scored on the same documents."""
+@dataclass(frozen=True)
+class _Scored:
+    """Runs with a result that were scored on the same documents of a corpus."""
+
+    runs: list[ValidationRun]
+    on_other_text: list[ValidationRun]
+    """Earlier ones of the same corpus, scored on other documents of it or with another stride."""
+
+
+def _corpora(runs: Sequence[ValidationRun]) -> dict[str, _Scored]:
+    """By label. Of a corpus that was scored on several texts, the one that was scored last."""
     coarse: dict[tuple[object, ...], list[ValidationRun]] = defaultdict(list)
     for run in runs:
         if run.has_result and run.validation is not None:
             sizes = (run.validation.num_documents, run.validation.num_bytes)
             coarse[(run.spec.dataset, run.spec.dataset_revision, run.spec.evaluation.stride, *sizes)].append(run)
-    sets: list[list[ValidationRun]] = []
-    for members in coarse.values():
-        texts: dict[str, list[ValidationRun]] = defaultdict(list)
-        for run in members:
-            texts[run.documents.fingerprint if run.documents is not None else ""].append(run)
-        unknown = texts.pop("", [])
-        ordered = sorted(texts.values(), key=len, reverse=True) or [[]]
-        ordered[0] = ordered[0] + unknown
-        sets += ordered
-    sets.sort(key=lambda members: (members[0].spec.dataset, -len(members)))
-    names = labels_of({(members[0].spec.dataset, members[0].spec.dataset_revision) for members in sets})
-    named = [names[members[0].spec.dataset, members[0].spec.dataset_revision] for members in sets]
-    labelled: dict[str, list[ValidationRun]] = {}
-    for name, members in zip(named, sets, strict=True):
-        label = name
-        if named.count(name) > 1 and members[0].validation is not None:
-            label = f"{name} ({_extent(members[0].validation, members[0].spec.evaluation.stride)})"
-        while label in labelled:
-            label += " again"
-        labelled[label] = members
-    return labelled
+    by_corpus: dict[tuple[str, str], list[list[ValidationRun]]] = defaultdict(list)
+    for (dataset, revision, *_), members in coarse.items():
+        by_corpus[str(dataset), str(revision)] += _by_text(members)
+    names = labels_of(set(by_corpus))
+    found = {}
+    for corpus in sorted(by_corpus):
+        *earlier, last = sorted(by_corpus[corpus], key=_last_scored)
+        found[names[corpus]] = _Scored(last, [run for members in earlier for run in members])
+    return found
 
 
-def _extent(scores: Scores, stride: int | None) -> str:
-    """How much text was scored, and how."""
-    scored = f"{scores.num_documents:,} documents, {scores.num_bytes:,} bytes"
-    return f"{scored}, stride {stride}" if stride else scored
+def _last_scored(members: Sequence[ValidationRun]) -> tuple[str, int, int]:
+    """When; of those begun in one second, how many runs, on how much text."""
+    sizes = [run.validation.num_bytes for run in members if run.validation is not None]
+    return max(run.started_at for run in members), len(members), max(sizes)
+
+
+def _by_text(members: Sequence[ValidationRun]) -> list[list[ValidationRun]]:
+    """By the documents that were scored; where they are not known, with those that most were scored on."""
+    texts: dict[str, list[ValidationRun]] = defaultdict(list)
+    for run in members:
+        texts[run.documents.fingerprint if run.documents is not None else ""].append(run)
+    unknown = texts.pop("", [])
+    largest, *others = sorted(texts.values(), key=len, reverse=True) or [[]]
+    return [largest + unknown, *others]
 
 
 def _same_corpus(one: RunSpec, two: RunSpec) -> bool:

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lorabench.core.errors import UnknownNameError
 from lorabench.core.locks import exclusively
 from lorabench.core.storage import write_atomically
 from lorabench.report.table import CSV_NAME, write_csv
 
 if TYPE_CHECKING:
     from lorabench.analysis.findings import Findings
-    from lorabench.records.asked import Asked
     from lorabench.records.schema import RunRecord
     from lorabench.records.store import RecordStore
+    from lorabench.report.experiments import Part
+    from lorabench.report.page import Panel
     from lorabench.report.section import Report, Section
 
 
@@ -27,9 +26,15 @@ class ReportPaths:
     """What was written, and what could not be used."""
 
     results_dir: Path
+    reports: Sequence[Report] = ()
+    """One of each experiment: the one that is being done, then the latest first."""
     written: list[Path] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
-    findings: Findings | None = None
+
+    @property
+    def findings(self) -> Findings | None:
+        """Of the only experiment; None where there are several, each with findings of its own."""
+        return self.reports[0].findings if len(self.reports) == 1 else None
 
 
 def rebuild_table(store: RecordStore, *, wait: bool = True) -> None:
@@ -49,96 +54,128 @@ def build_report(
 ) -> ReportPaths:
     """Table, summary, page and LaTeX table; with `figures` their files too. `sections`: other than all there are.
 
-    `running` names the experiment that is being done: its page loads itself anew. With `experiment` only its runs are
-    reported, in a folder of their own. Raises DiskError, UnknownNameError where no run is of that experiment, and
-    without `wait` BusyError where another process is at it.
+    Several experiments are each reported by itself: in one page, one to a tab, and in a folder of its own. With
+    `experiment` only its folder is made. `running` names the experiment that is being done: its page loads itself
+    anew. Raises DiskError, UnknownNameError where no run is of that experiment, and without `wait` BusyError where
+    another process is at it.
     """
+    from lorabench.records.asked import read_asked
+    from lorabench.report.experiments import Part, experiments_of, folder_of_known
+    from lorabench.report.sections import SECTIONS
+    from lorabench.report.summary import SUMMARY_NAME
+
+    results = store.results_dir if experiment is None else folder_of_known(experiment, store)
+    with exclusively(results / CSV_NAME, wait=wait):
+        asked, unread = read_asked(store.output_dir)
+        records, damaged = store.read_all()
+        parts = [part for part in experiments_of(records, asked) if experiment in (None, part.name)]
+        write_csv(records if experiment is None else parts[0].records, results / CSV_NAME)
+    chosen = tuple(SECTIONS.all().values()) if sections is None else sections
+    problems = (*map(str, damaged), *unread)
+    with exclusively(results / SUMMARY_NAME, wait=wait):
+        parts.sort(key=lambda part: part.name != running)
+        reports = [_report(part, store, chosen, problems, running) for part in parts or [Part("", (), ())]]
+        paths = ReportPaths(results, reports, [results / CSV_NAME])
+        if len(reports) == 1:
+            paths.written += _write_report(reports[0], results, figures=figures)
+        else:
+            paths.written += _write_reports(reports, results, figures=figures)
+    paths.problems = list(dict.fromkeys(problem for report in reports for problem in report.problems))
+    return paths
+
+
+def _report(
+    part: Part, store: RecordStore, sections: Sequence[Section], problems: Sequence[str], running: str
+) -> Report:
+    """What is found in an experiment's runs."""
     from dataclasses import replace
 
     from lorabench.analysis.analyse import analyse
     from lorabench.analysis.progress import progress_of, provisional
-    from lorabench.analysis.spread import SPREAD_NAME, MeasuredSpread, write_spreads
-    from lorabench.records.asked import read_asked
-    from lorabench.report.deployment_table import CSV_NAME as DEPLOYMENTS_CSV
-    from lorabench.report.deployment_table import write_deployments
     from lorabench.report.section import Report
-    from lorabench.report.sections import SECTIONS
-    from lorabench.report.summary import SUMMARY_NAME
 
-    results = store.results_dir if experiment is None else _folder_of(experiment, store)
-    with exclusively(results / CSV_NAME, wait=wait):
-        asked, unread = read_asked(store.output_dir)
-        records, damaged = store.read_all()
-        if experiment is not None:
-            records, asked = _of_experiment(experiment, records, asked)
-        paths = ReportPaths(results, problems=[str(problem) for problem in damaged])
-        write_csv(records, results / CSV_NAME)
-        paths.written.append(results / CSV_NAME)
-    with exclusively(results / SUMMARY_NAME, wait=wait):
-        progress = progress_of(asked, records, running)
-        findings = provisional(analyse(records, store), progress)
-        findings = replace(findings, problems=(*paths.problems, *unread, *findings.problems))
-        chosen = tuple(SECTIONS.all().values()) if sections is None else sections
-        report = Report(findings, records, store, chosen, shlex.quote(str(store.output_dir)), progress)
-        paths.problems = report.problems
-        if figures:
-            from lorabench.report.figures import write_figures
-
-            paths.written += write_figures(report, results)
-        if report.deployed:
-            write_deployments(report.deployed, results / DEPLOYMENTS_CSV)
-            paths.written.append(results / DEPLOYMENTS_CSV)
-        paths.written += _write_texts(report, results)
-    spreads = {
-        (corpus.name, corpus.revision): corpus.detectable.spread if corpus.detectable else MeasuredSpread(None, None)
-        for corpus in sorted(findings.corpora, key=lambda corpus: len(corpus.candidates))
-    }
-    write_spreads(results / SPREAD_NAME, spreads)
-    paths.findings = findings
-    return paths
+    progress = progress_of(part.asked, part.records, running)
+    findings = provisional(analyse(part.records, store), progress)
+    experiments = findings.overview.experiments
+    own = tuple(one for one in experiments if one.name == part.name)
+    overview = replace(findings.overview, experiments=own or tuple(replace(one, question="") for one in experiments))
+    findings = replace(findings, overview=overview, problems=(*problems, *findings.problems))
+    return Report(findings, part.records, store, sections, shlex.quote(str(store.output_dir)), progress, part.name)
 
 
-def _write_texts(report: Report, results: Path) -> list[Path]:
-    """Summary, pages and LaTeX table, with links to the figures that lie there."""
+def _write_report(report: Report, results: Path, *, figures: bool, panel: Panel | None = None) -> list[Path]:
+    """One experiment's figures, summary, pages and tables; the table of runs lies there."""
+    from lorabench.report.figures import write_figures
     from lorabench.report.latex import LATEX_NAME, render_latex
     from lorabench.report.one_page import ONE_PAGE_NAME, render_one_page
-    from lorabench.report.page import PAGE_NAME, render_page
+    from lorabench.report.page import PAGE_NAME, panel_of, render_page
     from lorabench.report.summary import render_summary
 
+    written = write_figures(report.pictures, results) if figures else []
     drawn = {path.stem for path in (results / "figures").glob("*.svg") if path.is_file()}
     texts = {
         **render_summary(report, drawn),
-        PAGE_NAME: render_page(report),
-        ONE_PAGE_NAME: render_one_page(report),
+        PAGE_NAME: render_page([panel or panel_of(report)]),
+        ONE_PAGE_NAME: render_one_page([report]),
         LATEX_NAME: render_latex(report),
     }
+    return [*written, *_write_tables([report], results), *_write_texts(texts, results)]
+
+
+def _write_reports(reports: Sequence[Report], results: Path, *, figures: bool) -> list[Path]:
+    """Each experiment in a folder of its own, and one page and one summary that lead to them all.
+
+    What an earlier build wrote of a single experiment is removed.
+    """
+    from lorabench.report.experiments import folder_of
+    from lorabench.report.figures import write_figures
+    from lorabench.report.latex import LATEX_NAME, render_latex
+    from lorabench.report.one_page import ONE_PAGE_NAME, render_one_page
+    from lorabench.report.page import PAGE_NAME, panel_of, render_page
+    from lorabench.report.summary import DETAILS_NAME, SUMMARY_NAME, render_summaries
+
+    written, panels = [], []
+    for report in reports:
+        panels.append(panel_of(report))
+        if (folder := folder_of(report.experiment, results)) is not None:
+            with exclusively(folder / SUMMARY_NAME):
+                write_csv(report.records, folder / CSV_NAME)
+                written += [folder / CSV_NAME, *_write_report(report, folder, figures=figures, panel=panels[-1])]
+    texts = {
+        SUMMARY_NAME: render_summaries(reports, results),
+        PAGE_NAME: render_page(panels),
+        ONE_PAGE_NAME: render_one_page(reports),
+        LATEX_NAME: "\n".join(render_latex(report) for report in reports),
+    }
+    (results / DETAILS_NAME).unlink(missing_ok=True)
+    if figures:
+        write_figures((), results)
+    return [*written, *_write_tables(reports, results), *_write_texts(texts, results)]
+
+
+def _write_tables(reports: Sequence[Report], results: Path) -> list[Path]:
+    """The forms that were measured, where there are any, and for plans how much differences vary."""
+    from lorabench.analysis.spread import SPREAD_NAME, MeasuredSpread, write_spreads
+    from lorabench.report.deployment_table import CSV_NAME as DEPLOYMENTS_CSV
+    from lorabench.report.deployment_table import write_deployments
+
+    corpora = [corpus for report in reports for corpus in report.findings.corpora]
+    spreads = {
+        (corpus.name, corpus.revision): corpus.detectable.spread if corpus.detectable else MeasuredSpread(None, None)
+        for corpus in sorted(corpora, key=lambda corpus: len(corpus.candidates))
+    }
+    write_spreads(results / SPREAD_NAME, spreads)
+    deployed = {item.run.run_id: item for report in reports for item in report.deployed}
+    if not deployed:
+        return []
+    write_deployments(list(deployed.values()), results / DEPLOYMENTS_CSV)
+    return [results / DEPLOYMENTS_CSV]
+
+
+def _write_texts(texts: dict[str, str], results: Path) -> list[Path]:
     for name, text in texts.items():
         write_atomically(results / name, text.encode("utf-8", errors="backslashreplace"))
     return [results / name for name in texts]
-
-
-def _folder_of(experiment: str, store: RecordStore) -> Path:
-    """Raises UnknownNameError where no run is of it."""
-    from lorabench.experiment.schema import NAME
-    from lorabench.records.asked import read_asked
-
-    found = {record.experiment for record in store.read_all()[0]} | {
-        one.name for one in read_asked(store.output_dir)[0]
-    }
-    names = sorted(name for name in found if re.fullmatch(NAME, name))
-    if experiment not in names:
-        known = ", ".join(names) or "none"
-        raise UnknownNameError(f"--experiment {experiment}: no run here is of it; there are: {known}")
-    return store.results_dir / "experiments" / experiment
-
-
-def _of_experiment(
-    name: str, records: Sequence[RunRecord], asked: Sequence[Asked]
-) -> tuple[list[RunRecord], list[Asked]]:
-    """The runs that were recorded under the name or that its plan asks for: a run may be of several experiments."""
-    own = [one for one in asked if one.name == name]
-    planned = {run_id for one in own for run_id in one.runs}
-    return [record for record in records if record.experiment == name or record.run_id in planned], own
 
 
 def findings_of(records: Sequence[RunRecord], store: RecordStore) -> Findings:

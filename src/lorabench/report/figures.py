@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 from lorabench.core.formatting import shorten
 from lorabench.core.storage import set_aside, write_atomically
 from lorabench.report.picture import Kind, Matrix, Panel, Picture, Series
-from lorabench.report.section import Report, in_order
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -49,15 +48,14 @@ _STYLE: dict[str, Any] = {
 }
 
 
-def write_figures(report: Report, results: Path) -> list[Path]:
-    """Draw every figure there is data for, in `results`/figures; those of an earlier build no longer true are removed.
+def write_figures(pictures: Sequence[Picture], results: Path) -> list[Path]:
+    """Draw them in `results`/figures; those of an earlier build that are no longer true are removed.
 
     Raises DiskError where one cannot be written.
     """
     folder = results / "figures"
     if os.path.lexists(folder) and not folder.is_dir():
         set_aside(folder)
-    pictures = [picture for section in in_order(report.sections) if (picture := report.picture_of(section)) is not None]
     written = []
     with _drawing():
         for picture in pictures:

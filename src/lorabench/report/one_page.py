@@ -6,8 +6,9 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from lorabench.analysis.findings import Candidate, Findings
 from lorabench.core.formatting import count, duration, listed, plural, size
@@ -30,28 +31,29 @@ _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-sta
 _PRINTING_SECONDS = 60.0
 
 
-def render_one_page(report: Report) -> str:
-    """The page's HTML, which prints on one side of A4."""
+def render_one_page(reports: Sequence[Report]) -> str:
+    """The page's HTML, which prints on one side of A4 for each experiment."""
+    sides = [_side(report) for report in reports]
+    return make_environment().get_template("one_page.html").render(sides=sides, version=VERSION)
+
+
+def _side(report: Report) -> Mapping[str, Any]:
+    """What the template is given for one side."""
     findings = report.findings
     first, costs = headline_of(findings), _costs(findings)
     questions = [experiment.question for experiment in findings.overview.experiments if experiment.question]
     num_corpora, reasons, unknown, steps = _fitting(first, costs, _untried(findings))
-    return (
-        make_environment()
-        .get_template("one_page.html")
-        .render(
-            title=title_of(findings),
-            question=questions[0] if len(questions) == 1 else "",
-            first=first,
-            reasons=reasons,
-            max_corpora=num_corpora,
-            costs=costs,
-            unknown=unknown,
-            steps=steps,
-            footer=f"From the records of {plural(findings.overview.num_runs, 'run')} in {report.output_dir}.",
-            version=VERSION,
-        )
-    )
+    return {
+        "title": report.experiment or title_of(findings),
+        "question": questions[0] if len(questions) == 1 else "",
+        "first": first,
+        "reasons": reasons,
+        "max_corpora": num_corpora,
+        "costs": costs,
+        "unknown": unknown,
+        "steps": steps,
+        "footer": f"From the records of {plural(findings.overview.num_runs, 'run')} in {report.output_dir}.",
+    }
 
 
 def _fitting(

@@ -34,7 +34,8 @@ PAGE_NAME = "report.html"
 MAX_TABLE_ROWS = 250
 RELOAD_SECONDS = 30
 """While an experiment runs."""
-_SCRIPTS_BEFORE, _SCRIPTS_AFTER = ("common.js", "figures.js"), ("reload.js", "start.js")
+_SCRIPTS_SHARED = ("plotly.js", "reload.js")
+_SCRIPTS_BEFORE, _SCRIPTS_AFTER = ("common.js", "figures.js"), ("start.js",)
 _FILTERS = ("bits", "figure", "percent", "count", "size", "number", "shorten", "millions", "span", "documents")
 _MACROS = ("span", "standing", "some", "data_table", "figure", "caveats")
 
@@ -48,38 +49,63 @@ class _Part:
     content: Markup = field(default_factory=Markup)
 
 
-def render_page(report: Report) -> str:
-    """The page's HTML. Cost: one read of every run's metrics.jsonl, and no other file."""
-    environment, parts = make_environment(), list[_Part]()
+@dataclass
+class Panel:
+    """What the page shows of one experiment."""
+
+    title: str
+    summary: str
+    has_runs: bool
+    is_running: bool
+    parts: list[_Part] = field(default_factory=list)
+    payloads: dict[str, Markup] = field(default_factory=dict)
+    scripts: list[str] = field(default_factory=list)
+
+
+def panel_of(report: Report) -> Panel:
+    """Cost: one read of every run's metrics.jsonl, and no other file."""
+    environment, findings = make_environment(), report.findings
+    panel = Panel(
+        title=report.experiment or title_of(findings),
+        summary=_summary(findings),
+        has_runs=findings.overview.num_runs > 0,
+        is_running=any(one.is_running for one in report.progress),
+    )
     payloads: dict[str, object] = {}
     pictures: list[Picture] = []
-    scripts: list[str] = []
-    has_runs = report.findings.overview.num_runs > 0
     for section in in_order(report.sections):
         picture = report.picture_of(section) if section.is_drawn_on_page else None
         values = section.page.values(report, picture) if section.page is not None else None
         if section.page is None or values is None:
             continue
-        if section.page.title or not parts:
-            parts.append(_Part(section.name, section.page.title))
-        parts[-1].content += _content(environment, section.page, values)
+        if section.page.title or not panel.parts:
+            panel.parts.append(_Part(section.name, section.page.title))
+        panel.parts[-1].content += _content(environment, section.page, values)
         pictures += [picture] if picture is not None else []
-        scripts += [section.page.script] if section.page.script else []
-        payloads |= section.page.data(report) if has_runs else {}
+        panel.scripts += [section.page.script] if section.page.script else []
+        payloads |= section.page.data(report) if panel.has_runs else {}
     payloads["figures-data"] = figures_payload(pictures)
-    script = _script(scripts)
-    return environment.get_template("page.html").render(
-        title=title_of(report.findings),
-        summary=_summary(report.findings),
-        parts=parts,
-        has_runs=has_runs,
-        reload_seconds=RELOAD_SECONDS if any(one.is_running for one in report.progress) else None,
-        payloads={name: Markup(script_json(value)) for name, value in payloads.items()},
-        style=Markup(_template("page.css")),
-        script=Markup(script),
-        script_hashes=Markup(f"'{_hash(script)}' '{_hash(_plotly())}'"),
-        plotly_packed=Markup(_packed_plotly()),
-        version=VERSION,
+    panel.payloads = {name: Markup(script_json(value)) for name, value in payloads.items()}
+    return panel
+
+
+def render_page(panels: Sequence[Panel]) -> str:
+    """The page's HTML: one experiment, or several, each in a tab of its own."""
+    script = _script([panel.scripts for panel in panels])
+    names = [panel.title for panel in panels]
+    return (
+        make_environment()
+        .get_template("page.html")
+        .render(
+            title=", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else ""),
+            panels=panels,
+            reload_seconds=RELOAD_SECONDS if any(panel.is_running for panel in panels) else None,
+            style=Markup(_template("page.css")),
+            script=Markup(script),
+            script_hashes=Markup(f"'{_hash(script)}' '{_hash(_plotly())}'"),
+            plotly_packed=Markup(_packed_plotly()),
+            version=VERSION,
+        )
     )
 
 
@@ -118,10 +144,20 @@ def _numeric_columns(picture: Picture) -> set[str]:
     return {name for name, cells in columns if all(cell[:1] in "0123456789−+–∞" for cell in cells)}
 
 
-def _script(sections: Sequence[str]) -> str:
-    """What all sections use, the sections' own scripts, and what runs when all are there."""
-    parts = [_template(name) for name in _SCRIPTS_BEFORE] + [*sections] + [_template(name) for name in _SCRIPTS_AFTER]
-    return '\n(() => {\n"use strict";\n' + "\n".join(parts) + "})();\n"
+def _script(panels: Sequence[Sequence[str]]) -> str:
+    """One function for each experiment, which makes its part of the page live; then what all of them share.
+
+    In it lie what all sections use, the sections' own scripts, and what runs when all are there.
+    """
+    starts = [
+        "() => {\n" + "\n".join([*map(_template, _SCRIPTS_BEFORE), *scripts, *map(_template, _SCRIPTS_AFTER)]) + "}"
+        for scripts in panels
+    ]
+    different = list(dict.fromkeys(starts))
+    listed = ", ".join(f"start{different.index(start)}" for start in starts)
+    functions = [f"const start{place} = {start};" for place, start in enumerate(different)]
+    shared = [*map(_template, _SCRIPTS_SHARED), *functions, f"const starts = [{listed}];", _template("experiments.js")]
+    return '\n(() => {\n"use strict";\n' + "\n".join(shared) + "})();\n"
 
 
 def _template(name: str) -> str:

@@ -121,6 +121,8 @@ class Report:
     """As it is typed in a command."""
     progress: Sequence[Progress] = ()
     """Of experiments that are not at their end."""
+    experiment: str = ""
+    """Its name, where the report is of one."""
     _pictures: dict[str, Picture | None] = field(default_factory=dict)
 
     @cached_property
@@ -146,6 +148,11 @@ class Report:
     def problems(self) -> list[str]:
         """A sentence on each record and file that could not be used."""
         return [*self.findings.problems, *self.curves.problems, *self._deployments[1]]
+
+    @property
+    def pictures(self) -> list[Picture]:
+        """Every figure there is something to draw for, in order."""
+        return [found for section in in_order(self.sections) if (found := self.picture_of(section)) is not None]
 
     def picture_of(self, section: Section) -> Picture | None:
         """The section's figure; None where there is nothing to draw."""

@@ -6,8 +6,11 @@ References such as c3 stand for configurations; the table of the runs behind the
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from pathlib import Path
 
+from lorabench.report.experiments import folder_of
+from lorabench.report.markdown import escape
 from lorabench.report.section import Chapter, Detail, References, Report, Section, in_order
 
 SUMMARY_NAME = "results_summary.md"
@@ -25,13 +28,7 @@ def render_summary(report: Report, figures: Collection[str] = ()) -> dict[str, s
         heading = f"{number}. {chapter.value}"
         blocks += [f"## {heading}"] if chapter is not Chapter.TOP else []
         sections = _of_chapter(report, chapter)
-        found = [
-            block
-            for section in sections
-            if section.summary is not None
-            for block in section.summary.render(report, reference)
-            if block
-        ]
+        found = _rendered(report, sections, reference)
         blocks += [block for block in found if not isinstance(block, Detail)]
         long = [block for block in found if isinstance(block, Detail)]
         if long:
@@ -39,6 +36,24 @@ def render_summary(report: Report, figures: Collection[str] = ()) -> dict[str, s
             blocks.append(f"The tables: [{DETAILS_NAME}]({DETAILS_NAME}#{_anchor(heading)}).")
         blocks += [line for section in sections for line in _figure(report, section, figures)]
     return {SUMMARY_NAME: "\n\n".join(blocks) + "\n", DETAILS_NAME: "\n\n".join(details) + "\n"}
+
+
+def render_summaries(reports: Sequence[Report], results: Path) -> str:
+    """What is read first of each of several experiments, by itself, and where the rest of it lies."""
+    blocks = ["# Results", f"{len(reports)} experiments lie in this folder, each reported by itself, the latest first."]
+    for report in reports:
+        blocks += [f"## {escape(report.experiment)}"]
+        blocks += _rendered(report, _of_chapter(report, Chapter.TOP), References())
+        if (folder := folder_of(report.experiment, results)) is not None:
+            place = (folder / SUMMARY_NAME).relative_to(results).as_posix()
+            blocks.append(f"The rest of it: [{place}]({place}).")
+    return "\n\n".join(blocks) + "\n"
+
+
+def _rendered(report: Report, sections: Sequence[Section], reference: References) -> list[str]:
+    """The blocks of the sections' parts."""
+    parts = [section.summary for section in sections if section.summary is not None]
+    return [block for part in parts for block in part.render(report, reference) if block]
 
 
 def _anchor(heading: str) -> str:

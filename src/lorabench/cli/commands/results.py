@@ -18,9 +18,9 @@ def report(
         str | None, typer.Option(help="Report this experiment by itself, in results/experiments/NAME.", metavar="NAME")
     ] = None,
 ) -> None:
-    """Rebuild table, summary, figures and page from the records alone."""
+    """Rebuild table, summary, figures and page from the records alone, several experiments each by itself."""
     from lorabench.cli.views.headline import print_headline
-    from lorabench.cli.views.text import clean, make_console
+    from lorabench.cli.views.text import make_console, styled
     from lorabench.records.store import RecordStore
     from lorabench.report.build import build_report
     from lorabench.report.headline import headline_of
@@ -35,11 +35,11 @@ def report(
         paths.written.append(paths.results_dir / PDF_NAME)
     for problem in paths.problems:
         print(problem, file=sys.stderr)
-    if paths.findings is not None:
-        print_headline(headline_of(paths.findings), make_console())
-        if len(names := [one.name for one in paths.findings.overview.experiments]) > 1 and experiment is None:
-            print(f"{len(names)} experiments are compared as one; --experiment NAME reports one by itself, of:")
-            print(", ".join(map(clean, names)))
+    console = make_console()
+    for one in paths.reports:
+        if len(paths.reports) > 1:
+            console.rule(styled(one.experiment, "bold"), align="left")
+        print_headline(headline_of(one.findings), console)
     for path in paths.written:
         print(path)
 

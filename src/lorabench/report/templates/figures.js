@@ -1,19 +1,6 @@
-// Figures: plotly is unpacked once the page is shown, and each figure is drawn when it comes near the screen.
+// Figures: each is drawn when it comes near the screen.
 const figures = read("figures-data");
 const drawn = new Map();
-let plotly = null;
-
-async function unpackPlotly() {
-  const packed = Uint8Array.from(atob(byId("plotly-packed").textContent.trim()), (character) => character.charCodeAt(0));
-  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
-  const script = document.createElement("script");
-  script.textContent = await new Response(stream).text();
-  document.head.append(script);
-  script.remove();
-  return window.Plotly;
-}
-
-const loadPlotly = () => (plotly ??= unpackPlotly());
 
 function colours(value) {
   const style = getComputedStyle(document.documentElement);
@@ -79,7 +66,7 @@ const watcher = new IntersectionObserver((entries) => {
 
 function redrawAll() {
   if (!window.Plotly) return;
-  for (const box of drawn.keys()) drawNow(window.Plotly, box);
+  for (const box of drawn.keys()) if (box.isConnected && box.classList.contains("ready")) drawNow(window.Plotly, box);
 }
 
 function startFigures() {

@@ -7,3 +7,4 @@ const sized = new ResizeObserver((entries) => {
 });
 document.querySelectorAll(".scroll").forEach((box) => sized.observe(box));
 startFigures();
+return redrawAll;
