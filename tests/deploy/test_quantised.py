@@ -17,7 +17,7 @@ from lorabench.deploy.export import export_run
 from lorabench.deploy.form import make_form
 from lorabench.deploy.subject import Subject
 from lorabench.models.base import load_base
-from lorabench.models.quantized import QUANTIZATIONS, Quantization, dequantize_into
+from lorabench.models.quantized import BITSANDBYTES_KINDS, Quantization, dequantize_into
 from lorabench.records.schema import RunRecord
 from lorabench.runs.view import RunView
 from tests.deploy.conftest import ModelMaker
@@ -37,7 +37,7 @@ def quantised_layers(model: torch.nn.Module) -> dict[str, Any]:
     return {name: module for name, module in model.named_modules() if isinstance(module, kinds)}
 
 
-@pytest.mark.parametrize("quantization", QUANTIZATIONS[1:])
+@pytest.mark.parametrize("quantization", BITSANDBYTES_KINDS)
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 def test_weights_are_those_that_the_layers_multiply_with(
     family: str, quantization: Quantization, random_model: ModelMaker
@@ -54,7 +54,7 @@ def test_weights_are_those_that_the_layers_multiply_with(
         torch.testing.assert_close(scratch, multiplied, rtol=2e-3, atol=2e-3 * float(scratch.abs().max()))
 
 
-@pytest.mark.parametrize("quantization", QUANTIZATIONS[1:])
+@pytest.mark.parametrize("quantization", BITSANDBYTES_KINDS)
 def test_gradients_after_scoring_are_those_of_the_dequantised_base(
     quantization: Quantization, random_model: ModelMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,11 +23,14 @@ from lorabench.experiment.plan import make_plan
 from lorabench.experiment.schema import build_experiment, load_experiment
 from lorabench.records.schema import RunRecord, Status
 from lorabench.records.store import load_records
+from tests.fast.test_float8 import round_weights
 from tests.runs.conftest import ExperimentWriter
 
+# What BitsAndBytesConfig is given; fp8 is rounded by hand.
 PLAIN: dict[str, dict[str, Any]] = {
     "nf4": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": torch.float32},
     "int8": {"load_in_8bit": True},
+    "fp8": {},
 }
 
 
@@ -43,8 +46,8 @@ def test_an_axis_of_the_base_renames_no_run_without_it(experiment: ExperimentWri
 
 
 def test_what_cannot_be_is_said(experiment: ExperimentWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match=r"base.quantization: 'fp8' is not accepted; should be 'none', 'nf4'"):
-        load_experiment(experiment(base={"quantization": "fp8"}))
+    with pytest.raises(ConfigError, match=r"base.quantization: 'fp4' is not accepted; should be 'none', 'nf4'"):
+        load_experiment(experiment(base={"quantization": "fp4"}))
     with pytest.raises(ConfigError, match=r"base: 'bits' is not|unknown|bits"):
         load_experiment(experiment(base={"bits": 4}))
     path = experiment(base={"quantization": "nf4"}, adapter={"method": ["lora", "full"], "rank": 2})
@@ -68,17 +71,17 @@ def test_runs_on_quantised_bases_score_as_plain_peft_does(
     config = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 256}))
     training = {"learning_rate": 2e-2, "batch_size": 4, "context_length": 256, "train_bytes": 3_000}
-    base = {"quantization": ["none", "nf4", "int8"]}
+    base = {"quantization": ["none", "nf4", "int8", "fp8"]}
     path = experiment(models=[str(model)], base=base, adapter={"rank": 2}, training=training)
     outcome = lorabench.run(path, tmp_path / "out", trackers=["none"])
     assert outcome.exit_code == 0
     records = {record.spec.quantization: record for record in load_records(tmp_path / "out")}
-    assert set(records) == {"none", "nf4", "int8"}
+    assert set(records) == {"none", *PLAIN}
     assert all(record.status is Status.COMPLETED for record in records.values())
     bases = {held: record.base_validation.bits_per_byte for held, record in records.items() if record.base_validation}
-    assert len(set(bases.values())) == 3
+    assert len(set(bases.values())) == 4
     weights = {held: record.speed.base_bytes for held, record in records.items() if record.speed}
-    assert weights["nf4"] < weights["int8"] < weights["none"]  # type: ignore[operator]
+    assert weights["nf4"] < weights["int8"] < weights["fp8"] < weights["none"]  # type: ignore[operator]
     for held, options in PLAIN.items():
         _check_score(records[held], tmp_path / "out", options)
     again = lorabench.run(path, tmp_path / "again", trackers=["none"])
@@ -90,8 +93,12 @@ def test_runs_on_quantised_bases_score_as_plain_peft_does(
 def _check_score(record: RunRecord, out: Path, options: dict[str, Any]) -> None:
     """The first documents of validation, by Transformers and PEFT alone."""
     model: Any = AutoModelForCausalLM.from_pretrained(
-        record.references["model"], dtype=torch.float32, quantization_config=BitsAndBytesConfig(**options)
+        record.references["model"],
+        dtype=torch.float32,
+        quantization_config=BitsAndBytesConfig(**options) if options else None,
     )
+    if not options:
+        round_weights(model)
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False

@@ -65,9 +65,9 @@ PROCESS_BYTES = 620_000_000
 REFERENCE_BYTES = {"known": 8, "unknown": 12}
 """Per output of a linear layer that PEFT and Transformers keep for the backward pass, and what that needs itself, in
 either precision: adapters and norms are float32. Attention of families without a fast path may keep its weights."""
-FAST_QUANTIZATIONS = ("none", "nf4", "nf4-double")
+FAST_QUANTIZATIONS = ("none", "nf4", "nf4-double", "fp8")
 """Ways to hold a base that the fast path covers."""
-QUANTIZED_BYTES = {"nf4": 0.5 + 4 / 64, "nf4-double": 0.5 + 1 / 64 + 4 / 16_384, "int8": 1.0}
+QUANTIZED_BYTES = {"nf4": 0.5 + 4 / 64, "nf4-double": 0.5 + 1 / 64 + 4 / 16_384, "int8": 1.0, "fp8": 1.0}
 """Of a weight in a quantised linear layer: its code, and its share of a block's scale."""
 LOGIT_BYTES = {"kept": 4, "passing": 8}
 """Per logit where a model makes them itself: those of a micro-batch, and on top those of one pass."""

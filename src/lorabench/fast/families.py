@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from lorabench.fast.attention import Heads
 from lorabench.fast.declarations import LLAMA_LIKE, LlamaLike
+from lorabench.fast.float8 import Float8Linear
 from lorabench.fast.forward import Decoder, Layer, Rotary
 from lorabench.fast.head import Head
-from lorabench.fast.held import FourBitWeight, four_bit_types, is_packed
+from lorabench.fast.held import Float8Weight, FourBitWeight, HeldWeight, four_bit_types, is_packed
 from lorabench.fast.kernels import ActivationKind, Kernels, Norm
 from lorabench.fast.known import NotFast, activations, inner_model, require_known
 from lorabench.fast.linear import Magnitude, Projection, Projections
@@ -234,7 +235,7 @@ def _projection(module: Any) -> Projection:
     four_bit_layers, four_bit_adapted = four_bit_types()
     is_adapted = type(module) in (LoraLinear, *four_bit_adapted)
     base, adapter = (module.base_layer, module) if is_adapted else (module, None)
-    weight: Tensor | FourBitWeight
+    weight: Tensor | HeldWeight
     if type(base) is nn.Linear:
         weight = base.weight.detach().t()
     elif type(base) is Conv1D:
@@ -242,6 +243,8 @@ def _projection(module: Any) -> Projection:
     elif type(base) in four_bit_layers:
         _require(not is_packed(base), "a four-bit layer that packs its weights")
         weight = FourBitWeight(base)
+    elif type(base) is Float8Linear:
+        weight = Float8Weight(base)
     else:
         raise NotFast(f"{type(base).__name__} is not covered by the fast path")
     bias = None if base.bias is None else base.bias.detach()
@@ -264,7 +267,7 @@ def _projection(module: Any) -> Projection:
     )
 
 
-def _magnitude(adapter: Any, name: str, held: Tensor | FourBitWeight, bias: Tensor | None) -> Magnitude | None:
+def _magnitude(adapter: Any, name: str, held: Tensor | HeldWeight, bias: Tensor | None) -> Magnitude | None:
     """DoRA's; of its dropout PEFT makes more than one product of each layer."""
     if name not in adapter.lora_variant:
         return None

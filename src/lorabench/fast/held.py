@@ -1,4 +1,4 @@
-"""Weights that bitsandbytes holds in four bits: made whole for each product, and let go of after it."""
+"""Weights that are held in four or eight bits: made whole for each product, and let go of after it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import sys
 from typing import Any
 
 from torch import Tensor, nn
+
+from lorabench.fast.float8 import Float8Linear
 
 
 class FourBitWeight:
@@ -20,6 +22,20 @@ class FourBitWeight:
 
         whole: Tensor = dequantize_4bit(self._weight.data, self._weight.quant_state)
         return whole.t()
+
+
+class Float8Weight:
+    """The weight of a `Float8Linear`, which `dense` gives as it stands for, in the type that it was made from."""
+
+    def __init__(self, module: Float8Linear) -> None:
+        self._module = module
+
+    def dense(self) -> Tensor:
+        """[in, out], a view of memory that nobody else keeps."""
+        return self._module.weight.t()
+
+
+HeldWeight = FourBitWeight | Float8Weight
 
 
 def four_bit_types() -> tuple[frozenset[type], frozenset[type]]:

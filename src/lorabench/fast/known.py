@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from lorabench.fast.declarations import LLAMA_LIKE
+from lorabench.fast.float8 import Float8Linear
 from lorabench.fast.held import four_bit_types
 from lorabench.fast.kernels import ActivationKind
 
@@ -46,7 +47,7 @@ def require_known(model: Any) -> None:
     """Raises NotFast for the first part of Transformers' model, adapters included, that is not known here."""
     types = _known_types(type(model).__name__)
     if types:
-        types = types.union(*four_bit_types())
+        types = types.union({Float8Linear}, *four_bit_types())
     if type(model) not in types:
         is_adapted = hasattr(model, "peft_type")
         what = f"an adapter of the kind {model.peft_type.value}" if is_adapted else type(model).__name__

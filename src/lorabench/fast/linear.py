@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lorabench.fast.differentiable import apply
 from lorabench.fast.dropout import draw_kept
-from lorabench.fast.held import FourBitWeight
+from lorabench.fast.held import HeldWeight
 from lorabench.fast.kernels import Kernels, Product
 
 
@@ -33,7 +33,7 @@ class Magnitude:
 class Projection:
     """y = x @ weight + bias + scaling * (x @ a.T) @ b.T; weight [in, out] is a view, a [r, in], b [out, r] float32."""
 
-    held: Tensor | FourBitWeight
+    held: Tensor | HeldWeight
     """The weight, or what it is made of."""
     bias: Tensor | None
     a: Tensor | None = None

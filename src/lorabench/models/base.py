@@ -20,6 +20,7 @@ from lorabench.fast.choice import kernels_for
 from lorabench.fast.declarations import MAX_LOGITS
 from lorabench.fast.dropout import Draws, drawn_by, dropping
 from lorabench.fast.families import read_decoder
+from lorabench.fast.float8 import hold_in_float8
 from lorabench.fast.forward import Decoder, Uploaded
 from lorabench.fast.kernels import Kernels
 from lorabench.fast.known import NotFast, can_pack, inner_model, logits_of
@@ -302,6 +303,11 @@ def load_base(folder: Path, *, precision: Precision, device: str, quantization: 
             f"{folder}: its weights lack {missing[0]}" + (f" and {len(missing) - 1} more" * bool(missing[1:]))
         )
     keep_unpacked(model)
+    if quantization == "fp8":
+        try:
+            hold_in_float8(model)
+        except ValueError as error:
+            raise ModelError(f"{folder}: it cannot be held in fp8: {error}") from None
     base = freeze(model.to(device), torch.device(device), precision)
     require_causal(base, str(folder))
     return base

@@ -1,4 +1,7 @@
-"""Bases whose linear layers bitsandbytes holds in four or eight bits; embeddings, norms and head stay as they are."""
+"""Bases whose linear layers are held in four or eight bits; embeddings, norms and head stay as they are.
+
+bitsandbytes makes and computes all of them but `fp8`, which is ours (`fast/float8.py`).
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,11 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-Quantization = Literal["none", "nf4", "nf4-double", "int8"]
+BitsandbytesKind = Literal["nf4", "nf4-double", "int8"]
 """NF4 in blocks of 64 (`nf4-double`: their scales in eight bits), or LLM.int8: a scale for each row."""
+BITSANDBYTES_KINDS: tuple[BitsandbytesKind, ...] = get_args(BitsandbytesKind)
+Quantization = Literal["none", BitsandbytesKind, "fp8"]
+"""fp8: E4M3, a scale for each row."""
 QUANTIZATIONS: tuple[Quantization, ...] = get_args(Quantization)
 
 
@@ -24,6 +30,12 @@ def quantization_of(name: str) -> Quantization:
     raise InputError(f"there is no quantisation {name[:40]!r}; accepted: {', '.join(QUANTIZATIONS)}")
 
 
+def require_quantization(quantization: Quantization) -> None:
+    """Raises MissingExtraError where its library is not installed."""
+    if quantization in BITSANDBYTES_KINDS:
+        require_bitsandbytes()
+
+
 def require_bitsandbytes() -> None:
     """Raises MissingExtraError where it is not installed."""
     require_package("bitsandbytes", "a model in four or eight bits (bitsandbytes)", "qlora")
@@ -31,7 +43,7 @@ def require_bitsandbytes() -> None:
 
 def loading_options(quantization: Quantization, dtype: torch.dtype) -> dict[str, Any]:
     """What Transformers' `from_pretrained` is given; products are computed in `dtype`. Raises MissingExtraError."""
-    if quantization == "none":
+    if quantization not in BITSANDBYTES_KINDS:
         return {}
     require_bitsandbytes()
     from transformers import BitsAndBytesConfig

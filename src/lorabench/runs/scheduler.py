@@ -18,7 +18,7 @@ from lorabench.core.storage import disk_error
 from lorabench.experiment.estimates import remember_speed, remember_start
 from lorabench.experiment.plan import Plan, make_plan
 from lorabench.experiment.schema import Experiment
-from lorabench.models.quantized import require_bitsandbytes
+from lorabench.models.quantized import require_quantization
 from lorabench.records.asked import Asked, write_asked
 from lorabench.records.measurements import missing_in
 from lorabench.records.provenance import command_line, describe_environment, now
@@ -78,8 +78,8 @@ def run_experiment(
     prepare_process()
     plan = with_recorded_ids(make_plan(experiment, planned_device), store)
     check_devices(plan.device, experiment.num_devices, is_worker=devices is not None or executor != "here")
-    if any(quantization != "none" for quantization in experiment.quantizations):
-        require_bitsandbytes()
+    for quantization in experiment.quantizations:
+        require_quantization(quantization)
     if experiment.evaluation.tasks:
         check_tasks(list(plan.runs[0].measures.tasks))
     tracker_group = make_trackers(trackers, store.output_dir, upload_adapters=upload_adapters)

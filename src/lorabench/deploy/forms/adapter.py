@@ -15,7 +15,7 @@ from lorabench.deploy.code_blocks import base_name, python_block, shell_block
 from lorabench.deploy.subject import Subject
 from lorabench.deploy.workshop import Workshop
 from lorabench.methods.saved import CONFIGURATION, num_virtual_tokens
-from lorabench.models.quantized import QUANTIZATIONS, Quantization
+from lorabench.models.quantized import BITSANDBYTES_KINDS, Quantization
 
 _LOADING = {
     "nf4": 'load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype="bfloat16"',
@@ -111,11 +111,11 @@ def require_adapter(subject: Subject) -> dict[str, Any]:
 
 
 def _make(argument: str) -> AdapterForm:
-    for quantization in QUANTIZATIONS[1:]:
+    for quantization in BITSANDBYTES_KINDS:
         if argument == quantization:
             return AdapterForm(quantization)
     if argument:
-        accepted = ", ".join(f"adapter:{kind}" for kind in QUANTIZATIONS[1:])
+        accepted = ", ".join(f"adapter:{kind}" for kind in BITSANDBYTES_KINDS)
         raise InputError(f"form: adapter:{argument[:40]} is not accepted; accepted: adapter, {accepted}")
     return AdapterForm()
 
