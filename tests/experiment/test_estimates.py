@@ -13,6 +13,8 @@ import torch
 from lorabench.core.cards import CARDS, find_card
 from lorabench.core.device import Device, choose_device
 from lorabench.core.device_rates import DeviceRates, measure_rates
+from lorabench.core.machine import num_cores
+from lorabench.core.probe import multiply_adds_per_core
 from lorabench.experiment import calibration
 from lorabench.experiment import estimates as estimate
 from lorabench.experiment.calibration import calibrate, calibration_path, keep, measured_rates
@@ -43,9 +45,7 @@ def workload(model: str, **changes: object) -> Workload:
 
 def test_the_machine_is_probed_once_and_again_when_that_is_long_ago(monkeypatch: pytest.MonkeyPatch) -> None:
     shape = plan_model("gpt2").shape
-    started = time.perf_counter()
     first = estimate_run(shape, workload("gpt2"), CPU).seconds
-    assert time.perf_counter() - started < 3.0
     path = calibration_path(CPU)
     kept = json.loads(path.read_text())["values"]["probe"]
     assert 1e8 < kept["rate"] < 1e14
@@ -54,6 +54,19 @@ def test_the_machine_is_probed_once_and_again_when_that_is_long_ago(monkeypatch:
     monkeypatch.setattr(time, "time", lambda: now + 2 * estimate.PROBE_LIFE_SECONDS)
     estimate_run(shape, workload("gpt2"), CPU)
     assert json.loads(path.read_text())["values"]["probe"]["at"] > kept["at"]
+
+
+@pytest.mark.slow
+def test_a_busy_machine_is_no_slower_machine() -> None:
+    """Processor time of one core: with every core kept busy by others the probe finds what it finds alone."""
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2 * num_cores())]
+    try:
+        under_load = multiply_adds_per_core()
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+    assert 0.7 < under_load / multiply_adds_per_core() < 1.4
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"probe": 3}'])
@@ -98,15 +111,15 @@ def test_memory_grows_with_what_needs_it() -> None:
 
 def test_planning_stays_instant_on_a_machine_never_seen(tmp_path: Path) -> None:
     code = (
-        "import sys, time; start = time.perf_counter(); "
+        "import os, sys; "
         "from lorabench.core.device import choose_device; from lorabench.models.planning import plan_model; "
         "from lorabench.experiment.estimates import _probed_rate; plan_model('gpt2'); _probed_rate(choose_device()); "
-        "print('torch' in sys.modules, time.perf_counter() - start)"
+        "print('torch' in sys.modules, sum(os.times()[:4]))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     has_torch, seconds = done.stdout.split()
     assert has_torch == "False"
-    assert float(seconds) < 5.0, "well under a second where nothing else runs"
+    assert float(seconds) < 5.0, "of processor time: a second or two"
 
 
 H100 = Device("cuda", "NVIDIA H100 80GB HBM3", 80 * 10**9, supports_bf16=True)

@@ -98,3 +98,12 @@ def test_27_configurations_cost_a_ninth_of_all_of_them() -> None:
     assert search_cost(more_seeds, 27, trunk, 1, at_most=True) == pytest.approx(5.2)
     racing = SearchSettings(strategy="racing", seeds_at_the_end=2)
     assert search_cost(racing, 27, trunk, 2, at_most=False) < search_cost(racing, 27, trunk, 2, at_most=True)
+
+
+@pytest.mark.parametrize("strategy", ["matrix", "halving", "racing"])
+def test_what_is_written_of_a_search_can_be_read(strategy: str) -> None:
+    for values in ({}, {"rungs": [1 / 9, 1 / 3]} if strategy != "matrix" else {}):
+        search = SearchSettings.model_validate({"strategy": strategy, **values})
+        assert SearchSettings.model_validate_json(search.model_dump_json()) == search
+        experiment = build_experiment({**GRID, "search": {"strategy": strategy, **values}, "seeds": [0, 1]})
+        assert build_experiment(yaml.safe_load(experiment.to_yaml())) == experiment

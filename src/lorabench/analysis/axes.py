@@ -14,6 +14,7 @@ from lorabench.analysis.tried import edges_by_rank
 from lorabench.analysis.validation import ValidationRun
 from lorabench.core.formatting import figure, listed, setting
 from lorabench.records.columns import AXES
+from lorabench.records.schema import Status
 
 _CHANGES_YARDSTICK = {"context_length", "precision"}
 _OPTIMISATION = frozenset({"learning_rate", "schedule", "warmup_ratio", "decay_ratio", "weight_decay", "max_grad_norm"})
@@ -33,6 +34,8 @@ class _Design:
     num_rates: Mapping[Setting, int]
     """Learning rates among the candidates."""
     num_failed: Mapping[Setting, int]
+    stopped: tuple[Setting, ...]
+    """Values without a result of which a search stopped runs early."""
     common: tuple[Mapping[str, Setting], ...]
     """The rests that every compared value was tried with."""
     left_out: tuple[Setting, ...]
@@ -85,11 +88,14 @@ def _design(axis: str, group: CorpusGroup, tried: Sequence[tuple[ValidationRun, 
     for run, values in tried:
         failed[values[axis]] += run.has_failed and not run.goes_on
     names = [name for name in AXES if name not in ignored]
+    representatives = {value: choices[value][0] if choices[value] and value in kept else None for value in every}
+    stopped = {values[axis] for run, values in tried if run.status is Status.STOPPED_EARLY}
     return _Design(
-        {value: choices[value][0] if choices[value] and value in kept else None for value in every},
+        representatives,
         {value: len(choices[value]) for value in every},
         {value: len({item.shown.settings["learning_rate"] for item in choices[value]}) for value in every},
         failed,
+        tuple(value for value in every if value in stopped and representatives[value] is None),
         tuple(dict(zip(names, rest, strict=True)) for rest in sorted(common, key=repr)),
         tuple(value for value in every if value not in kept),
     )
@@ -196,6 +202,11 @@ def _no_answer(paired: AxisPairs, comparisons: Sequence[Comparison]) -> str:
             f"The {title} question cannot be answered for {where}: no two values share all other settings. "
             f"So {title} cannot be told apart from what else differed"
         )
+    if paired.design.stopped:
+        stopped = listed([setting(value) for value in paired.design.stopped])
+        return (
+            f"The {title} question cannot be answered for {where}: a search stopped early what was tried with {stopped}"
+        )
     return f"The {title} question cannot be answered for {where}: fewer than two values have a result"
 
 
@@ -205,6 +216,9 @@ def _caveats(paired: AxisPairs, present: Mapping[str, Measured]) -> tuple[str, .
     if design.left_out and design.common:
         shown = listed([setting(value) for value in design.left_out])
         found.append(f"Not compared, since tried with other settings only: {shown}")
+    if design.stopped and len(present) > 1:
+        shown = listed([setting(value) for value in design.stopped])
+        found.append(f"Not compared, since a search stopped it early: {shown}")
     found += _tuning(axis, design)
     if axis == "rank" and any(isinstance(rest["alpha"], float) for rest in design.common):
         found.append("Alpha was a fixed number, so alpha divided by rank changed with the rank")

@@ -23,7 +23,7 @@ from lorabench.experiment.identity import configuration_of
 from lorabench.experiment.schema import RunSpec
 from lorabench.methods.settings import DEFAULT_METHOD
 from lorabench.records.columns import AXES, axis_values
-from lorabench.records.schema import Environment, Scores
+from lorabench.records.schema import Environment, Scores, Status
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,12 @@ class CorpusGroup:
         """Comparisons between its candidates."""
         return Pairs(self.candidates)
 
+    @cached_property
+    def stopped_early(self) -> frozenset[str]:
+        """Configurations, whatever the corpus, that a search stopped: no seed of them was trained to its end."""
+        stopped = (run.spec for run in self.unfinished if run.status is Status.STOPPED_EARLY)
+        return frozenset(map(_on_any_corpus, stopped)) - {_on_any_corpus(run.spec) for run in self.runs}
+
     def of_model(self, model: str) -> list[Measured]:
         """The model's candidates."""
         return [item for item in self.candidates if item.shown.model == model]
@@ -59,6 +65,10 @@ def by_configuration(groups: Sequence[CorpusGroup]) -> list[list[Measured]]:
         for item in group.candidates:
             everywhere[item.shown.configuration].append(item)
     return list(everywhere.values())
+
+
+def _on_any_corpus(spec: RunSpec) -> str:
+    return configuration_of(spec.model_copy(update={"dataset": "", "dataset_revision": ""}))
 
 
 def settings_of(spec: RunSpec, model: str) -> dict[str, Setting]:

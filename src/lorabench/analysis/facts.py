@@ -147,6 +147,7 @@ class SearchFindings:
     """The search on one corpus."""
 
     corpus: str
+    """With its rungs where there are several searches on it."""
     strategy: str
     shares: tuple[float, ...]
     """At which rungs are."""

@@ -40,8 +40,8 @@ def recommend(group: CorpusGroup, best: BestSet) -> Recommendation:
         return _stay_with_base(group, chosen, tied)
     at_most = best.cost_at_most.get(best.lowest)
     num_seeds = [item.difference.num_seeds for item in best.comparisons if item.difference is not None]
-    trial = _Trial([chosen.shown], len(tied), len(items) - 1, min(num_seeds, default=0), at_most, best.is_alone)
-    standing = _standing(trial)
+    num_others, num_stopped, fewest = len(items) - 1, len(group.stopped_early), min(num_seeds, default=0)
+    standing = _standing(_Trial([chosen.shown], len(tied), num_others, num_stopped, fewest, at_most, best.is_alone))
     claim = f"For {group.label} take {chosen.shown.label}: {figure(chosen.shown.bits_per_byte)} bits per byte"
     if chosen.shown.gain is not None:
         claim += f", {_below(chosen.shown.gain)}"
@@ -110,10 +110,10 @@ def recommend_overall(groups: Sequence[CorpusGroup], best: Sequence[BestSet]) ->
         for items in complete[1:]
         for one, two in zip(lowest, items, strict=True)
     ]
-    at_most = subset.cost_at_most.get(0)
-    standing = _standing(_Trial(shown, len(tied), len(complete) - 1, min(num_seeds, default=0), at_most, is_alone))
-    if is_alone:
-        standing = replace(standing, sentence=standing.sentence + _by_corpus(lowest, best))
+    at_most, fewest = subset.cost_at_most.get(0), min(num_seeds, default=0)
+    num_stopped = len(frozenset().union(*(group.stopped_early for group in groups)))
+    where = _by_corpus(lowest, best) if is_alone else ""
+    standing = _standing(_Trial(shown, len(tied), len(complete) - 1, num_stopped, fewest, at_most, is_alone, where))
     mean = mean_figure(lowest)
     claim = f"Over all {len(groups)} corpora take {shown[0].label}: {figure(mean)} bits per byte on mean"
     return Recommendation(
@@ -197,11 +197,15 @@ class _Trial:
     chosen: Sequence[Candidate]
     num_tied: int
     num_others: int
+    num_stopped: int
+    """Configurations that a search stopped early, so that they are not among the others."""
     num_seeds: int
     """The fewest that the choice shares with another."""
     cost_at_most: float | None
     """Of taking it, in bits per byte."""
     is_alone: bool
+    where: str = ""
+    """That it is alone, in words that end the sentence."""
 
 
 @dataclass(frozen=True)
@@ -214,6 +218,17 @@ class _Standing:
 
 
 def _standing(trial: _Trial) -> _Standing:
+    found = _among_finished(trial)
+    found = replace(found, sentence=found.sentence + trial.where)
+    if not trial.num_stopped:
+        return found
+    stopped = f"A search stopped {plural(trial.num_stopped, 'other configuration')} early"
+    if not trial.num_others:
+        return _Standing("all that a search left", f"{stopped} and trained no other to its end")
+    return replace(found, label=f"{found.label}, of those finished", sentence=f"{found.sentence}. {stopped}")
+
+
+def _among_finished(trial: _Trial) -> _Standing:
     if not trial.num_others:
         return _Standing("nothing to compare with", "No other configuration has a result there")
     fewest = min((item.seeds for item in trial.chosen), key=len)

@@ -2,39 +2,49 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from lorabench.analysis.candidates import describe, model_labels, settings_of, varied_axes
 from lorabench.analysis.facts import Racer, SearchFindings
 from lorabench.analysis.validation import ValidationRun
 from lorabench.experiment.identity import configuration_of
+from lorabench.experiment.search import SearchStrategy
 from lorabench.records.schema import Status
 
 
 def searches_of(runs: Sequence[ValidationRun]) -> tuple[SearchFindings, ...]:
-    """Of each corpus on which runs were compared at rungs."""
-    members: dict[str, list[ValidationRun]] = defaultdict(list)
+    """Of each corpus on which runs were compared at rungs, each strategy with its rungs for itself."""
+    members: dict[tuple[str, SearchStrategy, tuple[float, ...]], list[ValidationRun]] = defaultdict(list)
     for run in runs:
-        if run.search is not None and run.search.stops_runs:
-            members[run.spec.dataset].append(run)
+        if run.search is not None and run.search.stops_runs:  # one that was extended is still the same search
+            members[run.spec.dataset, run.search.strategy, run.search.shares].append(run)
+    raced = {key: found for key, found in sorted(members.items()) if any(run.rungs for run in found)}
+    searches_on = Counter(corpus for corpus, _, _ in raced)
     return tuple(
-        _findings(corpus, found) for corpus, found in sorted(members.items()) if any(run.rungs for run in found)
+        _findings(
+            corpus if searches_on[corpus] == 1 else f"{corpus} ({strategy}, {_rungs(shares)})", strategy, shares, found
+        )
+        for (corpus, strategy, shares), found in raced.items()
     )
 
 
-def _findings(corpus: str, runs: Sequence[ValidationRun]) -> SearchFindings:
+def _rungs(shares: Sequence[float]) -> str:
+    return "rungs at " + ", ".join(f"{share:.3g}" for share in shares)
+
+
+def _findings(
+    label: str, strategy: SearchStrategy, shares: tuple[float, ...], runs: Sequence[ValidationRun]
+) -> SearchFindings:
     models = model_labels(runs)
     settings = [settings_of(run.spec, models[run.spec.model, run.spec.model_revision]) for run in runs]
     varied = varied_axes(settings)
     racers = [_racer(run, describe(values, varied)) for run, values in zip(runs, settings, strict=True)]
-    latest = max((run for run in runs if run.search is not None), key=lambda run: run.finished_at or "")
-    assert latest.search is not None
     compared = [run for run in runs if run.rungs]
     return SearchFindings(
-        corpus=corpus,
-        strategy=latest.search.strategy,
-        shares=latest.search.shares,
+        corpus=label,
+        strategy=strategy,
+        shares=shares,
         racers=tuple(sorted(racers, key=lambda racer: (-len(racer.points), racer.points[-1:], racer.run_id))),
         num_tried=len({configuration_of(run.spec) for run in runs}),
         num_finished=len({configuration_of(run.spec) for run in runs if run.status is Status.COMPLETED}),

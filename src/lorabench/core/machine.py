@@ -15,6 +15,17 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def num_whole_cores() -> int:
+    """The same without those that share their units with another one of them (hyper-threads)."""
+    if not hasattr(os, "sched_getaffinity"):
+        return num_cores()
+    paths = (f"/sys/devices/system/cpu/cpu{number}/topology/thread_siblings" for number in os.sched_getaffinity(0))
+    try:
+        return len({Path(path).read_text(encoding="ascii") for path in paths})
+    except OSError:
+        return num_cores()
+
+
 def memory_bytes() -> int:
     """Memory of the machine, or of the container where that is less."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -16,6 +16,8 @@ from typing import Protocol
 from lorabench.core.cards import Card, find_card
 from lorabench.core.device import Device
 from lorabench.core.device_rates import DeviceRates
+from lorabench.core.machine import num_whole_cores
+from lorabench.core.probe import multiply_adds_per_core
 from lorabench.experiment.calibration import keep, measured_rates, read_calibration
 from lorabench.experiment.identity import loading_name
 from lorabench.fast.declarations import FAST_TYPES, MAX_LOGITS
@@ -56,10 +58,8 @@ LAYER_LAUNCHES = {"training": 64, "evaluation": 20}
 ASSUMED_BF16_GAIN = {"cpu": 3.0, "gpu": 2.0}
 REFERENCE_SLOWDOWN = {"bf16": 2.5, "fp16": 2.5, "fp32": 1.6}
 """PEFT's and Transformers' own computation, next to the fast path. In fp16: as in bf16, which was measured."""
-PROBE_SIZE = 768
-NUM_PROBES = 6
 PROBE_LIFE_SECONDS = 3600.0
-"""A machine that was busy with something else is probed again."""
+"""Then the processor is probed again: its clock may have changed."""
 PROCESS_BYTES = 620_000_000
 """Python and the libraries themselves."""
 REFERENCE_BYTES = {"known": 8, "unknown": 12}
@@ -310,20 +310,11 @@ def _device_rates(shape: PlannedShape, workload: Workload, rates: DeviceRates) -
 
 
 def _probed_rate(device: Device) -> float:
-    """Multiply-adds per second of float32 products: measured on this machine (some 50 ms) and kept for an hour."""
+    """Multiply-adds per second of float32 products on all cores: measured on one of them and kept for an hour."""
     kept = read_calibration(device).get("probe")
     if isinstance(kept, dict) and 0 <= time.time() - kept["at"] < PROBE_LIFE_SECONDS:
         return float(kept["rate"])
-    import numpy as np
-
-    left = np.full((PROBE_SIZE, PROBE_SIZE), 0.5, dtype=np.float32)
-    right = left.copy()
-    seconds = []
-    for _ in range(NUM_PROBES):
-        started = time.perf_counter()
-        left @ right
-        seconds.append(time.perf_counter() - started)
-    rate = PROBE_SIZE**3 / min(seconds)
+    rate = num_whole_cores() * multiply_adds_per_core()
     keep(device, "probe", {"rate": rate, "at": time.time()})
     return rate
 

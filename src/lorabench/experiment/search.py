@@ -6,7 +6,14 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from lorabench.core.errors import ConfigError
 from lorabench.core.plain_yaml import show_value
@@ -31,6 +38,12 @@ def _read_shares(value: Any) -> Any:
         except (ValueError, ZeroDivisionError):
             raise ConfigError(f"search.rungs: {show_value(item)} is no share of a run, such as 1/9") from None
     return tuple(shares)
+
+
+_UNUSED_REASONS = {
+    ("racing", "keep"): "racing keeps every configuration that may be the best",
+    ("racing", "eta"): "racing uses it for the distance of rungs alone, and rungs lists them",
+}
 
 
 class SearchBudget(Frozen):
@@ -84,15 +97,24 @@ class SearchSettings(Frozen):
             raise ValueError(f"rungs: 1 to {MAX_RUNGS} are accepted")
         if any(not 0.0 < share < 1.0 for share in shares) or list(shares) != sorted(set(shares)):
             raise ValueError("rungs: rising shares of a run are expected, each above 0 and below 1, such as [1/9, 1/3]")
-        given = self.model_fields_set
-        for name in ("rungs", "eta", "keep", "seeds_at_the_end"):
-            if self.strategy == "matrix" and name in given:
-                raise ValueError(f"{name}: matrix trains every run to its end; leave it out, or choose halving")
-        if self.strategy == "racing" and "keep" in given:
-            raise ValueError("keep: racing keeps every configuration that may be the best; leave it out")
-        if self.strategy == "racing" and "eta" in given and "rungs" in given and not isinstance(self.rungs, int):
-            raise ValueError("eta: racing uses it for the distance of rungs alone, and rungs lists them; leave it out")
+        for name in sorted(self._unused & self.model_fields_set):
+            reason = _UNUSED_REASONS.get((self.strategy, name), "matrix trains every run to its end")
+            raise ValueError(f"{name}: {reason}; leave it out" + ", or choose halving" * (self.strategy == "matrix"))
         return self
+
+    @property
+    def _unused(self) -> frozenset[str]:
+        """Settings that mean nothing with this strategy."""
+        if self.strategy == "matrix":
+            return frozenset({"rungs", "eta", "keep", "seeds_at_the_end"})
+        if self.strategy == "racing":
+            return frozenset({"keep"} if isinstance(self.rungs, int) else {"keep", "eta"})
+        return frozenset()
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """So that what was written can be read, though a user may not give what means nothing."""
+        return {name: value for name, value in write(self).items() if name not in self._unused}
 
 
 def read_search(raw: Any) -> SearchSettings | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from lorabench.experiment.estimates import Workload, estimate_run
 from lorabench.experiment.ladder import RungPlan, plan_rungs, search_cost
-from lorabench.experiment.plan import Group, Plan
+from lorabench.experiment.plan import Group, Plan, PlannedRun
 from lorabench.experiment.steps import step_at
 
 
@@ -34,6 +34,27 @@ class SearchPlan:
     def to_json(self) -> dict[str, Any]:
         """Plain values for programs."""
         return asdict(self)
+
+
+def expected_plan(plan: Plan, searches: Sequence[SearchPlan]) -> Plan:
+    """The plan with one run for each configuration that enters a search, which takes what the search is expected to
+    spend on it: rungs, ends and further seeds, spread evenly. A plan without searches as it is."""
+    shares = {search.corpus: search.expected_runs / search.num_configurations for search in searches}
+    first = plan.experiment.seeds[0]
+    groups = [
+        replace(group, runs=tuple(_shortened(run, share) for run in group.runs if run.spec.seed == first))
+        for group in plan.groups
+        if (share := shares.get(group.dataset.name)) is not None
+    ]
+    return replace(plan, groups=tuple(groups)) if searches else plan
+
+
+def _shortened(run: PlannedRun, share: float) -> PlannedRun:
+    return replace(
+        run,
+        estimated_seconds=share * run.estimated_seconds,
+        estimated_gpu_seconds=share * run.estimated_gpu_seconds,
+    )
 
 
 def plan_searches(plan: Plan) -> list[SearchPlan]:

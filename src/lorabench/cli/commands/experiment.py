@@ -40,7 +40,7 @@ def plan(
     from lorabench.deploy.planning import plan_deployment
     from lorabench.experiment.plan import make_plan
     from lorabench.experiment.schema import load_experiment
-    from lorabench.experiment.search_plan import plan_searches
+    from lorabench.experiment.search_plan import expected_plan, plan_searches
     from lorabench.records.store import RecordStore
     from lorabench.runs.elsewhere import plan_elsewhere
     from lorabench.runs.place import worker_warnings
@@ -52,8 +52,9 @@ def plan(
     planned = with_recorded_ids(make_plan(wanted, planned_device), store)
     searches, remaining = plan_searches(planned), find_remaining(planned, store)
     found = detections(planned, known_spreads(planned, store), detect)
-    workers, seconds = _with_workers(planned, devices)
-    elsewhere = None if card is None else plan_elsewhere(planned, card, count, price)
+    expected = expected_plan(planned, searches)
+    workers, seconds = _with_workers(expected, devices)
+    elsewhere = None if card is None else plan_elsewhere(expected, card, count, price)
     shipping = None if wanted.deploy is None else plan_deployment(wanted.deploy, planned)
     if as_json:
         beside = {

@@ -16,7 +16,7 @@ from lorabench.core.formatting import duration, rough_size
 from lorabench.deploy.planning import DeploymentPlan
 from lorabench.experiment.measurements import MeasurementRequest
 from lorabench.experiment.plan import Group, Part, Plan
-from lorabench.experiment.search_plan import SearchPlan
+from lorabench.experiment.search_plan import SearchPlan, expected_plan
 from lorabench.records.columns import COLUMNS
 
 FEW_STEPS = 4
@@ -37,10 +37,11 @@ def print_plan(plan: Plan, searches: Sequence[SearchPlan] = ()) -> None:
         for group in entering:
             _print_runs(console, group)
     else:
-        _print_groups(console, plan)
+        _print_groups(console, entering)
     if len(plan.groups) > 1:
-        for title, parts in (("model", plan.model_parts), ("corpus", plan.dataset_parts)):
-            _print_parts(console, title, parts)
+        expected = expected_plan(plan, searches)
+        for title, parts in (("model", expected.model_parts), ("corpus", expected.dataset_parts)):
+            _print_parts(console, title, parts, is_search=bool(searches))
     for search in searches:
         _print_search(console, search)
     fetched = f"; {rough_size(plan.download_bytes)} to fetch" if plan.download_bytes else ""
@@ -182,12 +183,12 @@ def _print_runs(console: Console, group: Group) -> None:
     console.print(table)
 
 
-def _print_groups(console: Console, plan: Plan) -> None:
+def _print_groups(console: Console, groups: Sequence[Group]) -> None:
     console.print(
         "\nEach line is a group of runs on one base and one corpus; `lorabench plan --json` lists every run.\n"
     )
     table = plain_table("model", "corpus", "runs", *_SIZES, "time per run", "memory", left=2)
-    for group in plan.groups:
+    for group in groups:
         table.add_row(
             escape(group.model.name),
             escape(group.dataset.name),
@@ -202,9 +203,11 @@ def _print_groups(console: Console, plan: Plan) -> None:
     console.print(table)
 
 
-def _print_parts(console: Console, title: str, parts: Sequence[Part]) -> None:
+def _print_parts(console: Console, title: str, parts: Sequence[Part], *, is_search: bool) -> None:
+    """Of a search what it is expected to take."""
     console.print()
-    table = plain_table(title, "runs", "time here", "on one GPU", "to fetch", "disk")
+    counted, here = ("configurations", "expected here") if is_search else ("runs", "time here")
+    table = plain_table(title, counted, here, "on one GPU", "to fetch", "disk")
     for part in parts:
         table.add_row(
             escape(part.name),

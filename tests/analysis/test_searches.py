@@ -1,0 +1,87 @@
+"""What is said of searches: each apart from the others, and that what was stopped early was compared with nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lorabench.analysis.analyse import analyse
+from lorabench.analysis.findings import Findings
+from lorabench.experiment.search import SearchBudget, SearchSettings
+from lorabench.records.schema import Rung, RunRecord, Status
+from lorabench.report.build import build_report
+from tests.report.synthetic import SyntheticResults, Truth
+
+HALVING = SearchSettings(strategy="halving", rungs=(1 / 9, 1 / 3))
+
+
+def analysed(results: SyntheticResults) -> Findings:
+    return analyse(results.store.read_all()[0], results.store)
+
+
+def searched(results: SyntheticResults, search: SearchSettings = HALVING, **axes: Any) -> list[RunRecord]:
+    """Runs of a search that reached its first rung; stopped there unless `axes` say otherwise."""
+    found = []
+    for record in results.grid(**{"status": Status.STOPPED_EARLY, "status_reason": "beaten", **axes}, search=search):
+        assert record.validation is not None
+        rung = Rung(
+            share=search.shares[0],
+            step=4,
+            own_steps=1,
+            train_tokens_seen=100,
+            validation=record.validation,
+            documents="documents/validation.parquet",
+            documents_sha256="0" * 64,
+        )
+        found.append(record.model_copy(update={"rungs": (rung,)}))
+        results.store.write(found[-1])
+    return found
+
+
+def test_two_searches_on_one_corpus_are_two_and_an_extended_one_is_one(tmp_path: Path) -> None:
+    results = SyntheticResults(tmp_path)
+    searched(results, ranks=[8, 16])
+    searched(results, ranks=[32], status=Status.COMPLETED, status_reason=None)
+    racing = SearchSettings(strategy="racing", rungs=(1 / 3,))
+    searched(results, racing, ranks=[64], learning_rates=[1e-4, 1e-3], seeds=[0, 1])
+    larger = HALVING.model_copy(update={"budget": SearchBudget(runs=4), "keep": 2})
+    searched(results, larger, ranks=[128])
+    halving, other = analysed(results).searches
+    assert (halving.strategy, halving.num_tried, halving.num_finished) == ("halving", 4, 1)
+    assert (other.strategy, other.num_tried, other.num_finished, other.shares) == ("racing", 2, 0, (1 / 3,))
+    assert halving.corpus == "news (halving, rungs at 0.111, 0.333)"
+    assert other.corpus == "news (racing, rungs at 0.333)"
+    build_report(results.store)
+    summary = (tmp_path / "results" / "results_summary.md").read_text(encoding="utf-8")
+    assert all(f"### The search on {item.corpus}" in summary.replace("\\", "") for item in (halving, other))
+
+
+@pytest.mark.parametrize("num_finished", [1, 2])
+def test_what_a_search_stopped_is_said_where_nothing_was_compared_with_it(tmp_path: Path, num_finished: int) -> None:
+    results = SyntheticResults(tmp_path, Truth(by_rank={8: 0.1}, noise=0.005))
+    finished = [32, 8][:num_finished]
+    searched(results, ranks=finished, seeds=[0, 1, 2], status=Status.COMPLETED, status_reason=None)
+    searched(results, ranks=[2, 4], learning_rates=[1e-4, 1e-3], seeds=[0, 1, 2])
+    searched(results, ranks=[32], learning_rates=[1e-4], seeds=[0, 1, 2])
+    findings = analysed(results)
+    (choice,) = findings.recommendations
+    stopped = "A search stopped 5 other configurations early"
+    assert stopped in choice.claim
+    assert choice.is_decided == (num_finished == 2)
+    expected = "all that a search left" if num_finished == 1 else "the best, beyond chance, of those finished"
+    assert choice.standing == expected
+    (ranks,) = findings.ranks
+    assert ranks.is_answered == (num_finished == 2)
+    said = ranks.claim if num_finished == 1 else " ".join(ranks.caveats)
+    assert ("a search stopped early what was tried with 2 and 4" in said) == (num_finished == 1)
+    assert ("since a search stopped it early: 2 and 4" in said) == (num_finished == 2)
+
+
+def test_without_a_search_one_result_has_nothing_to_compare_with(tmp_path: Path) -> None:
+    results = SyntheticResults(tmp_path)
+    results.grid(ranks=[8])
+    results.grid(ranks=[16], status=Status.FAILED, status_reason="broke")
+    (choice,) = analysed(results).recommendations
+    assert choice.standing == "nothing to compare with"
