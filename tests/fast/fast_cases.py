@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lorabench.methods.adapter import Adapter
 from lorabench.methods.attach import attach
+from lorabench.methods.registry import METHODS
 from lorabench.methods.settings import AdapterSettings
 from lorabench.models.base import FrozenBase, Precision, freeze, load_base
 from lorabench.tokens.packing import IGNORED, PackedBatch, Segment, make_batch
@@ -79,7 +80,8 @@ def losses_and_gradients(
 
 def settings(**changes: Any) -> AdapterSettings:
     """A small adapter on all linear layers."""
-    return AdapterSettings(**{"rank": 4, "alpha": 8.0, **changes})
+    kind = METHODS.get(changes.get("method", "lora")).settings
+    return kind(**{"rank": 4, "alpha": 8.0, **changes})
 
 
 def attached_pair(make: Any, adapter: AdapterSettings) -> tuple[tuple[FrozenBase, Adapter], tuple[FrozenBase, Adapter]]:

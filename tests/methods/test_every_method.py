@@ -37,14 +37,25 @@ OWN: dict[str, dict[str, Any]] = {
     "prefix_tuning": {"virtual_tokens": 4},
     "peft": {"config": {"peft_type": "VERA", "r": 3}},
 }
+PATTERNS = {"rank_pattern": {"(q_proj|c_attn)": 2, "0.mlp.[a-z_]+": 6}, "alpha_pattern": {"(down|c)_proj": 3.0}}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "lora with patterns": PATTERNS,
+    "lora_fa with patterns": PATTERNS,
+    "pissa with patterns": PATTERNS,
+    "dora with patterns": PATTERNS,
+}
+"""By a method's name and what is set beside it."""
 WITHOUT_DROPOUT = {name for name, method in METHODS.all().items() if not method.uses("dropout")}
 NOT_ON_GPT2 = {"boft", "hra", "loha", "lokr", "miss", "oft", "olora"}
 WHOLE = {"full", "bitfit"}
-QUICK = {("gpt2", "lora"), *(("llama", name) for name in ("lora_plus", "vera", "ia3", "prompt_tuning", "full", "peft"))}
+QUICK = {
+    ("gpt2", "lora with patterns"),
+    *(("llama", name) for name in ("lora_plus", "vera", "ia3", "prompt_tuning", "full", "peft")),
+}
 CASES = [
     (family, method) if (family, method) in QUICK else slow(family, method)
     for family in ("llama", "gpt2")
-    for method in METHODS.all()
+    for method in (*METHODS.all(), *VARIANTS)
     if (family, method) not in {("llama", "bitfit"), *(("gpt2", name) for name in NOT_ON_GPT2)}
 ]
 SETTINGS = TrainingSettings(learning_rate=1e-2, batch_size=2, context_length=16, precision="fp32")
@@ -61,9 +72,11 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def settings_of(method: str) -> AdapterSettings:
+def settings_of(name: str) -> AdapterSettings:
+    method = name.split()[0]
     dropout = {} if method in WITHOUT_DROPOUT else {"dropout": 0.1}
-    return METHODS.get(method).settings(method=method, rank=4, **dropout, **OWN.get(method, {}))
+    own = OWN.get(method, {}) | VARIANTS.get(name, {})
+    return METHODS.get(method).settings(method=method, rank=4, **dropout, **own)
 
 
 def text() -> TrainingText:
@@ -120,7 +133,7 @@ def plain_scores(model: Path, adapter: Path, method: str, batch: Any) -> torch.T
 
 @pytest.mark.parametrize(("family", "method"), CASES)
 def test_planned_trained_taken_up_saved_and_read(models: Path, family: str, method: str, tmp_path: Path) -> None:
-    settings, kind = settings_of(method), METHODS.get(method)
+    settings, kind = settings_of(method), METHODS.get(method.split()[0])
     shape = read_model_shape(models / family)
     targets = kind.resolve_targets(shape, settings)
     base = load_base(models / family, precision="fp32", device="cpu")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 from lorabench.core.errors import InputError
 
@@ -158,8 +158,10 @@ def documents(number_of: int, effective: float | None) -> str:
     return f"{shown} (effectively {number(effective, 2) if effective < 10 else count(effective)})"
 
 
-def setting(value: str | int | float | None) -> str:
+def setting(value: str | int | float | Mapping[str, Any] | None) -> str:
     """The value of a setting as people write it."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{name}: {setting(part)}" for name, part in value.items()) + "}"
     if isinstance(value, float):
         return f"{value:g}"
     return "none" if value is None else f"{value:,}" if isinstance(value, int) else value

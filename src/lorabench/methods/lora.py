@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from lorabench.methods.adapter import Adapter
+from lorabench.methods.lora_settings import LoraSettings, layer_ranks, matched
 from lorabench.methods.method import BYTES_PER_TRAINED, Method
 from lorabench.methods.peft_adapter import PeftAdapter
 from lorabench.methods.settings import AdapterSettings
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 class Lora(Method):
     """LoRA, and what differs from it by an option of PEFT's LoraConfig, which `peft_options` are."""
 
+    settings: type[AdapterSettings] = LoraSettings
     takes_quantized = True
     adapter: type[PeftAdapter] = PeftAdapter
     """What `attach` makes."""
@@ -30,14 +32,16 @@ class Lora(Method):
         self.peft_options = peft_options
 
     def resolve_targets(self, shape: HasLinears, settings: AdapterSettings) -> list[str]:
-        """Full paths of the adapted modules; a rank that is larger than one of them is refused too."""
+        """Full paths of the adapted modules; a rank that is larger than its module is refused too."""
         targets = super().resolve_targets(shape, settings)
-        require_rank_fits(shape, targets, settings.rank)
+        require_rank_fits(shape, layer_ranks(settings, targets))
+        if isinstance(settings, LoraSettings):
+            matched("alpha_pattern", settings.alpha_pattern, targets)
         return targets
 
     def count_factors(self, shape: HasLinears, settings: AdapterSettings, targets: Sequence[str]) -> int:
         """Parameters of A and B: rank x (inputs + outputs) for each module."""
-        return settings.rank * sum(sum(shape.linears[path]) for path in targets)
+        return sum(rank * sum(shape.linears[path]) for path, rank in layer_ranks(settings, targets).items())
 
     def count_trainable(self, shape: HasLinears, settings: AdapterSettings, targets: Sequence[str]) -> int:
         """A and B."""
@@ -63,9 +67,12 @@ class Lora(Method):
 
         shape = LoadedLinears(base.model)
         targets = self.resolve_targets(shape, settings)
+        patterns = settings if isinstance(settings, LoraSettings) else LoraSettings()
         config = LoraConfig(
             r=settings.rank,
             lora_alpha=settings.alpha_value,
+            rank_pattern=dict(patterns.rank_pattern),
+            alpha_pattern=dict(patterns.alpha_pattern),
             lora_dropout=settings.dropout,
             target_modules=targets,
             fan_in_fan_out=shape.transposed,

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from lorabench.methods.lora import Lora
+from lorabench.methods.lora_settings import layer_ranks
 from lorabench.methods.peft_adapter import PeftAdapter
 from lorabench.methods.settings import AdapterSettings
 from lorabench.models.linears import HasLinears
@@ -31,7 +32,7 @@ class LoraFa(Lora):
 
     def count_trainable(self, shape: HasLinears, settings: AdapterSettings, targets: Sequence[str]) -> int:
         """B."""
-        return settings.rank * sum(shape.linears[path][1] for path in targets)
+        return sum(rank * shape.linears[path][1] for path, rank in layer_ranks(settings, targets).items())
 
     def count_saved(self, shape: HasLinears, settings: AdapterSettings, targets: Sequence[str]) -> int:
         """A and B: A was drawn at random, and no other machine draws it alike for certain."""

@@ -8,11 +8,11 @@ from pydantic import Field
 
 from lorabench.methods.adapter import ParameterGroup
 from lorabench.methods.lora import Lora
+from lorabench.methods.lora_settings import LoraSettings
 from lorabench.methods.peft_adapter import PeftAdapter
-from lorabench.methods.settings import AdapterSettings
 
 
-class LoraPlusSettings(AdapterSettings):
+class LoraPlusSettings(LoraSettings):
     """LoRA+'s own setting."""
 
     lr_ratio: Annotated[float, Field(gt=0.0, le=10_000.0)] = 16.0

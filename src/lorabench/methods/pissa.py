@@ -60,6 +60,8 @@ class PissaAdapter(PeftAdapter):
         config = super().configuration()
         config.init_lora_weights = True
         config.r, config.lora_alpha = 2 * config.r, 2 * config.lora_alpha
+        config.rank_pattern = {name: 2 * rank for name, rank in config.rank_pattern.items()}
+        config.alpha_pattern = {name: 2 * alpha for name, alpha in config.alpha_pattern.items()}
         return config
 
     def _take_off(self) -> None:

@@ -56,6 +56,10 @@ class AdapterSettings(Frozen):
 
     @property
     def method_settings(self) -> str | None:
-        """The settings that this method alone has, such as `max_norm 0.5`, for tables; None where there are none."""
+        """The settings of this method and its kin, such as `max_norm 0.5`, for tables; None where there are none.
+
+        Those that may be left empty, and are, are not among them.
+        """
         own = [name for name in type(self).model_fields if name not in AdapterSettings.model_fields]
-        return ", ".join(f"{name} {setting(getattr(self, name))}" for name in own) or None
+        given = {name: getattr(self, name) for name in own if getattr(self, name) not in ({}, None)}
+        return ", ".join(f"{name} {setting(value)}" for name, value in given.items()) or None

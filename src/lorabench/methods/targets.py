@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 from lorabench.core.errors import ConfigError, ModelError, near_matches
@@ -28,14 +28,14 @@ def resolve_targets(shape: HasLinears, names: str) -> list[str]:
     return [path for path in shape.linears if path in chosen]
 
 
-def require_rank_fits(shape: HasLinears, paths: Sequence[str], rank: int) -> None:
-    """Raise ConfigError where the rank is larger than one of the layers."""
-    smallest = min(paths, key=lambda path: min(shape.linears[path]))
-    limit = min(shape.linears[smallest])
-    if rank > limit:
+def require_rank_fits(shape: HasLinears, ranks: Mapping[str, int]) -> None:
+    """Raise ConfigError where a rank is larger than the layer of that path."""
+    tightest = min(ranks, key=lambda path: min(shape.linears[path]) - ranks[path])
+    limit = min(shape.linears[tightest])
+    if ranks[tightest] > limit:
         raise ConfigError(
-            f"adapter.rank: {rank} is larger than the layer {smallest.rsplit('.', 1)[-1]} "
-            f"({shape.linears[smallest][0]} to {shape.linears[smallest][1]}); at most {limit}"
+            f"adapter.rank: {ranks[tightest]} is larger than the layer {tightest.rsplit('.', 1)[-1]} "
+            f"({shape.linears[tightest][0]} to {shape.linears[tightest][1]}); at most {limit}"
         )
 
 

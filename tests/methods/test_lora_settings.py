@@ -1,0 +1,87 @@
+"""Ranks and alphas of single layers: what is attached is what PEFT makes of them; what means nothing is refused."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
+
+from lorabench.core.errors import ConfigError
+from lorabench.experiment.adapter_axes import make_adapter, read_adapter_axes
+from lorabench.methods.attach import attach
+from lorabench.methods.lora_settings import LoraSettings
+from lorabench.methods.registry import METHODS
+from lorabench.models.base import load_base
+from lorabench.models.shape import read_model_shape
+
+TinyModel = Callable[[str], Path]
+RANKS, ALPHAS = {"down_proj": 6, r"layers\.0\.self_attn\.[qk]_proj": 2}, {"self_attn.o_proj": 5.0}
+
+
+def by_layer(model: Any) -> dict[str, tuple[int, float]]:
+    """Rank and scaling of each adapted layer."""
+    return {
+        name.removeprefix("base_model.model."): (len(module.lora_A["default"].weight), module.scaling["default"])
+        for name, module in model.named_modules()
+        if hasattr(module, "lora_A")
+    }
+
+
+@pytest.mark.parametrize("method", ["lora", "rslora"])
+def test_each_layer_has_the_rank_and_the_scaling_that_peft_gives_it(tiny_model: TinyModel, method: str) -> None:
+    folder = tiny_model("smollm2")
+    settings = LoraSettings(method=method, rank=4, alpha="1r", rank_pattern=RANKS, alpha_pattern=ALPHAS)
+    base = load_base(folder, precision="fp32", device="cpu")
+    attach(base, settings, seed=0)
+    assert base.execution.kind == "fast"
+    theirs = LoraConfig(
+        r=4, lora_alpha=4, target_modules="all-linear", rank_pattern=RANKS, alpha_pattern=ALPHAS,
+        use_rslora=method == "rslora", task_type="CAUSAL_LM",
+    )  # fmt: skip
+    wanted = by_layer(get_peft_model(AutoModelForCausalLM.from_pretrained(folder), theirs))
+    assert by_layer(base.model) == wanted
+    assert {rank for rank, _ in wanted.values()} == {2, 4, 6}
+
+
+@pytest.mark.parametrize(
+    ("patterns", "message"),
+    [
+        ({"rank_pattern": {"down_proj": 8, "q_prj": 2}}, "rank_pattern: 'q_prj' matches no adapted module. Accepted: "),
+        ({"alpha_pattern": {"lm_head": 2.0}}, "alpha_pattern: 'lm_head' matches no adapted module"),
+        ({"target_modules": "mlp", "alpha_pattern": {"q_proj": 2.0}}, "names among down_proj, gate_proj, up_proj"),
+        ({"rank_pattern": {"down_proj": 8, "mlp.down_proj": 4}}, "'down_proj' and 'mlp.down_proj' both match"),
+        ({"rank_pattern": {"k_proj": 4000}}, "4000 is larger than the layer k_proj"),
+    ],
+)
+def test_a_pattern_that_means_nothing_is_refused_in_the_plan(
+    tiny_model: TinyModel, patterns: dict[str, Any], message: str
+) -> None:
+    shape = read_model_shape(tiny_model("smollm2"))
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        METHODS.get("lora").resolve_targets(shape, LoraSettings(rank=4, **patterns))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("rank_pattern", {"(": 2}, "regular expressions as keys"),
+        ("rank_pattern", {"q_proj": 0}, "greater than or equal to 1"),
+        ("alpha_pattern", {"": 2.0}, "names of modules"),
+        ("alpha_pattern", "q_proj", "valid dictionary"),
+    ],
+)
+def test_values_that_are_no_patterns_are_refused_by_key(key: str, value: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=rf"adapter\.{key}: .*{re.escape(message)}"):
+        read_adapter_axes("adapter", {"method": "lora", key: value})
+
+
+def test_patterns_are_an_axis_and_stand_in_tables_where_they_are_set() -> None:
+    axes = read_adapter_axes("adapter", {"rank_pattern": [{}, {"down_proj": 32}]})
+    plain, patterned = (make_adapter({"rank_pattern": pattern}) for pattern in axes["rank_pattern"])
+    assert plain.method_settings is None
+    assert patterned.method_settings == "rank_pattern {down_proj: 32}"
