@@ -75,6 +75,10 @@ def test_fifty_steps_are_those_of_peft(tiny_model: TinyModel, family: str, kerne
         {"method": "pissa"},
         {"method": "dora"},
         {"method": "lora_fa"},
+        {"method": "lora_fa", "dropout": 0.1},
+        {"method": "vera"},
+        {"method": "vera", "dropout": 0.1},
+        {"rank_pattern": {"(k_proj|c_proj|dense)": 7}, "alpha_pattern": {"(q_proj|c_attn|query_key_value)": 3.0}},
     ],
     ids=str,
 )

@@ -20,7 +20,7 @@ from lorabench.fast.head import Head
 from lorabench.fast.held import Float8Weight, FourBitWeight, HeldWeight, four_bit_types, is_packed
 from lorabench.fast.kernels import ActivationKind, Kernels, Norm
 from lorabench.fast.known import NotFast, activations, inner_model, require_known
-from lorabench.fast.linear import Magnitude, Projection, Projections
+from lorabench.fast.linear import Magnitude, Projection, Projections, Scaled
 from lorabench.fast.magnitude import squared_lengths
 
 _QUERY_KEY_VALUE = ("q_proj", "k_proj", "v_proj")
@@ -36,7 +36,7 @@ def read_decoder(model: Any, kernels: Kernels) -> Decoder:
     head: Any = model.get_output_embeddings()
     if type(head) is not nn.Linear or head.bias is not None:
         raise NotFast("the output head is adapted or has a bias")
-    if any(parameter.requires_grad and "lora_" not in name for name, parameter in model.named_parameters()):
+    if any(weight.requires_grad and not _is_adapters(name) for name, weight in model.named_parameters()):
         raise NotFast("weights of the base are trained")
     name = type(model).__name__
     if name in LLAMA_LIKE:
@@ -230,41 +230,62 @@ def _projections(*modules: Any) -> Projections:
 
 def _projection(module: Any) -> Projection:
     from peft.tuners.lora import Linear as LoraLinear
+    from peft.tuners.vera import Linear as VeraLinear
+
+    is_lora = type(module) in (LoraLinear, *four_bit_types()[1])
+    is_adapted = is_lora or type(module) is VeraLinear
+    weight, bias = _layer(module.base_layer if is_adapted else module)
+    names = _active(module) if is_adapted else ()
+    if not names:
+        return Projection(weight, bias)
+    return (_with_lora if is_lora else _with_vera)(module, names[0], weight, bias)
+
+
+def _layer(base: Any) -> tuple[Tensor | HeldWeight, Tensor | None]:
+    """Weight [in, out], or what it is made of, and bias of the base's own layer."""
     from transformers.pytorch_utils import Conv1D
 
-    four_bit_layers, four_bit_adapted = four_bit_types()
-    is_adapted = type(module) in (LoraLinear, *four_bit_adapted)
-    base, adapter = (module.base_layer, module) if is_adapted else (module, None)
     weight: Tensor | HeldWeight
     if type(base) is nn.Linear:
         weight = base.weight.detach().t()
     elif type(base) is Conv1D:
         weight = base.weight.detach()
-    elif type(base) in four_bit_layers:
+    elif type(base) in four_bit_types()[0]:
         _require(not is_packed(base), "a four-bit layer that packs its weights")
         weight = FourBitWeight(base)
     elif type(base) is Float8Linear:
         weight = Float8Weight(base)
     else:
         raise NotFast(f"{type(base).__name__} is not covered by the fast path")
-    bias = None if base.bias is None else base.bias.detach()
-    if adapter is None:
-        return Projection(weight, bias)
-    names = _active(adapter)
-    if not names:
-        return Projection(weight, bias)
-    name = names[0]
-    dropout = adapter.lora_dropout[name]
+    return weight, None if base.bias is None else base.bias.detach()
+
+
+def _with_lora(adapter: Any, name: str, weight: Tensor | HeldWeight, bias: Tensor | None) -> Projection:
     magnitude = _magnitude(adapter, name, weight, bias)
     return Projection(
         weight,
         bias if magnitude is None else None,
         a=adapter.lora_A[name].weight,
-        b=adapter.lora_B[name].weight,
+        second=adapter.lora_B[name].weight,
         scaling=float(adapter.scaling[name]),
-        dropout=float(dropout.p) if isinstance(dropout, nn.Dropout) else 0.0,
+        dropout=_dropout(adapter.lora_dropout[name]),
         magnitude=magnitude,
     )
+
+
+def _with_vera(adapter: Any, name: str, weight: Tensor | HeldWeight, bias: Tensor | None) -> Projection:
+    shared = adapter.vera_B[name][: adapter.out_features].float()
+    return Projection(
+        weight,
+        bias,
+        a=adapter.vera_A[name][:, : adapter.in_features].float(),
+        second=Scaled(shared, adapter.vera_lambda_d[name], adapter.vera_lambda_b[name]),
+        dropout=_dropout(adapter.vera_dropout[name]),
+    )
+
+
+def _dropout(module: Any) -> float:
+    return float(module.p) if isinstance(module, nn.Dropout) else 0.0
 
 
 def _magnitude(adapter: Any, name: str, held: Tensor | HeldWeight, bias: Tensor | None) -> Magnitude | None:
@@ -277,14 +298,23 @@ def _magnitude(adapter: Any, name: str, held: Tensor | HeldWeight, bias: Tensor 
 
 
 def _active(adapter: Any) -> Sequence[str]:
+    """The names of the adapters of a layer that have an effect: one at most."""
     from peft.tuners.lora.variants import DoraLinearVariant
 
     if adapter.disable_adapters:
         return []
-    names = [name for name in adapter.active_adapters if name in adapter.lora_A]
+    own = getattr(adapter, "lora_A", None) or adapter.vera_lambda_d
+    names = [name for name in adapter.active_adapters if name in own]
     _require(len(names) <= 1 and not adapter.merged, "more than one adapter, or a merged one,")
+    if not hasattr(adapter, "lora_A"):
+        return names
     for name in names:
         is_dora = type(adapter.lora_variant.get(name)) is DoraLinearVariant
         _require(is_dora or name not in adapter.lora_variant, "this variant of LoRA")
         _require(not adapter.lora_bias.get(name, False), "a bias in the adapter")
     return names
+
+
+def _is_adapters(name: str) -> bool:
+    """Whether a parameter is an adapter's, by its name in PEFT."""
+    return "lora_" in name or "vera_lambda_" in name

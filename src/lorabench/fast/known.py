@@ -34,9 +34,9 @@ class NotFast(Exception):
 
 def inner_model(model: Any) -> Any:
     """Transformers' model inside PEFT's where PEFT's forward pass adds nothing to it, as with LoRA; else `model`."""
-    from peft import LoraModel, PeftModel, PeftModelForCausalLM
+    from peft import LoraModel, PeftModel, PeftModelForCausalLM, VeraModel
 
-    if type(model) in (PeftModel, PeftModelForCausalLM) and type(model.base_model) is LoraModel:
+    if type(model) in (PeftModel, PeftModelForCausalLM) and type(model.base_model) in (LoraModel, VeraModel):
         own = (model, model.base_model)
         if not model.active_peft_config.is_prompt_learning and not any(is_changed(module) for module in own):
             return model.base_model.model
@@ -125,13 +125,15 @@ def _known_types(model_class: str) -> frozenset[type]:
     """Every type that may occur in a model of the class; none where the class is not known."""
     if model_class not in _FAMILIES:
         return frozenset()
+    from peft.tuners._buffer_dict import BufferDict
     from peft.tuners.lora import Linear
     from peft.tuners.lora.dora import DoraLinearLayer
+    from peft.tuners.vera import Linear as VeraLinear
     from transformers.pytorch_utils import Conv1D
 
     package, names = _FAMILIES[model_class]
     modeling = import_module(f"transformers.models.{package}.modeling_{package}")
     own = {getattr(modeling, name) for name in (model_class, *names)}
-    containers = {nn.ModuleList, nn.ModuleDict, nn.ParameterDict}
+    containers = {nn.ModuleList, nn.ModuleDict, nn.ParameterDict, BufferDict}
     layers = {nn.Linear, Conv1D, nn.Embedding, nn.LayerNorm, nn.Dropout, nn.Identity}
-    return frozenset({*own, *containers, *layers, *activations(), Linear, DoraLinearLayer})
+    return frozenset({*own, *containers, *layers, *activations(), Linear, DoraLinearLayer, VeraLinear})

@@ -30,6 +30,19 @@ class Magnitude:
 
 
 @dataclass(frozen=True)
+class Scaled:
+    """VeRA's second factor: a frozen one [out, r] that layers share, its columns and rows scaled by trained vectors."""
+
+    factor: Tensor
+    columns: Tensor
+    rows: Tensor
+
+    def whole(self) -> Tensor:
+        """[out, r], differentiable in the vectors."""
+        return self.rows[:, None] * self.factor * self.columns
+
+
+@dataclass(frozen=True)
 class Projection:
     """y = x @ weight + bias + scaling * (x @ a.T) @ b.T; weight [in, out] is a view, a [r, in], b [out, r] float32."""
 
@@ -37,7 +50,8 @@ class Projection:
     """The weight, or what it is made of."""
     bias: Tensor | None
     a: Tensor | None = None
-    b: Tensor | None = None
+    second: Tensor | Scaled | None = None
+    """`b`, or what it is made of."""
     scaling: float = 1.0
     dropout: float = 0.0
     magnitude: Magnitude | None = None
@@ -47,6 +61,11 @@ class Projection:
     def weight(self) -> Tensor:
         """[in, out]; of a quantised layer made anew each time."""
         return self.held if isinstance(self.held, Tensor) else self.held.dense()
+
+    @property
+    def b(self) -> Tensor | None:
+        """[out, r]; of VeRA made anew each time."""
+        return self.second.whole() if isinstance(self.second, Scaled) else self.second
 
 
 @dataclass(frozen=True)
@@ -64,6 +83,11 @@ class Projections:
     def adapted(self) -> list[Projection]:
         """The layers that carry an adapter."""
         return [layer for layer in self.layers if layer.a is not None]
+
+    @property
+    def trains_firsts(self) -> bool:
+        """Whether an adapter's first factor is trained, whose gradient alone needs the input again."""
+        return any(layer.a.requires_grad for layer in self.layers if layer.a is not None)
 
 
 @dataclass(frozen=True)
@@ -142,9 +166,11 @@ def input_gradient(
 
 
 def first_gradients(
-    inputs: Tensor, d_lowered: Tensor, projections: Projections, lowered: Lowered, kernels: Kernels
-) -> list[Tensor]:
-    """Each adapter's dA, float32 [r, in]."""
+    inputs: Tensor | None, d_lowered: Tensor, projections: Projections, lowered: Lowered, kernels: Kernels
+) -> Sequence[Tensor | None]:
+    """Each adapter's dA, float32 [r, in]; None where no first factor is trained, for which no input is needed."""
+    if inputs is None or not projections.trains_firsts:
+        return [None] * len(projections.adapted)
     adapted = projections.adapted
     d_firsts = torch.empty_like(lowered.firsts, dtype=torch.float32)
     if not lowered.kept:
@@ -171,18 +197,18 @@ class _Linear(torch.autograd.Function):
         outputs, lowered = project(inputs, projections, kernels, training=training)
         ctx.projections, ctx.kernels = projections, kernels
         if lowered is not None:
-            ctx.save_for_backward(inputs, *lowered.tensors)
+            ctx.save_for_backward(*([inputs] if projections.trains_firsts else []), *lowered.tensors)
         return tuple(outputs)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        inputs, lowered = saved_lowered(ctx, 1)
+        inputs, lowered = saved_lowered(ctx, 1 if ctx.projections.trains_firsts else 0)
         d_inputs, d_lowered, d_seconds = input_gradient(
             gradients, ctx.projections, lowered, ctx.kernels, wanted=ctx.needs_input_grad[0]
         )
         if lowered is None or d_lowered is None:
             return d_inputs, None, None, None
-        d_firsts = first_gradients(inputs[0], d_lowered, ctx.projections, lowered, ctx.kernels)
+        d_firsts = first_gradients(inputs[0] if inputs else None, d_lowered, ctx.projections, lowered, ctx.kernels)
         return d_inputs, None, None, None, *interleave(d_firsts, d_seconds)
 
 
@@ -193,7 +219,7 @@ def saved_lowered(ctx: Any, num_others: int) -> tuple[tuple[Tensor, ...], Lowere
     return others, Lowered.of(rest, len(ctx.projections.adapted)) if rest else None
 
 
-def interleave(d_firsts: Sequence[Tensor], d_seconds: Sequence[Tensor]) -> list[Tensor]:
+def interleave(d_firsts: Sequence[Tensor | None], d_seconds: Sequence[Tensor]) -> list[Tensor | None]:
     """Gradients in the order of `Projections.factors`."""
     return [gradient for pair in zip(d_firsts, d_seconds, strict=True) for gradient in pair]
 

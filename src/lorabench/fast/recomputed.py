@@ -64,11 +64,12 @@ class NormLinear(torch.autograd.Function):
         center = mean if ctx.norm.centred else None
         d_residual: Tensor | None = None
         d_delta: Tensor | None = None
-        if d_normed is None:
-            normed = kernels.add_norm(total, None, ctx.norm, dtype)[1]
-        else:
+        normed: Tensor | None = None
+        if d_normed is not None:
             d_residual, d_delta, normed = kernels.add_norm_backward(d_total, d_normed, total, center, scale, ctx.norm)
-        factors: list[Tensor] = []
+        elif ctx.projections.trains_firsts:
+            normed = kernels.add_norm(total, None, ctx.norm, dtype)[1]
+        factors: list[Tensor | None] = []
         if lowered is not None and d_lowered is not None:
             factors = interleave(first_gradients(normed, d_lowered, ctx.projections, lowered, kernels), d_seconds)
         return d_residual, d_delta if ctx.needs_input_grad[1] else None, None, None, None, *factors
@@ -100,13 +101,13 @@ class ActivationLinear(torch.autograd.Function):
         gate, up = raised if ctx.gated else (raised[0], None)
         kernels, wanted = ctx.setting.kernels, ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
         d_active, d_lowered, d_seconds = input_gradient(gradients, ctx.projections, lowered, kernels, wanted=wanted)
-        d_gate, d_up = None, None
-        if d_active is None:
-            active = kernels.activation(ctx.kind, gate, up)
-        else:
+        d_gate, d_up, active = None, None, None
+        if d_active is not None:
             increment_version(raised)
             d_gate, d_up, active = kernels.activation_backward_(ctx.kind, gate, up, d_active)
-        factors: list[Tensor] = []
+        elif ctx.projections.trains_firsts:
+            active = kernels.activation(ctx.kind, gate, up)
+        factors: list[Tensor | None] = []
         if lowered is not None and d_lowered is not None:
             factors = interleave(first_gradients(active, d_lowered, ctx.projections, lowered, kernels), d_seconds)
         return d_gate, d_up, None, None, None, *factors

@@ -14,6 +14,7 @@ class Vera(OnLinears):
     """A scale for each of the rank's directions and for each output."""
 
     unused_settings = frozenset({"alpha"})
+    is_fast = True
 
     def count_layer(self, settings: AdapterSettings, inputs: int, outputs: int) -> int:
         """Two vectors."""
@@ -24,6 +25,13 @@ class Vera(OnLinears):
         sizes = [shape.linears[path] for path in targets]
         widest = max(inputs for inputs, _ in sizes) + max(outputs for _, outputs in sizes)
         return self.count_trainable(shape, settings, targets) + settings.rank * widest
+
+    def training_work(
+        self, shape: HasLinears, settings: AdapterSettings, targets: Sequence[str], forward: float
+    ) -> float:
+        """The products with the shared factors, the input's gradients through both, and the second's own."""
+        inputs, outputs = (sum(shape.linears[path][side] for path in targets) for side in (0, 1))
+        return 2.0 * forward + settings.rank * (2.0 * inputs + 3.0 * outputs)
 
     def configuration(self, settings: AdapterSettings, targets: list[str], seed: int) -> Any:
         """PEFT's VeraConfig."""
