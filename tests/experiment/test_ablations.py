@@ -22,7 +22,7 @@ def planned(name: str) -> Plan:
         ("methods", 8 * 3 * 2 * 3, {"lora", "dora", "pissa", "lora_plus", "vera", "miss", "ia3", "full"}),
         ("lora_plus", (3 + 6) * 2 * 3, {"lora", "lora_plus"}),
         ("full_against_lora", (12 + 4) * 2 * 3, {"lora", "full"}),
-        ("quantized_base", 4 * 2 * 2 * 3, {"lora"}),
+        ("quantized_base", 5 * 2 * 2 * 3, {"lora"}),
         ("batch_size", 2 * 3 * 3 * 3, {"lora", "full"}),
         ("targets_at_equal_parameters", 3 * 3 * 2 * 3, {"lora"}),
     ],

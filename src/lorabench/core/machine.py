@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import platform
 import shutil
@@ -73,10 +74,13 @@ def has_compiler() -> bool:
 def prepare_process() -> None:
     """Set threads and the allocator once, so that no user needs to know an environment variable for speed.
 
+    bitsandbytes warns of every product that it rounds its inputs, and when it is imported of kernels that it does not
+    find; PEFT imports it wherever it is installed.
     glibc returns large blocks to the system and faults them in again at each step; keeping them is worth 5 to 15 %.
     """
     import torch
 
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     if not os.environ.get("OMP_NUM_THREADS"):
         torch.set_num_threads(num_cores())
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")

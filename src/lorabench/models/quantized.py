@@ -5,7 +5,6 @@ bitsandbytes makes and computes all of them but `fp8`, which is ours (`fast/floa
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from lorabench.core.errors import InputError, require_package
@@ -47,8 +46,6 @@ def loading_options(quantization: Quantization, dtype: torch.dtype) -> dict[str,
         return {}
     require_bitsandbytes()
     from transformers import BitsAndBytesConfig
-
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # warns of every product that it rounds its inputs
 
     if quantization == "int8":
         return {"quantization_config": BitsAndBytesConfig(load_in_8bit=True)}
