@@ -15,6 +15,7 @@ from lorabench.core.settings import check_reference
 from lorabench.corpora.catalog import DATASETS
 from lorabench.corpora.references import is_path
 from lorabench.corpora.rows.kinds import kind_of
+from lorabench.experiment.shipped import shipped_references
 from lorabench.experiment.tasks import is_task_path
 from lorabench.models.locate import beside
 
@@ -95,6 +96,17 @@ def metrics_beside(values: Mapping[str, Any], file: Path) -> dict[str, Any]:
     else:
         located = _metrics(generate, file)
     return {**values, "evaluation": {**evaluation, "generate": located}}
+
+
+def reference_beside(values: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    """The experiment's values, with the path of a reference file that lies beside `file`.
+
+    What is of a wrong type is left for the schema to refuse. Raises ConfigError for a path that is in neither place.
+    """
+    reference = values.get("reference")
+    if not isinstance(reference, str) or reference in shipped_references():
+        return dict(values)
+    return {**values, "reference": _locate(reference, file, "reference", must_be_path=True)}
 
 
 def _metrics(metric: Any, file: Path) -> Any:

@@ -29,7 +29,7 @@ def with_budget_in_runs(experiment: Experiment, seconds_of_one: Callable[[Experi
         affordable = _affordable(experiment, budget.bytes, experiment.largest_train_bytes * epochs, at_most=True)
         return _with_runs(experiment, affordable)
     assert budget.hours is not None
-    path = cache_root() / "searches" / f"{fingerprint(experiment.model_dump(mode='json'))}.json"
+    path = cache_root() / "searches" / f"{fingerprint(experiment.model_dump(mode='json', exclude={'reference'}))}.json"
     known = recall(path)
     if not isinstance(known, int) or not 1 <= known <= MAX_RUNS:
         known = _affordable(experiment, 3600.0 * budget.hours, seconds_of_one(one), at_most=False)

@@ -32,11 +32,12 @@ from lorabench.core.settings import Frozen, PositiveInt, Reference, check_refere
 from lorabench.corpora.references import CorpusReference, build_reference
 from lorabench.experiment.adapter_axes import make_adapter, read_adapter_axes
 from lorabench.experiment.axes import points, read_axes
-from lorabench.experiment.beside import corpora_beside, metrics_beside, models_beside, tasks_beside
+from lorabench.experiment.beside import corpora_beside, metrics_beside, models_beside, reference_beside, tasks_beside
 from lorabench.experiment.deploy import Deploy
 from lorabench.experiment.entries import AdapterEntry, as_written, check_places, read_entries, read_training_axes
 from lorabench.experiment.generate import GenerateSettings
 from lorabench.experiment.overrides import apply_override
+from lorabench.experiment.reference_results import ExperimentReference
 from lorabench.experiment.sampling import drawn_or_all
 from lorabench.experiment.search import (
     SearchSettings,
@@ -196,6 +197,8 @@ class Experiment(Frozen):
     """None: every combination is trained to its end."""
     deploy: Deploy = None
     """In which forms the recommended run of each corpus is measured at the end; null: in none."""
+    reference: ExperimentReference = None
+    """Results from elsewhere that the report shows beside those measured."""
 
     @model_validator(mode="before")
     @classmethod
@@ -351,8 +354,9 @@ def load_experiment(path: Path | str, overrides: Sequence[str] = ()) -> Experime
     values = corpora_beside(values, path)
     for override in [overrides] if isinstance(overrides, str) else overrides:
         apply_override(values, override, list(Experiment.model_fields))
-    located = tasks_beside(metrics_beside(models_beside(values, path), path), path)
-    return build_experiment(located, where=str(path))
+    for beside in (models_beside, metrics_beside, tasks_beside, reference_beside):
+        values = beside(values, path)
+    return build_experiment(values, where=str(path))
 
 
 def build_experiment(values: Mapping[str, Any], where: str = "experiment") -> Experiment:

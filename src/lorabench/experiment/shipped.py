@@ -1,4 +1,4 @@
-"""The experiments that come with lorabench: in its package, or in `configs/experiments` of a working copy."""
+"""The experiments and reference results that come with lorabench: in its package, or in `configs` of a working copy."""
 
 from __future__ import annotations
 
@@ -6,17 +6,26 @@ from pathlib import Path
 
 from lorabench.core.errors import EnvironmentProblem, UnknownNameError, near_matches
 
-_PACKAGED = Path(__file__).parent / "shipped"
+_PACKAGED = Path(__file__).parent
 """Where the wheel puts them (pyproject.toml)."""
-_WORKING_COPY = Path(__file__).parents[3] / "configs" / "experiments"
+_WORKING_COPY = Path(__file__).parents[3] / "configs"
 
 
 def shipped_experiments() -> dict[str, Path]:
     """The files by the experiments' names. Raises EnvironmentProblem where there are none."""
-    for folder in (_PACKAGED, _WORKING_COPY):
+    return _files("experiments", "shipped")
+
+
+def shipped_references() -> dict[str, Path]:
+    """The files with results from elsewhere, by name. Raises EnvironmentProblem where there are none."""
+    return _files("references", "shipped_references")
+
+
+def _files(kind: str, packaged: str) -> dict[str, Path]:
+    for folder in (_PACKAGED / packaged, _WORKING_COPY / kind):
         if files := sorted(folder.glob("*.yaml")):
             return {file.stem: file for file in files}
-    raise EnvironmentProblem(f"{_PACKAGED}: the experiments that lorabench ships are missing; install it again")
+    raise EnvironmentProblem(f"{_PACKAGED / packaged}: the {kind} that lorabench ships are missing; install it again")
 
 
 def find_shipped(name: str) -> Path:

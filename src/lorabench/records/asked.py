@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError
 
 from lorabench.core.errors import DiskError
 from lorabench.core.storage import read_regular, write_atomically
+from lorabench.experiment.reference_results import ReferenceResults
 from lorabench.experiment.schema import NAME
 from lorabench.records.measured import Facts
 from lorabench.records.reading import parse_json, reason_of
@@ -30,6 +31,8 @@ class Asked(Facts):
     """Whether some of the runs are not to be done: a search decides on the way which."""
     runs: dict[_Text, _Text]
     """Run id -> the corpus that it trains on."""
+    reference: ReferenceResults | None = None
+    """Results from elsewhere that are shown beside those of its runs."""
 
 
 def write_asked(output_dir: Path, asked: Asked) -> None:

@@ -14,6 +14,7 @@ from lorabench.report.table import CSV_NAME, write_csv
 
 if TYPE_CHECKING:
     from lorabench.analysis.findings import Findings
+    from lorabench.experiment.reference_results import ReferenceResults
     from lorabench.records.schema import RunRecord
     from lorabench.records.store import RecordStore
     from lorabench.report.experiments import Part
@@ -51,13 +52,14 @@ def build_report(
     sections: Sequence[Section] | None = None,
     running: str = "",
     experiment: str | None = None,
+    reference: ReferenceResults | None = None,
 ) -> ReportPaths:
     """Table, summary, page and LaTeX table; with `figures` their files too. `sections`: other than all there are.
 
     Several experiments are each reported by itself: in one page, one to a tab, and in a folder of its own. With
     `experiment` only its folder is made. `running` names the experiment that is being done: its page loads itself
-    anew. Raises DiskError, UnknownNameError where no run is of that experiment, and without `wait` BusyError where
-    another process is at it.
+    anew. `reference`: results from elsewhere, to be shown with those that the experiments bring. Raises DiskError,
+    UnknownNameError where no run is of that experiment, and without `wait` BusyError where another process is at it.
     """
     from lorabench.records.asked import read_asked
     from lorabench.report.experiments import Part, experiments_of, folder_of_known
@@ -74,7 +76,7 @@ def build_report(
     problems = (*map(str, damaged), *unread)
     with exclusively(results / SUMMARY_NAME, wait=wait):
         parts.sort(key=lambda part: part.name != running)
-        reports = [_report(part, store, chosen, problems, running) for part in parts or [Part("", (), ())]]
+        reports = [_report(part, store, chosen, problems, running, reference) for part in parts or [Part("", (), ())]]
         paths = ReportPaths(results, reports, [results / CSV_NAME])
         if len(reports) == 1:
             paths.written += _write_report(reports[0], results, figures=figures)
@@ -85,7 +87,12 @@ def build_report(
 
 
 def _report(
-    part: Part, store: RecordStore, sections: Sequence[Section], problems: Sequence[str], running: str
+    part: Part,
+    store: RecordStore,
+    sections: Sequence[Section],
+    problems: Sequence[str],
+    running: str,
+    reference: ReferenceResults | None,
 ) -> Report:
     """What is found in an experiment's runs."""
     from dataclasses import replace
@@ -100,7 +107,17 @@ def _report(
     own = tuple(one for one in experiments if one.name == part.name)
     overview = replace(findings.overview, experiments=own or tuple(replace(one, question="") for one in experiments))
     findings = replace(findings, overview=overview, problems=(*problems, *findings.problems))
-    return Report(findings, part.records, store, sections, shlex.quote(str(store.output_dir)), progress, part.name)
+    brought = [reference, *(one.reference for one in part.asked)]
+    return Report(
+        findings,
+        part.records,
+        store,
+        sections,
+        shlex.quote(str(store.output_dir)),
+        progress,
+        part.name,
+        tuple(dict.fromkeys(one for one in brought if one is not None)),
+    )
 
 
 def _write_report(report: Report, results: Path, *, figures: bool, panel: Panel | None = None) -> list[Path]:

@@ -15,6 +15,7 @@ from typing import Any
 
 from lorabench.analysis.findings import Findings
 from lorabench.analysis.progress import Progress
+from lorabench.experiment.reference_results import ReferenceResults
 from lorabench.records.schema import RunRecord
 from lorabench.records.store import RecordStore
 from lorabench.report.curves import Curves, read_curves
@@ -123,6 +124,8 @@ class Report:
     """Of experiments that are not at their end."""
     experiment: str = ""
     """Its name, where the report is of one."""
+    references: Sequence[ReferenceResults] = ()
+    """Results from elsewhere, to be shown beside."""
     _pictures: dict[str, Picture | None] = field(default_factory=dict)
 
     @cached_property

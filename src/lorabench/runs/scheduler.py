@@ -121,6 +121,7 @@ def asked_by(plan: Plan) -> Asked:
         started_at=now(),
         is_search=search is not None and search.stops_runs,
         runs={run.run_id: run.spec.dataset for run in plan.runs},
+        reference=plan.experiment.reference,
     )
 
 

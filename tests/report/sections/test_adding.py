@@ -145,6 +145,7 @@ def test_every_section_has_its_place() -> None:
             "tasks",
             "samples",
             "runs",
+            "reference",
             "failures",
             "place",
         ),

@@ -17,10 +17,15 @@ def report(
     experiment: Annotated[
         str | None, typer.Option(help="Report this experiment by itself, in results/experiments/NAME.", metavar="NAME")
     ] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option(help="Results from elsewhere to show beside: a reference file, or `published`.", metavar="FILE"),
+    ] = None,
 ) -> None:
     """Rebuild table, summary, figures and page from the records alone, several experiments each by itself."""
     from lorabench.cli.views.headline import print_headline
     from lorabench.cli.views.text import make_console, styled
+    from lorabench.experiment.reference_results import load_reference
     from lorabench.records.store import RecordStore
     from lorabench.report.build import build_report
     from lorabench.report.headline import headline_of
@@ -28,7 +33,8 @@ def report(
 
     if not (output_dir / "runs").is_dir():
         raise InputError(f"{output_dir}: there are no runs here; give the folder that lorabench run wrote to")
-    paths = build_report(RecordStore(output_dir), experiment=experiment)
+    beside = None if reference is None else load_reference(reference)
+    paths = build_report(RecordStore(output_dir), experiment=experiment, reference=beside)
     if unprinted := print_pdf(paths.results_dir):
         paths.problems.append(unprinted)
     else:
