@@ -47,7 +47,7 @@ def test_verdict_and_advice_wait_for_what_is_planned(results: SyntheticResults) 
     assert findings is not None
     assert not findings.recommendations[0].is_decided
     assert findings.recommendations[0].standing == "so far: the best, beyond chance"
-    assert findings.next_steps == ("Wait for what is planned: 2 runs of synthetic are still to come",)
+    assert findings.next_steps == ("Wait for what is planned: 2 runs of synthetic have not ended yet",)
     page, summary = page_of(paths), (paths.results_dir / "results_summary.md").read_text(encoding="utf-8")
     assert "6 of 8 runs of synthetic have ended, 2 to come" in page
     assert "6 of 8 runs of synthetic have ended, 2 to come." in summary

@@ -9,6 +9,8 @@ from lorabench.analysis.findings import Findings, Recommendation
 from lorabench.core.formatting import count, listed, plural
 from lorabench.records.asked import Asked
 from lorabench.records.schema import RunRecord
+from lorabench.records.store import RecordStore
+from lorabench.records.under_way import UnderWay, read_under_way
 
 
 @dataclass(frozen=True)
@@ -17,27 +19,38 @@ class Progress:
 
     asked: Asked
     is_running: bool
-    """Whether whoever asks is doing it; another process may be."""
+    """Whether whoever asks, or another process, is doing it."""
     num_ended: int
     """Runs with a record that the same command would not go on with."""
+    under_way: tuple[UnderWay, ...]
+    """Runs that a process is doing at this moment."""
     interrupted: tuple[str, ...]
     """Ids of runs that were begun: the same command goes on with them."""
     queued: tuple[str, ...]
-    """Ids of runs without a record, some of them perhaps under way."""
+    """Ids of runs without a record that nobody is doing."""
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Ids of the runs that have not ended."""
+        return (*(run.run_id for run in self.under_way), *self.interrupted, *self.queued)
 
     @property
     def sentence(self) -> str:
         """How many of how many."""
         num = len(self.asked.runs)
-        of = f"at most {count(num)}" if self.asked.is_search else count(num)
+        of = f"at most {plural(num, 'run')}" if self.asked.is_search else plural(num, "run")
         begun = f", {count(len(self.interrupted))} of them interrupted" if self.interrupted else ""
-        to_come = f"{count(len(self.interrupted) + len(self.queued))} to come{begun}"
+        now = f"{count(len(self.under_way))} under way, " if self.under_way else ""
+        to_come = f"{now}{count(len(self.interrupted) + len(self.queued))} to come{begun}"
         goes_on = "" if self.is_running else "; the same command goes on with it"
-        return f"{count(self.num_ended)} of {of} runs of {self.asked.name} have ended, {to_come}{goes_on}"
+        verb = "has" if num == 1 else "have"
+        return f"{count(self.num_ended)} of {of} of {self.asked.name} {verb} ended, {to_come}{goes_on}"
 
 
-def progress_of(asked: Sequence[Asked], records: Sequence[RunRecord], running: str = "") -> list[Progress]:
-    """Of experiments that miss runs. `running` is the name of the one that is being done.
+def progress_of(
+    asked: Sequence[Asked], records: Sequence[RunRecord], store: RecordStore, running: str = ""
+) -> list[Progress]:
+    """Of experiments that miss runs. `running` is the name of the one that whoever asks is doing.
 
     What a search that is over left out is not missing.
     """
@@ -45,12 +58,15 @@ def progress_of(asked: Sequence[Asked], records: Sequence[RunRecord], running: s
     begun = {record.run_id for record in records if record.goes_on}
     found = []
     for one in asked:
-        is_running = one.name == running
         missing = [run_id for run_id in one.runs if run_id not in ended]
-        interrupted = tuple(run_id for run_id in missing if run_id in begun)
+        under_way = tuple(read_under_way(store, missing))
+        is_running = one.name == running or bool(under_way)
+        left = [run_id for run_id in missing if run_id not in {run.run_id for run in under_way}]
+        interrupted = tuple(run_id for run_id in left if run_id in begun)
         if missing and (is_running or interrupted or not one.is_search):
-            queued = tuple(run_id for run_id in missing if run_id not in begun)
-            found.append(Progress(one, is_running, len(one.runs) - len(missing), interrupted, queued))
+            queued = tuple(run_id for run_id in left if run_id not in begun)
+            num_ended = len(one.runs) - len(missing)
+            found.append(Progress(one, is_running, num_ended, under_way, interrupted, queued))
     return found
 
 
@@ -58,19 +74,19 @@ def provisional(findings: Findings, progress: Sequence[Progress]) -> Findings:
     """Without verdicts and advice that planned runs may change: recommendations hold so far, and nothing is advised."""
     if not progress:
         return findings
-    missing = {one.asked.runs[run_id] for one in progress for run_id in (*one.interrupted, *one.queued)}
+    missing = {one.asked.runs[run_id] for one in progress for run_id in one.missing}
     labels = {corpus.label for corpus in findings.corpora if corpus.name in missing}
     names = listed([one.asked.name for one in progress])
-    num = len({run_id for one in progress for run_id in (*one.interrupted, *one.queued)})
-    to_come = f"{plural(num, 'run')} of {names} {'is' if num == 1 else 'are'} still to come"
+    num = len({run_id for one in progress for run_id in one.missing})
+    to_come = f"{plural(num, 'run')} of {names} {'has' if num == 1 else 'have'} not ended yet"
+    is_running = any(one.is_running for one in progress)
+    step = f"Wait for what is planned: {to_come}" if is_running else f"Give the same command again: {to_come}"
     return replace(
         findings,
         overall=findings.overall and _so_far(findings.overall),
         recommendations=tuple(_so_far(one) if one.corpus in labels else one for one in findings.recommendations),
         unanswered=(f"{to_come}: what is left open is said when all are done",),
-        next_steps=(f"Wait for what is planned: {to_come}",)
-        if any(one.is_running for one in progress)
-        else (f"Give the same command again: {to_come}",),
+        next_steps=(step,),
     )
 
 

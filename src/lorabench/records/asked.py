@@ -33,6 +33,8 @@ class Asked(Facts):
     """Run id -> the corpus that it trains on."""
     reference: ReferenceResults | None = None
     """Results from elsewhere that are shown beside those of its runs."""
+    num_steps: dict[_Text, int] = Field(default_factory=dict)
+    """Run id -> about how many steps it takes. Empty in lists of an older lorabench."""
 
 
 def write_asked(output_dir: Path, asked: Asked) -> None:

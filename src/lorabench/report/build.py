@@ -61,22 +61,15 @@ def build_report(
     anew. `reference`: results from elsewhere, to be shown with those that the experiments bring. Raises DiskError,
     UnknownNameError where no run is of that experiment, and without `wait` BusyError where another process is at it.
     """
-    from lorabench.records.asked import read_asked
-    from lorabench.report.experiments import Part, experiments_of, folder_of_known
-    from lorabench.report.sections import SECTIONS
+    from lorabench.report.experiments import folder_of_known
     from lorabench.report.summary import SUMMARY_NAME
 
     results = store.results_dir if experiment is None else folder_of_known(experiment, store)
     with exclusively(results / CSV_NAME, wait=wait):
-        asked, unread = read_asked(store.output_dir)
-        records, damaged = store.read_all()
-        parts = [part for part in experiments_of(records, asked) if experiment in (None, part.name)]
-        write_csv(records if experiment is None else parts[0].records, results / CSV_NAME)
-    chosen = tuple(SECTIONS.all().values()) if sections is None else sections
-    problems = (*map(str, damaged), *unread)
+        reading = _read(store, experiment)
+        write_csv(reading.records, results / CSV_NAME)
     with exclusively(results / SUMMARY_NAME, wait=wait):
-        parts.sort(key=lambda part: part.name != running)
-        reports = [_report(part, store, chosen, problems, running, reference) for part in parts or [Part("", (), ())]]
+        reports = _reports(reading, store, sections, running, reference)
         paths = ReportPaths(results, reports, [results / CSV_NAME])
         if len(reports) == 1:
             paths.written += _write_report(reports[0], results, figures=figures)
@@ -84,6 +77,48 @@ def build_report(
             paths.written += _write_reports(reports, results, figures=figures)
     paths.problems = list(dict.fromkeys(problem for report in reports for problem in report.problems))
     return paths
+
+
+def reports_of(store: RecordStore) -> list[Report]:
+    """What all views are made from, as the folder is now, one of each experiment; nothing is written.
+
+    Raises DiskError.
+    """
+    return _reports(_read(store), store)
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """What lies in an output folder, and a sentence on each file that cannot be used."""
+
+    records: Sequence[RunRecord]
+    parts: Sequence[Part]
+    problems: Sequence[str]
+
+
+def _read(store: RecordStore, experiment: str | None = None) -> _Reading:
+    from lorabench.records.asked import read_asked
+    from lorabench.report.experiments import experiments_of
+
+    asked, unread = read_asked(store.output_dir)
+    records, damaged = store.read_all()
+    parts = [part for part in experiments_of(records, asked) if experiment in (None, part.name)]
+    return _Reading(records if experiment is None else parts[0].records, parts, (*map(str, damaged), *unread))
+
+
+def _reports(
+    reading: _Reading,
+    store: RecordStore,
+    sections: Sequence[Section] | None = None,
+    running: str = "",
+    reference: ReferenceResults | None = None,
+) -> list[Report]:
+    from lorabench.report.experiments import Part
+    from lorabench.report.sections import SECTIONS
+
+    chosen = tuple(SECTIONS.all().values()) if sections is None else sections
+    parts = sorted(reading.parts, key=lambda part: part.name != running)
+    return [_report(part, store, chosen, reading.problems, running, reference) for part in parts or [Part("", (), ())]]
 
 
 def _report(
@@ -101,7 +136,7 @@ def _report(
     from lorabench.analysis.progress import progress_of, provisional
     from lorabench.report.section import Report
 
-    progress = progress_of(part.asked, part.records, running)
+    progress = progress_of(part.asked, part.records, store, running)
     findings = provisional(analyse(part.records, store), progress)
     experiments = findings.overview.experiments
     own = tuple(one for one in experiments if one.name == part.name)
@@ -203,4 +238,4 @@ def findings_of(records: Sequence[RunRecord], store: RecordStore) -> Findings:
 
     names = {record.experiment for record in records}
     asked = [one for one in read_asked(store.output_dir)[0] if one.name in names]
-    return provisional(analyse(records, store), progress_of(asked, records))
+    return provisional(analyse(records, store), progress_of(asked, records, store))

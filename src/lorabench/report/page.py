@@ -89,8 +89,11 @@ def panel_of(report: Report) -> Panel:
     return panel
 
 
-def render_page(panels: Sequence[Panel]) -> str:
-    """The page's HTML: one experiment, or several, each in a tab of its own."""
+def render_page(panels: Sequence[Panel], version_served: str = "") -> str:
+    """The page's HTML: one experiment, or several, each in a tab of its own.
+
+    With `version_served`, its name among those that `report.watch` serves, it listens for a newer one.
+    """
     script = _script([panel.scripts for panel in panels])
     names = [panel.title for panel in panels]
     return (
@@ -99,6 +102,7 @@ def render_page(panels: Sequence[Panel]) -> str:
         .render(
             title=", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else ""),
             panels=panels,
+            version_served=version_served,
             reload_seconds=RELOAD_SECONDS if any(panel.is_running for panel in panels) else None,
             style=Markup(_template("page.css")),
             script=Markup(script),

@@ -1,4 +1,4 @@
-"""Keeps table and page up to date while an experiment runs, without making its runs wait."""
+"""Keeps table and page up to date from an experiment's beginning on, without making its runs wait."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ So a command that does ten thousand runs does not write a table of up to ten tho
 
 
 class Results:
-    """The table after every run, and the page with it, each where what rebuilding it last took has paid for itself."""
+    """The page as the work begins; table and page after runs, where what rebuilding them took has paid for itself."""
 
     def __init__(self, store: RecordStore, report: Callable[[str], None], experiment: str) -> None:
         """`experiment` is the name of the one that is being done."""
@@ -26,12 +26,12 @@ class Results:
         self._experiment = experiment
         self._report = report
         self._table_due_at = time.monotonic()
-        self._page_due_at = time.monotonic() + PAGE_SECONDS
+        self._page_due_at = time.monotonic()
         self._complaint = ""
         """Why they could not be rebuilt the last time."""
 
     def rebuild(self) -> None:
-        """What cannot be rebuilt now, another process being at it, is rebuilt after a later run."""
+        """As the work begins, and after every run; what another process is at just then is left for a later time."""
         started = time.monotonic()
         if started < min(self._table_due_at, self._page_due_at):
             return

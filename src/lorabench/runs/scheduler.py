@@ -122,6 +122,7 @@ def asked_by(plan: Plan) -> Asked:
         is_search=search is not None and search.stops_runs,
         runs={run.run_id: run.spec.dataset for run in plan.runs},
         reference=plan.experiment.reference,
+        num_steps={run.run_id: run.steps for run in plan.runs},
     )
 
 
@@ -290,6 +291,7 @@ class Scheduler:
             elif self.is_search and self.needs[record.run_id] is Need.MEASURE:
                 strategy.tell(Standing.of_record(record))
                 requests.put_back([Request(record.run_id)])
+        self.results.rebuild()
         last = None
         while True:
             while not self.cancelled and self.executor.num_free and (request := requests.next(last, [*self.under_way])):

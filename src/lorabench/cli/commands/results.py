@@ -1,4 +1,4 @@
-"""Commands on an output folder: `report`, `show`, `score-test`, `reproduce`, `pull-wandb`."""
+"""Commands on an output folder: `report`, `watch`, `show`, `score-test`, `reproduce`, `pull-wandb`."""
 
 from __future__ import annotations
 
@@ -48,6 +48,22 @@ def report(
         print_headline(headline_of(one.findings), console)
     for path in paths.written:
         print(path)
+
+
+def watch(
+    output_dir: OutputDir = Path("outputs"),
+    port: Annotated[int, typer.Option(help="On this machine; default: one that is free.", min=0, max=65535)] = 0,
+) -> None:
+    """Serve the page of a folder to this machine's browser, and change it as runs go on; Ctrl-C ends it."""
+    from lorabench.records.store import RecordStore
+    from lorabench.report.watch import watch as serve
+
+    if not (output_dir / "runs").is_dir():
+        raise InputError(f"{output_dir}: there are no runs here; give the folder that lorabench run writes to")
+    try:
+        serve(RecordStore(output_dir), port, lambda sentence: print(sentence, flush=True))
+    except KeyboardInterrupt:
+        print("ended; runs go on without it", file=sys.stderr)
 
 
 def show(run_id: RunId, output_dir: OutputDir = Path("outputs")) -> None:

@@ -13,6 +13,9 @@ _PAGE = """
 <h2>Not at its end yet</h2>
 {% for one in progress %}
 <p><bdi>{{ one.sentence }}</bdi>.</p>
+{% if one.under_way %}<ul>{% for run in one.under_way %}
+<li><bdi><code>{{ run.run_id }}</code></bdi> under way: <span data-under-way="{{ run.run_id }}">{{
+ run.sentence(one.asked.num_steps.get(run.run_id)) }}</span></li>{% endfor %}</ul>{% endif %}
 {% for title, ids in (("Interrupted", one.interrupted), ("To come", one.queued)) if ids %}
 <details><summary>{{ title }}: {{ ids | length | count }} <span class="muted">of <bdi>{{ one.asked.name }}</bdi>
  </span></summary>
