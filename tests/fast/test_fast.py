@@ -101,6 +101,17 @@ def test_one_adapted_module_is_enough(tiny_model: TinyModel, family: str, module
     assert_same_training(lambda: tiny_base(tiny_model(family)), adapter, steps=4)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_modules_that_are_trained_whole_train_as_in_peft(tiny_model: TinyModel, family: str, kernels: str) -> None:
+    names = {
+        "gpt2": "wte,lm_head,ln_2,ln_f",
+        "pythia": "lm_head,embed_in,input_layernorm",
+        "gemma": "lm_head,input_layernorm,model.norm",
+        "smollm2": "embed_tokens,post_attention_layernorm",
+    }[family]
+    assert_same_training(lambda: tiny_base(tiny_model(family)), settings(modules_to_save=names), steps=4)
+
+
 def other_models() -> dict[str, tuple[Any, Any]]:
     """Configurations that the tiny repositories do not show."""
     llama = {

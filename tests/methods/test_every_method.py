@@ -43,20 +43,25 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "lora_fa with patterns": PATTERNS,
     "pissa with patterns": PATTERNS,
     "dora with patterns": PATTERNS,
+    "lora with a whole head": {"modules_to_save": "lm_head"},
+    "lora_fa with a whole layer": {"target_modules": "q_proj", "modules_to_save": "up_proj"},
+    "pissa with whole norms": {"modules_to_save": "input_layernorm,model.norm,embed_tokens"},
 }
 """By a method's name and what is set beside it."""
+LLAMAS_NAMES = {"lora_fa with a whole layer", "pissa with whole norms"}
 WITHOUT_DROPOUT = {name for name, method in METHODS.all().items() if not method.uses("dropout")}
 NOT_ON_GPT2 = {"boft", "hra", "loha", "lokr", "miss", "oft", "olora"}
 WHOLE = {"full", "bitfit"}
 QUICK = {
     ("gpt2", "lora with patterns"),
+    ("llama", "pissa with whole norms"),
     *(("llama", name) for name in ("lora_plus", "vera", "ia3", "prompt_tuning", "full", "peft")),
 }
 CASES = [
     (family, method) if (family, method) in QUICK else slow(family, method)
     for family in ("llama", "gpt2")
     for method in (*METHODS.all(), *VARIANTS)
-    if (family, method) not in {("llama", "bitfit"), *(("gpt2", name) for name in NOT_ON_GPT2)}
+    if (family, method) not in {("llama", "bitfit"), *(("gpt2", name) for name in (*NOT_ON_GPT2, *LLAMAS_NAMES))}
 ]
 SETTINGS = TrainingSettings(learning_rate=1e-2, batch_size=2, context_length=16, precision="fp32")
 

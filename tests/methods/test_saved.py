@@ -128,7 +128,7 @@ def test_no_kind_is_forgotten() -> None:
 def test_lora_is_scored_as_in_peft_wherever_it_goes(models: Models, family: str, name: str, tmp_path: Path) -> None:
     wrapped = save_adapter(models(family), lora_configs(FAMILIES[family])[name], tmp_path / "adapter")
     base = assert_scored_as_in_peft(models(family), wrapped, tmp_path / "adapter")
-    fast = {"plain", "patterns", "rslora", "bias of the base", "one layer", "pissa", "dora"}
+    fast = {"plain", "patterns", "rslora", "bias of the base", "one layer", "pissa", "dora", "whole norm and embedding"}
     assert base.execution.kind == ("fast" if name in fast else "reference")
 
 

@@ -14,6 +14,9 @@ from lorabench.core.errors import ConfigError
 from lorabench.core.plain_yaml import show_value
 from lorabench.core.settings import Frozen, refuse_key, tidy
 
+_SEVERAL_NAMES = ("target_modules", "modules_to_save")
+"""Settings of which one value may be written as a list."""
+
 
 class Range(Frozen):
     """An axis of which values are drawn."""
@@ -63,7 +66,7 @@ def _read_range(section: str, key: str, value: Mapping[str, Any], settings: type
 
 
 def _read_value(section: str, key: str, value: Any, settings: type[Frozen]) -> Any:
-    if key == "target_modules" and isinstance(value, list | tuple) and all(isinstance(v, str) for v in value):
+    if key in _SEVERAL_NAMES and isinstance(value, list | tuple) and all(isinstance(name, str) for name in value):
         value = ",".join(value)
     if isinstance(value, bool) and settings.model_fields[key].annotation is not bool:
         raise ConfigError(f"{section}.{key}: {show_value(value)} is not accepted; true and false mean nothing here")

@@ -124,8 +124,8 @@ def _adapter_meaning(settings: AdapterSettings, values: Mapping[str, Any]) -> di
     meant = {name: value for name, value in values.items() if name != "alpha" and method.uses(name)}
     if method.uses("alpha") and settings.alpha_value != 2 * settings.rank:
         meant["alpha"] = settings.alpha_value
-    if "target_modules" in meant:
-        meant["target_modules"] = sorted(set(settings.target_modules.split(",")))
+    for name in meant.keys() & {"target_modules", "modules_to_save"}:
+        meant[name] = sorted(set(meant[name].split(",")))
     return meant
 
 

@@ -33,21 +33,34 @@ def read_decoder(model: Any, kernels: Kernels) -> Decoder:
     """
     model = inner_model(model)
     require_known(model)
-    head: Any = model.get_output_embeddings()
+    held = next(model.get_output_embeddings().parameters()).dtype
+    head = _current(model.get_output_embeddings())
     if type(head) is not nn.Linear or head.bias is not None:
         raise NotFast("the output head is adapted or has a bias")
     if any(weight.requires_grad and not _is_adapters(name) for name, weight in model.named_parameters()):
         raise NotFast("weights of the base are trained")
     name = type(model).__name__
     if name in LLAMA_LIKE:
-        return _read_llama_like(model, LLAMA_LIKE[name], head.weight, kernels)
-    return _READERS[name](model, head.weight, kernels)
+        decoder = _read_llama_like(model, LLAMA_LIKE[name], head.weight, kernels)
+    else:
+        decoder = _READERS[name](model, head.weight, kernels)
+    return replace(decoder, dtype=held)
+
+
+def _current(module: Any) -> Any:
+    """The copy that PEFT trains whole in a module's place, where it does."""
+    from peft.utils import ModulesToSaveWrapper
+
+    if type(module) is not ModulesToSaveWrapper:
+        return module
+    is_own = module.disable_adapters or not module.active_adapters
+    return module.original_module if is_own else module.modules_to_save[module.active_adapters[0]]
 
 
 def _read_llama_like(model: Any, family: LlamaLike, head: Tensor, kernels: Kernels) -> Decoder:
     config, body = model.config, model.model
     table = _table(body.embed_tokens, family.prefix + family.embedding if family.scaled_embedding else "Embedding")
-    scale = float(body.embed_tokens.embed_scale) if family.scaled_embedding else 1.0
+    scale = float(_current(body.embed_tokens).embed_scale) if family.scaled_embedding else 1.0
     scale *= config.embedding_multiplier if family.multipliers else 1.0
 
     def embed(ids: Tensor, positions: Tensor) -> Tensor:
@@ -59,6 +72,7 @@ def _read_llama_like(model: Any, family: LlamaLike, head: Tensor, kernels: Kerne
     layers = tuple(_read_layer(layer, index, config, family, rotaries) for index, layer in enumerate(body.layers))
     final_norm = _norm(body.norm, family)
     if family.multipliers:
+        _require(final_norm.trained is None, "Granite's last norm, trained whole,")
         final_norm = replace(final_norm, weight=final_norm.weight / config.logits_scaling)
     cap = config.final_logit_softcapping if family.logit_cap else None
     return Decoder(embed, layers, parallel, final_norm, Head(head, cap), head.dtype, kernels)
@@ -178,6 +192,7 @@ def _activation(module: Any) -> ActivationKind:
 
 
 def _table(module: Any, kind: str = "Embedding") -> Tensor:
+    module = _current(module)
     _require(type(module).__name__ == kind and module.max_norm is None, "the embedding")
     table: Tensor = module.weight
     return table
@@ -190,15 +205,25 @@ def _modules(parent: Any, names: Sequence[str]) -> list[Any]:
 def _norm(module: Any, family: LlamaLike) -> Norm:
     if family.norm == "LayerNorm":
         return _layer_norm(module)
+    module = _current(module)
     _require(type(module).__name__ == f"{family.prefix}RMSNorm", "a norm")
     epsilon = module.eps if family.norm_offset else module.variance_epsilon
-    return Norm(module.weight.detach().float() + family.norm_offset, None, epsilon, centred=False)
+    weight = module.weight.detach().float() + family.norm_offset
+    return Norm(weight, None, epsilon, centred=False, trained=_trained(module, family.norm_offset))
 
 
 def _layer_norm(module: Any) -> Norm:
+    module = _current(module)
     _require(type(module) is nn.LayerNorm, "a norm")
     bias = None if module.bias is None else module.bias.detach().float()
-    return Norm(module.weight.detach().float(), bias, module.eps, centred=True)
+    return Norm(module.weight.detach().float(), bias, module.eps, centred=True, trained=_trained(module))
+
+
+def _trained(norm: Any, offset: float = 0.0) -> Callable[[], tuple[Tensor, Tensor | None]] | None:
+    """How a norm's weight and bias are read where they are trained."""
+    if not norm.weight.requires_grad:
+        return None
+    return lambda: (norm.weight + offset if offset else norm.weight, getattr(norm, "bias", None))
 
 
 def _rotaries(module: Any, family: LlamaLike) -> dict[str, Rotary]:
@@ -234,7 +259,7 @@ def _projection(module: Any) -> Projection:
 
     is_lora = type(module) in (LoraLinear, *four_bit_types()[1])
     is_adapted = is_lora or type(module) is VeraLinear
-    weight, bias = _layer(module.base_layer if is_adapted else module)
+    weight, bias = _layer(module.base_layer if is_adapted else _current(module))
     names = _active(module) if is_adapted else ()
     if not names:
         return Projection(weight, bias)
@@ -245,6 +270,7 @@ def _layer(base: Any) -> tuple[Tensor | HeldWeight, Tensor | None]:
     """Weight [in, out], or what it is made of, and bias of the base's own layer."""
     from transformers.pytorch_utils import Conv1D
 
+    _require(not any(parameter.requires_grad for parameter in base.parameters()), "a linear layer trained whole")
     weight: Tensor | HeldWeight
     if type(base) is nn.Linear:
         weight = base.weight.detach().t()
@@ -316,5 +342,5 @@ def _active(adapter: Any) -> Sequence[str]:
 
 
 def _is_adapters(name: str) -> bool:
-    """Whether a parameter is an adapter's, by its name in PEFT."""
-    return "lora_" in name or "vera_lambda_" in name
+    """Whether a parameter is an adapter's, or of a module that is trained whole beside it, by its name in PEFT."""
+    return any(part in name for part in ("lora_", "vera_lambda_", "modules_to_save."))

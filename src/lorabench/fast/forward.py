@@ -19,6 +19,7 @@ from lorabench.fast.kernels import ActivationKind, Kernels, Norm
 from lorabench.fast.linear import Projections, linear
 from lorabench.fast.magnitude import with_magnitudes
 from lorabench.fast.recomputed import ActivationLinear, NormLinear, NormOnly, Setting
+from lorabench.fast.trained_norm import trained_norm
 from lorabench.tokens.packing import IGNORED, PackedBatch
 
 
@@ -115,6 +116,7 @@ class Decoder:
     final_norm: Norm
     head: Head
     dtype: torch.dtype
+    """Of the activations."""
     kernels: Kernels
 
     def upload(self, batch: PackedBatch | Uploaded) -> Uploaded:
@@ -170,9 +172,10 @@ class Decoder:
         self, residual: Tensor, delta: Tensor | None, norm: Norm | None, projections: Projections, training: bool
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The residual stream after `delta`, and the projections of its norm."""
-        if norm is None:
+        if norm is None or norm.trained is not None:
             total = residual if delta is None else residual + delta
-            outputs = linear(total.to(self.dtype), projections, self.kernels, training=training)
+            read = total if norm is None else trained_norm(total, norm)
+            outputs = linear(read.to(self.dtype), projections, self.kernels, training=training)
             return total, with_magnitudes(outputs, projections)
         setting = Setting(self.kernels, self.dtype, training)
         total, *projected = apply(NormLinear, residual, delta, norm, projections, setting, *projections.factors)
@@ -199,5 +202,7 @@ class Decoder:
         return with_magnitudes([lowered], layer.down)[0]
 
     def _norm(self, residual: Tensor, delta: Tensor | None, norm: Norm) -> Tensor:
+        if norm.trained is not None:
+            return trained_norm(residual if delta is None else residual + delta, norm).to(self.dtype)
         normed: Tensor = apply(NormOnly, residual, delta, norm, Setting(self.kernels, self.dtype, False))
         return normed

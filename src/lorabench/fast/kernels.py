@@ -6,7 +6,7 @@ passes in C++, where a tensor is read and written once instead of once per opera
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -31,6 +31,8 @@ class Norm:
     bias: Tensor | None
     epsilon: float
     centred: bool
+    trained: Callable[[], tuple[Tensor, Tensor | None]] | None = None
+    """Weight and bias as they are now where they are trained; `weight` and `bias` are then as they were at first."""
 
 
 @dataclass(frozen=True)

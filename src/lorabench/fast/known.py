@@ -129,11 +129,12 @@ def _known_types(model_class: str) -> frozenset[type]:
     from peft.tuners.lora import Linear
     from peft.tuners.lora.dora import DoraLinearLayer
     from peft.tuners.vera import Linear as VeraLinear
+    from peft.utils import ModulesToSaveWrapper
     from transformers.pytorch_utils import Conv1D
 
     package, names = _FAMILIES[model_class]
     modeling = import_module(f"transformers.models.{package}.modeling_{package}")
     own = {getattr(modeling, name) for name in (model_class, *names)}
-    containers = {nn.ModuleList, nn.ModuleDict, nn.ParameterDict, BufferDict}
+    containers = {nn.ModuleList, nn.ModuleDict, nn.ParameterDict, BufferDict, ModulesToSaveWrapper}
     layers = {nn.Linear, Conv1D, nn.Embedding, nn.LayerNorm, nn.Dropout, nn.Identity}
     return frozenset({*own, *containers, *layers, *activations(), Linear, DoraLinearLayer, VeraLinear})

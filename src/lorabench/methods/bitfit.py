@@ -52,8 +52,8 @@ class BitFit(Method):
 
     def count_trainable(self, shape: HasLinears, settings: AdapterSettings, targets: Sequence[str]) -> int:
         """The biases. Raises ConfigError for a model without."""
-        vectors = require_files(shape.vectors, settings)
-        count = sum(size for name, size in vectors.items() if name.endswith(".bias"))
+        sizes = require_files(shape.parameters, settings)
+        count = sum(size for name, size in sizes.items() if name.endswith(".bias"))
         if not count:
             raise ConfigError("adapter.method: bitfit trains biases, and the model has none; take ln_tuning or lora")
         return count

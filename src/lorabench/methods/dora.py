@@ -19,10 +19,10 @@ class Dora(Lora):
         """Of its dropout PEFT makes more than one product of each layer."""
         return settings.dropout == 0.0
 
-    def count_trainable(self, shape: HasLinears, settings: AdapterSettings, targets: Sequence[str]) -> int:
-        """A, B and one magnitude for each output."""
+    def count_beside_factors(self, shape: HasLinears, settings: AdapterSettings, targets: Sequence[str]) -> int:
+        """One magnitude for each output, too."""
         magnitudes = sum(shape.linears[path][1] for path in targets)
-        return self.count_factors(shape, settings, targets) + magnitudes
+        return super().count_beside_factors(shape, settings, targets) + magnitudes
 
 
 METHOD = Dora(use_dora=True)

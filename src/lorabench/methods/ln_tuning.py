@@ -28,8 +28,8 @@ class LnTuning(Method):
 
     def count_trainable(self, shape: HasLinears, settings: AdapterSettings, targets: Sequence[str]) -> int:
         """Their weights and biases."""
-        vectors, norms = require_files(shape.vectors, settings), set(targets)
-        return sum(size for name, size in vectors.items() if name.rpartition(".")[0] in norms)
+        sizes, norms = require_files(shape.parameters, settings), set(targets)
+        return sum(size for name, size in sizes.items() if name.rpartition(".")[0] in norms)
 
     def attach(self, base: FrozenBase, settings: AdapterSettings, *, seed: int) -> Adapter:
         """Attach PEFT's copies of the norms; nothing is drawn at random."""
@@ -46,7 +46,7 @@ class LnTuning(Method):
 
 
 def _paths(shape: HasLinears, settings: AdapterSettings) -> list[str]:
-    return [name.rpartition(".")[0] for name in require_files(shape.vectors, settings)]
+    return [name.rpartition(".")[0] for name in require_files(shape.parameters, settings)]
 
 
 def _is_norm(path: str) -> bool:

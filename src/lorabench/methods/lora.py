@@ -14,6 +14,7 @@ from lorabench.methods.method import BYTES_PER_TRAINED, Method
 from lorabench.methods.peft_adapter import PeftAdapter
 from lorabench.methods.settings import AdapterSettings
 from lorabench.methods.targets import require_rank_fits
+from lorabench.methods.whole_modules import require_trainable, whole_modules
 from lorabench.models.linears import HasLinears
 
 if TYPE_CHECKING:
@@ -37,27 +38,34 @@ class Lora(Method):
         require_rank_fits(shape, layer_ranks(settings, targets))
         if isinstance(settings, LoraSettings):
             matched("alpha_pattern", settings.alpha_pattern, targets)
+        whole_modules(shape, settings, targets)
         return targets
 
     def count_factors(self, shape: HasLinears, settings: AdapterSettings, targets: Sequence[str]) -> int:
         """Parameters of A and B: rank x (inputs + outputs) for each module."""
         return sum(rank * sum(shape.linears[path]) for path, rank in layer_ranks(settings, targets).items())
 
+    def count_beside_factors(self, shape: HasLinears, settings: AdapterSettings, targets: Sequence[str]) -> int:
+        """Parameters that are trained and saved beside A and B: modules of the base that are trained whole."""
+        return sum(whole_modules(shape, settings, targets).values())
+
     def count_trainable(self, shape: HasLinears, settings: AdapterSettings, targets: Sequence[str]) -> int:
-        """A and B."""
-        return self.count_factors(shape, settings, targets)
+        """A and B, and what is trained beside them."""
+        return self.count_factors(shape, settings, targets) + self.count_beside_factors(shape, settings, targets)
 
     def training_work(
         self, shape: HasLinears, settings: AdapterSettings, targets: Sequence[str], forward: float
     ) -> float:
-        """The products with A and B, and their gradients, come on top."""
-        return 2.0 * forward + 3.0 * self.count_factors(shape, settings, targets)
+        """The products with A and B, their gradients, and those of modules that are trained whole come on top."""
+        whole = sum(whole_modules(shape, settings, targets).values())
+        return 2.0 * forward + 3.0 * self.count_factors(shape, settings, targets) + whole
 
     def training_bytes(
         self, shape: HasLinears, settings: AdapterSettings, targets: Sequence[str], weight_bytes: int
     ) -> int:
-        """A and B, their gradients and moments."""
-        return BYTES_PER_TRAINED * self.count_factors(shape, settings, targets)
+        """A, B and modules that are trained whole, their gradients and moments."""
+        whole = sum(whole_modules(shape, settings, targets).values())
+        return BYTES_PER_TRAINED * (self.count_factors(shape, settings, targets) + whole)
 
     def attach(self, base: FrozenBase, settings: AdapterSettings, *, seed: int) -> Adapter:
         """Attach PEFT's LoRA modules."""
@@ -68,11 +76,14 @@ class Lora(Method):
         shape = LoadedLinears(base.model)
         targets = self.resolve_targets(shape, settings)
         patterns = settings if isinstance(settings, LoraSettings) else LoraSettings()
+        whole = whole_modules(shape, settings, targets)
+        require_trainable(base.model, whole)
         config = LoraConfig(
             r=settings.rank,
             lora_alpha=settings.alpha_value,
             rank_pattern=dict(patterns.rank_pattern),
             alpha_pattern=dict(patterns.alpha_pattern),
+            modules_to_save=list(whole) or None,
             lora_dropout=settings.dropout,
             target_modules=targets,
             fan_in_fan_out=shape.transposed,

@@ -31,12 +31,13 @@ class LoraFa(Lora):
     adapter = LoraFaAdapter
 
     def count_trainable(self, shape: HasLinears, settings: AdapterSettings, targets: Sequence[str]) -> int:
-        """B."""
-        return sum(rank * shape.linears[path][1] for path, rank in layer_ranks(settings, targets).items())
+        """B, and modules that are trained whole."""
+        second = sum(rank * shape.linears[path][1] for path, rank in layer_ranks(settings, targets).items())
+        return second + self.count_beside_factors(shape, settings, targets)
 
     def count_saved(self, shape: HasLinears, settings: AdapterSettings, targets: Sequence[str]) -> int:
-        """A and B: A was drawn at random, and no other machine draws it alike for certain."""
-        return self.count_factors(shape, settings, targets)
+        """A, too: it was drawn at random, and no other machine draws it alike for certain."""
+        return super().count_trainable(shape, settings, targets)
 
 
 METHOD = LoraFa()

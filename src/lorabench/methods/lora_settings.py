@@ -9,7 +9,7 @@ from typing import Annotated, TypeVar
 from pydantic import AfterValidator, Field
 
 from lorabench.core.errors import ConfigError
-from lorabench.methods.settings import AdapterSettings
+from lorabench.methods.settings import AdapterSettings, Modules
 
 Value = TypeVar("Value", int, float)
 
@@ -39,6 +39,8 @@ class LoraSettings(AdapterSettings):
         Field(default_factory=dict)
     )
     """Modules whose alpha is another than `alpha`, which stays a multiple of `rank` elsewhere."""
+    modules_to_save: Modules | None = None
+    """Modules of the base that are trained whole, by names or ends of their paths, separated by commas."""
 
 
 def layer_ranks(settings: AdapterSettings, paths: Sequence[str]) -> dict[str, int]:

@@ -14,6 +14,7 @@ from lorabench.methods.adapter import Adapter
 from lorabench.methods.portable import BaseReference
 from lorabench.methods.saved import WEIGHTS
 from lorabench.methods.settings import AdapterSettings
+from lorabench.methods.whole_modules import put_back
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -82,7 +83,7 @@ class PeftAdapter(SavedByPeft):
         from peft import get_peft_model
 
         super().__init__(base, settings)
-        targets = list(config.target_modules)
+        targets, whole = list(config.target_modules), list(config.modules_to_save or ())
         published = {path: base.model.get_submodule(path).weight.data for path in targets}
         if self.starts_in_place:
             published = {path: weight.clone() for path, weight in published.items()}
@@ -96,6 +97,9 @@ class PeftAdapter(SavedByPeft):
         except BaseException:
             _undo(base.model, published)
             raise
+        for parameter in self.parameters:
+            parameter.data = parameter.data.float()
+        base.has_wide_parts = bool(whole)
         if settings.dropout:
             base.dropout_modules = [module for name, module in base.model.named_modules() if "lora_dropout" in name]
         base.choose_path()
@@ -107,11 +111,13 @@ class PeftAdapter(SavedByPeft):
         """
 
     def _take_off(self) -> None:
+        put_back(self.base.model)
         self.base.model = self._peft.unload()
 
 
 def _undo(model: Any, published: Mapping[str, Tensor]) -> None:
     """Undo an attachment that may be half done: later runs use the same base."""
+    put_back(model)
     for path, weight in published.items():
         module = model.get_submodule(path)
         if hasattr(module, "get_base_layer"):
@@ -143,4 +149,5 @@ def without_warnings() -> Iterator[None]:
         warnings.filterwarnings("ignore", message="Failed to load the CUDA extension")
         warnings.filterwarnings("ignore", message="Setting boft_n_butterfly_factor to 1")
         warnings.filterwarnings("ignore", message="Unsupported layer type")
+        warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True`")
         yield

@@ -79,7 +79,8 @@ class Pissa(Lora):
 
     def count_saved(self, shape: HasLinears, settings: AdapterSettings, targets: Sequence[str]) -> int:
         """It is saved as LoRA of twice the rank."""
-        return 2 * self.count_factors(shape, settings, targets)
+        whole = self.count_beside_factors(shape, settings, targets)
+        return 2 * self.count_factors(shape, settings, targets) + whole
 
     def training_bytes(
         self, shape: HasLinears, settings: AdapterSettings, targets: Sequence[str], weight_bytes: int

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorabench.core.errors import ModelError
+from lorabench.methods.whole_modules import put_back
 from lorabench.models.shape import read_header
 
 if TYPE_CHECKING:
@@ -86,8 +87,8 @@ def attach_saved(base: FrozenBase, folder: Path) -> None:
     if strange:
         raise ModelError(f"{folder}: the adapter does not fit the model: {strange}")
     wrapped.eval().requires_grad_(False)
-    if configuration["peft_type"] == PeftType.LN_TUNING:
-        _widen_norms(base, wrapped, saved)
+    if configuration["peft_type"] == PeftType.LN_TUNING or configuration.get("modules_to_save"):
+        _widen(base, wrapped, saved)
     base.model = wrapped
     base.choose_path()
     require_causal(base, f"{folder} ({configuration['peft_type']})")
@@ -109,6 +110,7 @@ def saved_adapter(base: FrozenBase, folder: Path) -> Iterator[None]:
         yield
     finally:
         base.model = model
+        put_back(model)
         for name, module in list(model.named_modules()):
             if isinstance(module, BaseTunerLayer):
                 model.set_submodule(name, module.get_base_layer())
@@ -120,10 +122,10 @@ def saved_adapter(base: FrozenBase, folder: Path) -> Iterator[None]:
         base.choose_path()
 
 
-def _widen_norms(base: FrozenBase, wrapped: Any, saved: Mapping[str, Tensor]) -> None:
-    """Norms are computed in float32 as they were trained, where PEFT holds them as the base's."""
+def _widen(base: FrozenBase, wrapped: Any, saved: Mapping[str, Tensor]) -> None:
+    """Norms and whole modules are computed in float32 as they were trained, where PEFT holds them as the base's."""
     for name, parameter in wrapped.named_parameters():
-        if (key := name.replace(".default.", ".")) in saved:
+        if (key := name.replace(".modules_to_save.default.", ".").replace(".default.", ".")) in saved:
             parameter.data = saved[key].to(parameter.device)
     base.has_wide_parts = True
 

@@ -46,9 +46,10 @@ _RENAMED = {
         ".mlp.c_fc_1.": ".mlp.up_proj.",
         ".mlp.c_proj.": ".mlp.down_proj.",
     },
+    "gpt_neox": {"embed_out.": "lm_head."},
     "hy_v3": {".mlp.shared_mlp.": ".mlp.shared_experts."},
 }
-"""By model type: parts of the stored names of layers, and what Transformers makes of them when it loads them."""
+"""By model type: parts of the stored names, and what Transformers makes of them when it loads them."""
 SPLIT_WHEN_LOADED = frozenset({"hrm_text", "lara_mini", "sarvam_moe"})
 """Model types of which Transformers makes several layers out of one that is stored."""
 TRANSPOSED = frozenset({"gpt2", "openai-gpt"})
@@ -76,8 +77,8 @@ class HasLinears(Protocol):
     """A model's linear layers that adapters can go on, so without the output head.
 
     `linears` maps the path of each to (inputs, outputs); `experts` holds the paths of the weights of experts and of
-    what routes to them, which Transformers does not hold as linear layers. `vectors` maps the name of each parameter
-    of one dimension, norms and biases, to its size. None stands for what a plan without the model's files cannot know.
+    what routes to them, which Transformers does not hold as linear layers. `parameters` maps the name of each to its
+    size; a head that is the embedding is none. None stands for what a plan without the model's files cannot know.
     """
 
     @property
@@ -91,7 +92,7 @@ class HasLinears(Protocol):
     @property
     def hidden_size(self) -> int: ...
     @property
-    def vectors(self) -> Mapping[str, int] | None: ...
+    def parameters(self) -> Mapping[str, int] | None: ...
     @property
     def config(self) -> Mapping[str, Any] | None: ...
     @property
@@ -110,8 +111,13 @@ class StoredLinears:
 
     linears: dict[str, tuple[int, int]]
     experts: frozenset[str]
-    num_parameters: int
-    vectors: dict[str, int]
+    parameters: dict[str, int]
+    """Sizes by name."""
+
+    @property
+    def num_parameters(self) -> int:
+        """All of them."""
+        return sum(self.parameters.values())
 
 
 def is_attention(path: str) -> bool:
@@ -162,10 +168,7 @@ def read_stored_linears(stored: Shapes, config: Mapping[str, Any]) -> StoredLine
     return StoredLinears(
         linears=dict(sorted(linears.items(), key=lambda item: _layer_index(item[0]))),
         experts=find_experts(shapes),
-        num_parameters=sum(math.prod(shape) for name, shape in shapes.items() if _is_parameter(name, shape, config)),
-        vectors={
-            name: shape[0] for name, shape in shapes.items() if len(shape) == 1 and _is_parameter(name, shape, config)
-        },
+        parameters={name: math.prod(shape) for name, shape in shapes.items() if _is_parameter(name, shape, config)},
     )
 
 

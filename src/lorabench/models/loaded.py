@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from torch import nn
@@ -27,7 +28,7 @@ class LoadedLinears:
                 self.transposed = True
                 self.linears[path] = (module.weight.shape[0], module.weight.shape[1])
         weights = {name: tuple(weight.shape) for name, weight in model.named_parameters()}
-        self.vectors = {name: shape[0] for name, shape in weights.items() if len(shape) == 1}
+        self.parameters = {name: math.prod(shape) for name, shape in weights.items()}
         self.num_layers: int = model.config.num_hidden_layers
         self.hidden_size: int = model.config.hidden_size
         self.config: dict[str, Any] = model.config.to_dict()

@@ -44,8 +44,8 @@ class ModelShape:
     max_context_length: int
     family: str
     """The configuration's `model_type`: llama, gpt2, gpt_neox, gemma, …"""
-    vectors: dict[str, int] | None = None
-    """Parameters of one dimension, by name; None where no weight file's header was read."""
+    parameters: dict[str, int] | None = None
+    """Sizes of the parameters by name; None where no weight file's header was read."""
     config: Mapping[str, Any] | None = field(default=None, repr=False)
     """The text model's config.json."""
 
@@ -81,7 +81,7 @@ def shape_of(config: Mapping[str, Any], stored: Mapping[str, tuple[int, ...]], w
         vocabulary_size=int(config.get("vocab_size") or embeddings[0][0]),
         max_context_length=_max_context_length(config, where),
         family=str(config.get("model_type", "unknown")),
-        vectors=found.vectors,
+        parameters=found.parameters,
         config=config,
     )
 
