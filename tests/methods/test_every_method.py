@@ -173,6 +173,31 @@ def test_planned_trained_taken_up_saved_and_read(models: Path, family: str, meth
     assert torch.allclose(base.token_nll(batch).double(), ours, atol=1e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("path", ["packed", "documents"])
+@pytest.mark.parametrize("method", [name for name in METHODS.all() if name not in {"bitfit", "prefix_tuning"}])
+def test_layers_that_are_computed_once_more_have_the_same_gradients(
+    models: Path, method: str, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = load_base(models / "llama", precision="fp32", device="cpu")
+    adapter = attach(base, settings_of(method), seed=3)
+    if base.decoder is not None:
+        base.use_reference_path("a test")
+    if not base.can_checkpoint:
+        assert METHODS.get(method).num_virtual_tokens(settings_of(method))
+        return
+    monkeypatch.setattr(base, "_packs", base._packs and path == "packed")
+    gradients = []
+    for base.checkpointing in (False, True):
+        torch.autograd.backward(base.loss(packed([(9, 13, 2), (20,)], VOCABULARY), [1, 2]))
+        gradients.append([parameter.grad for parameter in adapter.parameters])
+        for parameter in adapter.parameters:
+            parameter.grad = None
+    for plain, again in zip(*gradients, strict=True):
+        assert (plain is None) == (again is None)
+        assert plain is None or torch.equal(plain, again)
+
+
 @pytest.mark.parametrize("method", sorted(NOT_ON_GPT2))
 def test_layers_that_peft_does_not_take_are_refused_in_the_plan(models: Path, method: str) -> None:
     with pytest.raises(ConfigError, match="as GPT-2's; take lora"):

@@ -35,7 +35,11 @@ def run_out_of_memory() -> None:
 
 
 def small_memory(monkeypatch: pytest.MonkeyPatch, num_rows: float, num_scored: float = math.inf) -> None:
-    """More than so many rows of 32 tokens at once do not fit in training, more than so many in scoring."""
+    """More than so many rows of 32 tokens at once do not fit in training, more than so many in scoring.
+
+    What fitted is not kept for other tests.
+    """
+    monkeypatch.setattr("lorabench.runs.layout.remember_rows", lambda *what: None)
     loss, token_nll = FrozenBase.loss, FrozenBase.token_nll
 
     def loss_that_needs_memory(base: FrozenBase, batch: PackedBatch, *rest: object) -> torch.Tensor:
@@ -87,7 +91,9 @@ def test_a_run_that_never_fits_is_recorded_and_the_others_go_on(
     records = lorabench.run(path, tmp_path / "out", trackers=["none"]).records
     states = {record.spec.training.context_length: record for record in records}
     assert states[32].status is Status.OUT_OF_MEMORY
-    assert str(states[32].status_reason).startswith("memory ran out at a micro-batch of 4, 2 and 1;")
+    assert str(states[32].status_reason).startswith(
+        "memory ran out at a micro-batch of 4, 2, 1 and 1 with gradient checkpointing;"
+    )
     assert states[16].status is Status.COMPLETED
     assert states[16].budget is not None
     assert states[16].budget.micro_batch_size == 1

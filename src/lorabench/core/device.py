@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from lorabench.core.errors import InputError
-from lorabench.core.machine import memory_bytes, processor_has_bf16, processor_name, trim_heap
+from lorabench.core.machine import available_memory_bytes, memory_bytes, processor_has_bf16, processor_name, trim_heap
 
 if TYPE_CHECKING:
     import numpy as np
@@ -272,6 +272,16 @@ def own_random_state(device: torch.device) -> Iterator[None]:
         torch.set_rng_state(on_processor)
         if on_device is not None:
             set_random_state(device, on_device)
+
+
+def memory_for_this_process(device: Device) -> int:
+    """Bytes that the device has for this process in all: what is free, and what the process holds already."""
+    if device.type == "cuda":
+        import torch
+
+        free, _ = torch.cuda.mem_get_info(torch.device(str(device)))
+        return int(free) + torch.cuda.memory_reserved(torch.device(str(device)))
+    return device.memory_bytes if device.is_gpu else available_memory_bytes()
 
 
 def reset_peak_memory(device: torch.device) -> None:

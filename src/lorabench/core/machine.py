@@ -7,6 +7,7 @@ import logging
 import os
 import platform
 import shutil
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -27,14 +28,68 @@ def num_whole_cores() -> int:
         return num_cores()
 
 
+@cache
 def memory_bytes() -> int:
-    """Memory of the machine, or of the container where that is less."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """Memory of the machine, or of the smallest control group around this process where that is less."""
+    return min([os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *(group.limit for group in control_groups())])
+
+
+def available_memory_bytes() -> int:
+    """What this process may hold in all: what it holds, and what machine and control groups have left for it.
+
+    Where the machine does not tell, all of its memory.
+    """
+    own = _numbers(Path("/proc/self/status")).get("VmRSS", 0) << 10
+    left = _numbers(Path("/proc/meminfo")).get("MemAvailable", memory_bytes() >> 10) << 10
+    return min(memory_bytes(), own + min([left, *(group.limit - group.used for group in control_groups())]))
+
+
+@dataclass(frozen=True)
+class ControlGroup:
+    """One that limits memory, in bytes; `used` is without what is kept of files and can be dropped."""
+
+    limit: int
+    used: int
+
+
+def control_groups(proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> list[ControlGroup]:
+    """Those around this process that limit its memory: its own and all above it, of version 2 and of version 1."""
     try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
-        return min(total, int(limit))
+        lines = proc.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+    found = []
+    for line in lines:
+        hierarchy, controllers, path = (*line.split(":", 2), "", "")[:3]
+        is_second = hierarchy == "0"
+        if not is_second and "memory" not in controllers.split(","):
+            continue
+        top, names = (root, _SECOND) if is_second else (root / "memory", _FIRST)
+        inner = top.joinpath(*(part for part in path.split("/") if part not in ("", "..")))
+        found += [_read_group(folder, *names) for folder in (inner, *inner.parents) if folder.is_relative_to(top)]
+    return [group for group in found if group is not None]
+
+
+_SECOND = ("memory.max", "memory.current", "inactive_file")
+_FIRST = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+
+
+def _read_group(folder: Path, limit: str, used: str, dropped: str) -> ControlGroup | None:
+    """None where it sets no limit, or none that can be read."""
+    try:
+        most, now = (int((folder / name).read_text(encoding="ascii")) for name in (limit, used))
     except (OSError, ValueError):
-        return total
+        return None
+    return ControlGroup(most, now - _numbers(folder / "memory.stat").get(dropped, 0))
+
+
+def _numbers(path: Path) -> dict[str, int]:
+    """Names and numbers of a file whose lines are `name number` or `name: number unit`; empty where there is none."""
+    try:
+        words = [line.split() for line in path.read_text(encoding="utf-8").splitlines()]
+    except OSError:
+        return {}
+    return {line[0].rstrip(":"): int(line[1]) for line in words if len(line) > 1 and line[1].isdigit()}
 
 
 @cache

@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Mapping
 from functools import cache
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -68,7 +68,8 @@ def _read_range(section: str, key: str, value: Mapping[str, Any], settings: type
 def _read_value(section: str, key: str, value: Any, settings: type[Frozen]) -> Any:
     if key in _SEVERAL_NAMES and isinstance(value, list | tuple) and all(isinstance(name, str) for name in value):
         value = ",".join(value)
-    if isinstance(value, bool) and settings.model_fields[key].annotation is not bool:
+    annotation: Any = settings.model_fields[key].annotation
+    if isinstance(value, bool) and bool not in (annotation, *get_args(annotation)):
         raise ConfigError(f"{section}.{key}: {show_value(value)} is not accepted; true and false mean nothing here")
     try:
         return _field_of(settings, key).validate_python(value)

@@ -18,6 +18,9 @@ Corpus = str | CorpusReference
 _PLACES = ("models", "datasets")
 
 
+_NO_AXES = {"devices": "on any number", "gradient_checkpointing": "with it and without"}
+
+
 class AdapterEntry(Frozen):
     """One entry of `adapters`: a product of its axes, with training values of its own before the experiment's."""
 
@@ -68,10 +71,11 @@ def _name_of(dataset: Corpus) -> str:
 
 
 def read_training_axes(section: str, raw: Any, settings: type[Frozen]) -> dict[str, list[Any]]:
-    """The axes of a section of training values; `devices` is none."""
+    """The axes of a section of training values; what changes no run's figures is none."""
     axes = read_axes(section, raw, settings)
-    if len(axes.get("devices", ())) > 1:
-        raise ConfigError(f"{section}.devices: a list is not accepted; runs are the same on any number, so give one")
+    for key, why in _NO_AXES.items():
+        if len(axes.get(key, ())) > 1:
+            raise ConfigError(f"{section}.{key}: a list is not accepted; runs are the same {why}, so give one")
     return axes
 
 

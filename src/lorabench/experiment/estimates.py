@@ -69,6 +69,8 @@ FAST_QUANTIZATIONS = ("none", "nf4", "nf4-double", "fp8")
 """Ways to hold a base that the fast path covers."""
 QUANTIZED_BYTES = {"nf4": 0.5 + 4 / 64, "nf4-double": 0.5 + 1 / 64 + 4 / 16_384, "int8": 1.0, "fp8": 1.0}
 """Of a weight in a quantised linear layer: its code, and its share of a block's scale."""
+CHECKPOINTED_LAYERS = 2
+"""Whose activations are there at once: of the one that is computed once more, and gradients on their way through it."""
 LOGIT_BYTES = {"kept": 4, "passing": 8}
 """Per logit where a model makes them itself: those of a micro-batch, and on top those of one pass."""
 EVALUATION_TOKENS = 2048
@@ -97,6 +99,8 @@ class Workload:
     adapter: AdapterSettings | None = None
     target_modules: Sequence[str] = ()
     rows_at_once: int = 1
+    checkpointing: bool = False
+    """Whether layers are computed once more in the backward pass."""
     writes_samples: bool = False
     answers: tuple[int, int] = (0, 0)
     """Completions written greedily, and the most tokens of each."""
@@ -161,13 +165,14 @@ def training_multiply_adds(shape: PlannedShape, workload: Workload) -> float:
     if workload.adapter is None:
         raise ValueError("nothing is trained")
     forward = forward_multiply_adds(shape, workload.context_length)
-    return method_of(workload.adapter).training_work(shape, workload.adapter, workload.target_modules, forward)
+    work = method_of(workload.adapter).training_work(shape, workload.adapter, workload.target_modules, forward)
+    return work + forward if workload.checkpointing else work
 
 
 def estimate_run(shape: PlannedShape, workload: Workload, device: Device) -> Estimate:
     """Seconds and peak bytes of a run on `device`, or of scoring the base when nothing is trained."""
     seconds = _seconds(shape, workload, _rates(shape, workload, device))
-    return Estimate(seconds, _memory(shape, workload))
+    return Estimate(seconds, estimate_memory(shape, workload))
 
 
 def start_seconds(device: Device) -> float:
@@ -218,7 +223,8 @@ def _answer_bytes(shape: PlannedShape, workload: Workload, width: int) -> int:
     return 2 * shape.num_layers * shape.hidden_size * width * tokens
 
 
-def _memory(shape: PlannedShape, workload: Workload) -> int:
+def estimate_memory(shape: PlannedShape, workload: Workload) -> int:
+    """Peak bytes of a run, or of scoring the base when nothing is trained."""
     width = 4 if workload.precision == "fp32" else 2
     base = PROCESS_BYTES + _base_bytes(shape, workload.quantization, width)
     answers = _answer_bytes(shape, workload, width)
@@ -229,10 +235,14 @@ def _memory(shape: PlannedShape, workload: Workload) -> int:
     trained = method.training_bytes(shape, workload.adapter, workload.target_modules, width)
     training = _logit_bytes(shape, tokens, width)
     if workload.is_fast(shape):
-        training += tokens * _num_outputs(shape) * width * (1 + method.fast_outputs)
+        kept = tokens * _num_outputs(shape) * width * (1 + method.fast_outputs)
     else:
-        kept = REFERENCE_BYTES["known" if shape.family in FAST_TYPES else "unknown"]
-        training += tokens * _num_outputs(shape) * (kept + method.reference_bytes)
+        each = REFERENCE_BYTES["known" if shape.family in FAST_TYPES else "unknown"] + method.reference_bytes
+        kept = tokens * _num_outputs(shape) * each
+    if workload.checkpointing:
+        inputs = tokens * shape.num_layers * shape.hidden_size * (4 + width)
+        kept = min(kept, inputs + CHECKPOINTED_LAYERS * kept // shape.num_layers)
+    training += kept
     return base + trained + max(training, answers)
 
 

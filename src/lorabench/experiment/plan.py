@@ -17,10 +17,11 @@ from lorabench.experiment.budgets import with_budget_in_runs
 from lorabench.experiment.estimates import Workload, estimate_gpu_seconds, estimate_run, start_seconds
 from lorabench.experiment.generate import answer_work, check_room
 from lorabench.experiment.identity import run_id
+from lorabench.experiment.layout import check_checkpointing, fitting, rows_at_most
 from lorabench.experiment.measurements import MeasurementRequest
 from lorabench.experiment.schema import Experiment, RunSpec, TrainingSettings
 from lorabench.experiment.scored_text import scored_bytes
-from lorabench.experiment.steps import micro_batch_size, num_steps
+from lorabench.experiment.steps import num_steps
 from lorabench.experiment.templates import conversation_notes
 from lorabench.experiment.train_text import train_text
 from lorabench.methods.registry import method_of, require_takes_base
@@ -71,6 +72,8 @@ class PlannedRun:
             "estimated_seconds": round(self.estimated_seconds, 1),
             "estimated_gpu_seconds": round(self.estimated_gpu_seconds, 1),
             "estimated_memory_bytes": self.estimated_memory_bytes,
+            "micro_batch_size": self.workload.rows_at_once,
+            "gradient_checkpointing": self.workload.checkpointing,
         }
 
 
@@ -330,11 +333,12 @@ def _plan_run(
     check_room(measures.answers, model.name, model.shape.max_context_length)
     targets = tuple(method.resolve_targets(model.shape, adapter))
     text, tokens_are_exact = train_text(experiment, model, dataset, training.train_bytes)
-    workload = Workload(
+    checkpointing = check_checkpointing(spec, experiment.gradient_checkpointing)
+    wanted = Workload(
         adapter=adapter,
         target_modules=targets,
         context_length=training.context_length,
-        rows_at_once=min(micro_batch_size(training, device), -(-training.batch_size // experiment.num_devices)),
+        rows_at_once=rows_at_most(spec, device, device.memory_bytes, experiment.num_devices),
         precision=training.precision,
         quantization=spec.quantization,
         sharing=experiment.num_devices if device.is_gpu else 1,
@@ -343,6 +347,8 @@ def _plan_run(
         writes_samples=experiment.evaluation.samples > 0,
         answers=answer_work(measures.answers, dataset),
     )
+    fewer_rows = training.micro_batch_size is None
+    workload = fitting(model.shape, wanted, device.memory_bytes, checkpointing, fewer_rows=fewer_rows)
     estimate = estimate_run(model.shape, workload, device)
     return PlannedRun(
         run_id=run_id(spec),

@@ -54,6 +54,7 @@ from lorabench.models.quantized import Quantization
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Schedule = Literal["cosine", "linear", "constant", "wsd"]
+Checkpointing = bool | Literal["auto"]
 Optimizer = Literal["adamw", "adamw-8bit", "paged-adamw-8bit", "muon", "adafactor", "sgd", "schedule-free"]
 
 MAX_RUNS = 10_000
@@ -92,10 +93,12 @@ class TrainingSettings(Frozen):
 
 
 class TrainingSection(TrainingSettings):
-    """The `training` section: how it is trained, and on how many devices at once, which is no part of a run."""
+    """The `training` section: how it is trained, and in which way that changes no figure, which is no part of a run."""
 
     devices: Annotated[int, Field(ge=1, le=64)] = 1
     """Devices that share the rows of each step."""
+    gradient_checkpointing: Checkpointing = "auto"
+    """Layers are computed once more in the backward pass instead of being kept; auto: where a run must, to fit."""
 
 
 def _check_corpus(value: Any, info: ValidationInfo) -> str | CorpusReference:
@@ -230,9 +233,8 @@ class Experiment(Frozen):
 
     @model_validator(mode="after")
     def _bound_size(self) -> Experiment:
-        num_runs = self.num_runs
-        if num_runs > MAX_RUNS:
-            raise ConfigError(f"the experiment asks for {num_runs} runs; at most {MAX_RUNS} are accepted")
+        if self.num_runs > MAX_RUNS:
+            raise ConfigError(f"the experiment asks for {self.num_runs} runs; at most {MAX_RUNS} are accepted")
         smallest = min(self._training_values("batch_size"))
         if self.num_devices > smallest:
             raise ConfigError(
@@ -313,6 +315,12 @@ class Experiment(Frozen):
         """Devices that share a run."""
         count: int = self.training.get("devices", [TrainingSection().devices])[0]
         return count
+
+    @property
+    def gradient_checkpointing(self) -> Checkpointing:
+        """Of all runs."""
+        asked: Checkpointing = self.training.get("gradient_checkpointing", ["auto"])[0]
+        return asked
 
     def to_yaml(self) -> str:
         """The experiment as a file that parses to the same experiment."""

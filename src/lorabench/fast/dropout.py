@@ -61,6 +61,10 @@ class Draws:
         ]
         return cls([*(start for start, _ in spans), len(segments) * width], [generator for _, generator in spans])
 
+    def copy(self) -> Draws:
+        """One that draws what this one is going to draw."""
+        return Draws(self.starts, [None if one is None else _copied(one) for one in self.generators])
+
     def kept(self, inputs: Tensor, probability: float) -> Tensor:
         """False with the given probability, bool, in the shape of inputs [..., T, in]."""
         flat = torch.ones(inputs.shape, dtype=torch.bool, device=inputs.device)
@@ -82,6 +86,11 @@ def drawn_by(draws: Draws | None) -> Iterator[None]:
         yield
     finally:
         _CURRENT.reset(token)
+
+
+def current_draws() -> Draws | None:
+    """By what dropout is drawn now; None: by torch's own random state."""
+    return _CURRENT.get()
 
 
 def draw_kept(inputs: Tensor, probability: float) -> Tensor:
@@ -115,3 +124,7 @@ def _drop(probability: float, inputs: Tensor) -> Tensor:
 
 def _generator(seed: int, device: torch.device) -> torch.Generator:
     return torch.Generator(device).manual_seed(seed)
+
+
+def _copied(generator: torch.Generator) -> torch.Generator:
+    return torch.Generator(generator.device).set_state(generator.get_state())

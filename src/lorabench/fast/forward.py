@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from lorabench.core.device import upload
 from lorabench.fast.attention import Heads, Rotation, Segments
+from lorabench.fast.checkpointing import checkpointed
 from lorabench.fast.differentiable import apply
 from lorabench.fast.head import Head, Targets, head_loss, head_nll
 from lorabench.fast.kernels import ActivationKind, Kernels, Norm
@@ -123,10 +125,14 @@ class Decoder:
         """Send it where the model computes, without waiting for it to arrive."""
         return batch if isinstance(batch, Uploaded) else Uploaded.of(batch, self.head.weight.device)
 
-    def loss(self, batch: PackedBatch | Uploaded) -> Tensor:
-        """Nats summed over the scored targets, float32 scalar, differentiable in the adapters."""
+    def loss(self, batch: PackedBatch | Uploaded, *, checkpointing: bool = False) -> Tensor:
+        """Nats summed over the scored targets, float32 scalar, differentiable in the adapters.
+
+        With `checkpointing` each layer is computed once more in the backward pass.
+        """
         there = self.upload(batch)
-        return head_loss(self._hidden(there, training=True), self.head, there.targets, self.kernels)
+        hidden = self._hidden(there, training=True, checkpointing=checkpointing)
+        return head_loss(hidden, self.head, there.targets, self.kernels)
 
     def token_nll(self, batch: PackedBatch) -> Tensor:
         """Nats of each target, float32 [T]; 0 where nothing is scored. No gradient, no dropout."""
@@ -134,39 +140,49 @@ class Decoder:
         with torch.no_grad():
             return head_nll(self._hidden(there, training=False), self.head, there.targets, self.kernels)
 
-    def _hidden(self, batch: Uploaded, *, training: bool) -> Tensor:
+    def _hidden(self, batch: Uploaded, *, training: bool, checkpointing: bool = False) -> Tensor:
         segments = self.segments(batch)
 
         def attend(index: int, layer: Layer, projected: tuple[Tensor, ...]) -> Tensor:
             del index
             return self.kernels.attend(projected, layer.heads, segments[layer.rotary])
 
-        return self.through(self.embed(batch.input_ids, batch.positions), attend, training=training)
+        embedded = self.embed(batch.input_ids, batch.positions)
+        return self.through(embedded, attend, training=training, checkpointing=checkpointing)
 
     def segments(self, batch: Uploaded) -> dict[Rotary | None, Segments]:
         """The batch's pattern of attention, by the layers' rotary embeddings."""
         made: dict[Any, Any] = {}
         return {rotary: batch.segments(rotary, made) for rotary in {layer.rotary for layer in self.layers}}
 
-    def through(self, residual: Tensor, attend: Attend, *, training: bool) -> Tensor:
+    def through(self, residual: Tensor, attend: Attend, *, training: bool, checkpointing: bool = False) -> Tensor:
         """Embeddings [T, width] through all layers and the last norm."""
         delta: Tensor | None = None
         for index, layer in enumerate(self.layers):
-            residual, projected = self._norm_linear(
-                residual, delta, layer.attention_norm, layer.query_key_value, training
-            )
-            attended = attend(index, layer, self._norm_heads(layer, projected))
-            lowered = linear(attended, layer.attention_out, self.kernels, training=training)
-            (delta,) = with_magnitudes(lowered, layer.attention_out)
-            delta = self._added(delta, layer.after_attention, layer.residual_factor)
-            if self.parallel:
-                _, raised = self._norm_linear(residual, None, layer.mlp_norm, layer.up, training)
-                delta = delta + self._activation_linear(layer, raised, training)
-            else:
-                residual, raised = self._norm_linear(residual, delta, layer.mlp_norm, layer.up, training)
-                delta = self._activation_linear(layer, raised, training)
-                delta = self._added(delta, layer.after_mlp, layer.residual_factor)
+            compute = partial(self._layer, partial(attend, index, layer), layer, training)
+            residual, delta = checkpointed(compute, residual, delta) if checkpointing else compute(residual, delta)
         return self._norm(residual, delta, self.final_norm)
+
+    def _layer(
+        self,
+        attend: Callable[[tuple[Tensor, ...]], Tensor],
+        layer: Layer,
+        training: bool,
+        residual: Tensor,
+        delta: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        """The residual stream, what the layer before adds to it -> the same after this layer."""
+        residual, projected = self._norm_linear(residual, delta, layer.attention_norm, layer.query_key_value, training)
+        attended = attend(self._norm_heads(layer, projected))
+        lowered = linear(attended, layer.attention_out, self.kernels, training=training)
+        (delta,) = with_magnitudes(lowered, layer.attention_out)
+        delta = self._added(delta, layer.after_attention, layer.residual_factor)
+        if self.parallel:
+            _, raised = self._norm_linear(residual, None, layer.mlp_norm, layer.up, training)
+            return residual, delta + self._activation_linear(layer, raised, training)
+        residual, raised = self._norm_linear(residual, delta, layer.mlp_norm, layer.up, training)
+        delta = self._activation_linear(layer, raised, training)
+        return residual, self._added(delta, layer.after_mlp, layer.residual_factor)
 
     def _norm_linear(
         self, residual: Tensor, delta: Tensor | None, norm: Norm | None, projections: Projections, training: bool

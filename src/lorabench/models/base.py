@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -26,6 +28,8 @@ from lorabench.fast.kernels import Kernels
 from lorabench.fast.known import NotFast, can_pack, inner_model, logits_of
 from lorabench.fast.segments import attention_within
 from lorabench.models.causality import Ids, ScoreChanges, find_changes
+from lorabench.models.checkpointed_layers import checkpointed_layers, layers_of
+from lorabench.models.loaded import has_virtual_tokens, longest_document, vocabulary_size
 from lorabench.models.quantized import Quantization, keep_unpacked, loading_options
 from lorabench.models.shape import read_config
 from lorabench.models.side_by_side import Sharing, forget_lengths, grouped, sharing_of
@@ -62,12 +66,15 @@ class FrozenBase:
         self.num_parameters: int = sum(parameter.numel() for parameter in model.parameters())
         self.num_bytes: int = model.get_memory_footprint()
         """Of the weights as they are held, without the scales of quantised ones."""
-        self.vocabulary_size = _vocabulary_size(model)
+        self.vocabulary_size = vocabulary_size(model)
         self.dropout_modules: list[torch.nn.Module] = []
         """The adapter's dropout. It is on in `loss` only; the base's own dropout is always off."""
         self.has_wide_parts = False
         """Whether weights of a base in half precision are held in float32, because they are trained."""
         self.execution = ExecutionPath("reference")
+        self.checkpointing = False
+        """Whether `loss` keeps a layer's inputs alone, and its backward pass computes the layer anew; until the path is
+        chosen again."""
         self._packs = False
         """Whether documents can share a pass laid flat, told apart by our attention."""
         self._sharing: Sharing = "one document"
@@ -80,6 +87,7 @@ class FrozenBase:
     def choose_path(self) -> None:
         """Read the model anew, after an adapter was attached or taken off, and take the fast path where it applies."""
         kernels = kernels_for(self.device.type, DTYPES[self.precision])
+        self.checkpointing = False
         self._packs = can_pack(self.model)
         try:
             self.decoder = read_decoder(self.model, kernels)
@@ -119,7 +127,7 @@ class FrozenBase:
             return find_changes(
                 logits,
                 vocabulary_size=self.vocabulary_size,
-                longest=_longest_document(self.model),
+                longest=longest_document(self.model),
                 num_parameters=self.num_parameters,
                 dtype=DTYPES[self.precision],
                 rows_mix=hasattr(self.model, "peft_type"),  # Lily's router takes the mean over a batch
@@ -159,26 +167,31 @@ class FrozenBase:
         seeds = row_seeds if self.dropout_modules else None
         if self.decoder is None and not self._packs:
             draws = None if seeds is None else Draws.of_segments(packed, seeds, self.device)
-            with dropping(self.dropout_modules):
+            with dropping(self.dropout_modules), self._layers():
                 return torch.stack([losses.sum() for _, losses in self._group_nll(packed, draws)]).sum()
         with drawn_by(None if seeds is None else Draws.of_rows(packed, seeds, self.device)):
             if self.decoder is not None:
-                return self.decoder.loss(batch)
-            with dropping(self.dropout_modules):
+                return self.decoder.loss(batch, checkpointing=self.checkpointing)
+            with dropping(self.dropout_modules), self._layers(packed.segment_starts):
                 hidden, targets = self._hidden(packed), torch.from_numpy(packed.targets).to(self.device)
         chunks = zip(hidden.split(HEAD_CHUNK), targets.split(HEAD_CHUNK), strict=True)
         sums = [checkpoint(self._chunk_sum, states, wanted, use_reentrant=False) for states, wanted in chunks]
         return torch.stack(sums).sum()
 
     @property
+    def can_checkpoint(self) -> bool:
+        """Whether `checkpointing` is possible: layers that are known, and no keys and values of virtual tokens."""
+        return self.decoder is not None or (bool(layers_of(self.model)) and not has_virtual_tokens(self.model))
+
+    @property
     def can_pad(self) -> bool:
         """Whether prompts of several lengths can be continued at once: a family that we know, no virtual tokens."""
-        return (self.decoder is not None or self._packs) and not _has_virtual_tokens(self.model)
+        return (self.decoder is not None or self._packs) and not has_virtual_tokens(self.model)
 
     @property
     def longest_text(self) -> int:
         """Tokens that the model has positions for, beside an adapter's virtual tokens."""
-        return _longest_document(self.model)
+        return longest_document(self.model)
 
     def synchronize(self) -> None:
         """Wait for the device, so that a clock tells the truth."""
@@ -232,7 +245,7 @@ class FrozenBase:
 
     def _logits(self, ids: Tensor) -> Tensor:
         """Logits by the model's own forward pass: token ids [B, T] -> [B, T, V]."""
-        options = {} if _has_virtual_tokens(self.model) else {"use_cache": False}
+        options = {} if has_virtual_tokens(self.model) else {"use_cache": False}
         if self._sharing != "documents":
             forget_lengths(self.model)
         with self._mixed(), _without_deprecations():
@@ -243,6 +256,10 @@ class FrozenBase:
         """Products in half precision where trained weights are held in float32."""
         wide = self.precision != "fp32" and self.has_wide_parts
         return torch.autocast(self.device.type, dtype=DTYPES[self.precision] if wide else None, enabled=wide)
+
+    def _layers(self, bounds: npt.NDArray[np.int32] | None = None) -> AbstractContextManager[None]:
+        """How Transformers' own layers are computed in training; `bounds` are of documents laid flat."""
+        return checkpointed_layers(self.model, self.dropout_modules, bounds) if self.checkpointing else nullcontext()
 
     def _chunk_nll(self, hidden: Tensor, targets: Tensor) -> Tensor:
         with self._mixed():
@@ -367,30 +384,9 @@ def freeze(model: Any, device: torch.device, precision: Precision) -> FrozenBase
     return FrozenBase(model, device, precision)
 
 
-def _vocabulary_size(model: Any) -> int:
-    """Tokens with an embedding and a logit, by the loaded layers; where these are not found, by the configuration."""
-    tables = (model.get_input_embeddings(), model.get_output_embeddings())
-    sizes = [getattr(table, "num_embeddings", getattr(table, "out_features", None)) for table in tables]
-    found = [size for size in sizes if isinstance(size, int)]
-    return min(found) if found else int(model.config.get_text_config().vocab_size)
-
-
-def _longest_document(model: Any) -> int:
-    """Tokens that the model has positions for beside an adapter's virtual tokens; very many where it has no limit."""
-    config = model.config.get_text_config()
-    limits = [getattr(config, name, None) for name in ("max_position_embeddings", "n_positions", "max_seq_len")]
-    virtual: int = model.active_peft_config.num_virtual_tokens if _has_virtual_tokens(model) else 0
-    return min((limit for limit in limits if isinstance(limit, int) and limit > 0), default=1 << 20) - virtual
-
-
 @contextmanager
 def _without_deprecations() -> Iterator[None]:
     """PEFT gives virtual tokens' keys and values by a name that Transformers has changed."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="`past_key_values` is deprecated")
         yield
-
-
-def _has_virtual_tokens(model: Any) -> bool:
-    """Whether PEFT puts virtual tokens, or keys and values of such, before every text."""
-    return hasattr(model, "peft_type") and bool(model.active_peft_config.is_prompt_learning)

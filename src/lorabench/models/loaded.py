@@ -34,3 +34,24 @@ class LoadedLinears:
         self.config: dict[str, Any] = model.config.to_dict()
         self.experts = find_experts(weights) - self.linears.keys()
         self.num_parameters: int = sum(parameter.numel() for parameter in model.parameters())
+
+
+def vocabulary_size(model: Any) -> int:
+    """Tokens with an embedding and a logit, by the loaded layers; where these are not found, by the configuration."""
+    tables = (model.get_input_embeddings(), model.get_output_embeddings())
+    sizes = [getattr(table, "num_embeddings", getattr(table, "out_features", None)) for table in tables]
+    found = [size for size in sizes if isinstance(size, int)]
+    return min(found) if found else int(model.config.get_text_config().vocab_size)
+
+
+def longest_document(model: Any) -> int:
+    """Tokens that the model has positions for beside an adapter's virtual tokens; very many where it has no limit."""
+    config = model.config.get_text_config()
+    limits = [getattr(config, name, None) for name in ("max_position_embeddings", "n_positions", "max_seq_len")]
+    virtual: int = model.active_peft_config.num_virtual_tokens if has_virtual_tokens(model) else 0
+    return min((limit for limit in limits if isinstance(limit, int) and limit > 0), default=1 << 20) - virtual
+
+
+def has_virtual_tokens(model: Any) -> bool:
+    """Whether PEFT puts virtual tokens, or keys and values of such, before every text."""
+    return hasattr(model, "peft_type") and bool(model.active_peft_config.is_prompt_learning)

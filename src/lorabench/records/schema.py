@@ -166,6 +166,8 @@ class Budget(Facts):
     epochs: int
     micro_batch_size: int
     accumulation_steps: int
+    gradient_checkpointing: bool = False
+    """Whether layers were computed once more in the backward pass, which changes no figure."""
     training_text_sha256: str
     """Of the training documents' hashes, in order."""
     validation_seen: float | None = Field(default=None, ge=0.0, le=1.0)

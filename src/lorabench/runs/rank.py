@@ -20,6 +20,7 @@ from lorabench.core.device import Device, choose_device
 from lorabench.core.errors import LorabenchError
 from lorabench.core.locks import waits_end_when
 from lorabench.core.machine import num_cores, prepare_process
+from lorabench.experiment.layout import Layout
 from lorabench.records.schema import Environment
 from lorabench.records.store import RecordStore
 from lorabench.runs.context import RunContext
@@ -67,7 +68,7 @@ def lead(task: RunTask, environment: Environment, device: Device, ranks: Process
     except LorabenchError as error:
         report = Report(problem=Problem(sentence=str(error), exit_code=error.exit_code))
     tell(report)
-    ranks.begin(0)
+    ranks.begin(None)
 
 
 def follow(task: RunTask, environment: Environment, device: Device, ranks: ProcessRanks) -> None:
@@ -82,28 +83,29 @@ def follow(task: RunTask, environment: Environment, device: Device, ranks: Proce
         ranks=ranks,
     )
     loaded = LoadedBase(context)
-    rows = ranks.wait_for_begin()
-    while rows:
+    layout = ranks.wait_for_begin()
+    while layout is not None:
         try:
             with ranks.leaving_together():
-                _train_along(task, context, loaded, rows)
-            rows = ranks.wait_for_begin()
+                _train_along(task, context, loaded, layout)
+            layout = ranks.wait_for_begin()
         except BegunError as begun:
-            rows = begun.micro_batch_size
+            layout = begun.layout
         except Exception:  # rank 0 was told, and records it
-            rows = ranks.wait_for_begin()
+            layout = ranks.wait_for_begin()
 
 
-def _train_along(task: RunTask, context: RunContext, loaded: LoadedBase, rows: int) -> None:
-    """One attempt, so many rows at once."""
+def _train_along(task: RunTask, context: RunContext, loaded: LoadedBase, layout: Layout) -> None:
+    """One attempt."""
     work = loaded.open(task)
     work.shared.base.release_memory()
-    prepared = prepare(task, work, rows, _ignore)
+    prepared = prepare(task, work, layout, _ignore)
     with attached(task, work, _ignore) as adapter:
         checkpoints = checkpoints_of(task, context)
         hooks = Hooks(_ignore, _score_nothing, _ignore, _ignore, _ignore, should_stop=bool)
         until_step = last_step(task, prepared.course)
         base = work.shared.base
+        base.checkpointing = layout.checkpointing
         train(base, adapter, prepared.text, prepared.course, checkpoints, hooks, until_step, context.ranks)
 
 

@@ -8,12 +8,12 @@ from lorabench.core.errors import CancelledError, OutOfMemoryRunError, is_enviro
 from lorabench.core.formatting import listed
 from lorabench.core.out_of_memory import is_out_of_memory
 from lorabench.core.redaction import without_secrets
-from lorabench.experiment.steps import micro_batch_size
 from lorabench.records.schema import Rung, RunRecord, Status
 from lorabench.runs.context import RunContext
 from lorabench.runs.draft import Draft
 from lorabench.runs.failures import failure
 from lorabench.runs.group import GroupWork
+from lorabench.runs.layout import Layouts
 from lorabench.runs.loaded import LoadedBase
 from lorabench.runs.measuring import Measurements
 from lorabench.runs.rungs import keep_to_go_on, known_rungs
@@ -22,7 +22,6 @@ from lorabench.runs.stages import (
     attached,
     describe_adapter,
     prepare,
-    rows_per_device,
     save_adapter,
     score_adapter,
     score_base,
@@ -98,38 +97,33 @@ def _begin(context: RunContext, draft: Draft) -> None:
 
 
 def _until_it_fits(context: RunContext, loaded: LoadedBase, draft: Draft) -> Trained | None:
-    """Where memory runs out in training: the same mathematics at half the micro-batch, down to one row.
-
-    The record says so. Raises OutOfMemoryRunError where even one row does not fit.
+    """Where memory runs out in training: the same mathematics at half the micro-batch, down to one row, and on that
+    with gradient checkpointing; the record says so. Raises OutOfMemoryRunError where even that does not fit.
     """
     task = draft.task
     work = loaded.open(task)
-    tried = [min(micro_batch_size(task.spec.training, context.device), rows_per_device(task))]
+    layouts = Layouts(task, context, work, draft.notes.append)
     while True:
         try:
-            return _go_through_stages(context, work, draft, tried[-1])
+            return _go_through_stages(context, work, draft, layouts)
         except OutOfMemoryRunError:
             raise
         except Exception as error:
             if draft.stage != "train" or not is_out_of_memory(error):
                 raise
-        rows = tried[-1]
-        if rows == 1:
-            sizes = listed([str(one) for one in tried], most=len(tried))
-            raise OutOfMemoryRunError(f"memory ran out at a micro-batch of {sizes}; lorabench plan says what fits")
-        tried.append(rows // 2)
-        draft.notes.append(f"memory ran out at a micro-batch of {rows}; done again at {rows // 2} with accumulation")
-        context.view.message(f"{task.run_id}: memory ran out; trying again at half the micro-batch ({rows // 2})")
-        work.shared.base.release_memory()
+        if not layouts.shrink():
+            tried = listed([str(one) for one in layouts.tried], most=len(layouts.tried))
+            raise OutOfMemoryRunError(f"memory ran out at a micro-batch of {tried}; lorabench plan says what fits")
+        context.view.message(f"{task.run_id}: memory ran out; trying again at a micro-batch of {layouts.current}")
 
 
-def _go_through_stages(context: RunContext, work: GroupWork, draft: Draft, rows: int) -> Trained | None:
-    """Every stage in order, `rows` rows at once; returns where the run stands if it is to pause there."""
+def _go_through_stages(context: RunContext, work: GroupWork, draft: Draft, layouts: Layouts) -> Trained | None:
+    """Every stage in order; returns where the run stands if it is to pause there."""
     task, note = draft.task, draft.notes.append
     folder = context.store.run_dir(task.run_id)
     draft.stage = "prepare"
-    draft.prepared = prepare(task, work, rows, note)
-    context.ranks.begin(rows)
+    draft.prepared = prepare(task, work, layouts.current, note)
+    context.ranks.begin(layouts.current)
     draft.stage = "base scores"
     draft.base = score_base(task, work)
     measurements = Measurements(work, task, task.measures, context.view)
@@ -139,8 +133,10 @@ def _go_through_stages(context: RunContext, work: GroupWork, draft: Draft, rows:
     draft.stage = "attach"
     with attached(task, work, note) as adapter:
         draft.adapter = describe_adapter(task, work, adapter)
+        layouts.begin()
         draft.stage = "train"
         trained = train_adapter(task, context, work, draft.prepared, draft.base, adapter, note, draft.started)
+        layouts.remember()
         if trained.rung is not None:
             draft.rungs = (*(rung for rung in draft.rungs if rung.step != trained.rung.step), trained.rung)
         if trained.pauses:

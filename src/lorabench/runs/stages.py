@@ -19,6 +19,7 @@ from lorabench.core.device import peak_memory, peak_reserved_memory, reset_peak_
 from lorabench.core.errors import CancelledError, DivergedError, ModelError, RunError
 from lorabench.core.storage import new_folder, sha256_file
 from lorabench.corpora.documents import Corpus
+from lorabench.experiment.layout import Layout
 from lorabench.experiment.schema import RunSpec
 from lorabench.experiment.steps import step_at
 from lorabench.methods.adapter import Adapter
@@ -67,7 +68,7 @@ class Prepared:
     conversations: ConversationFacts | None
 
 
-def prepare(task: RunTask, work: GroupWork, micro_batch_size: int, note: Note) -> Prepared:
+def prepare(task: RunTask, work: GroupWork, layout: Layout, note: Note) -> Prepared:
     """Model, corpus and course. Raises InputError where one is not what it was when the run was planned."""
     spec = task.spec
     corpus = work.corpus(spec.dataset, spec.training.train_bytes)
@@ -79,9 +80,10 @@ def prepare(task: RunTask, work: GroupWork, micro_batch_size: int, note: Note) -
         text,
         spec.training,
         seed=spec.seed,
-        micro_batch_size=micro_batch_size,
+        micro_batch_size=layout.rows,
         num_evaluations=spec.evaluation.times,
     )
+    rows_per_device = -(-spec.training.batch_size // task.num_devices)
     budget = Budget(
         train_bytes=sum(document.num_bytes for document in documents),
         train_documents=len(documents),
@@ -89,8 +91,9 @@ def prepare(task: RunTask, work: GroupWork, micro_batch_size: int, note: Note) -
         num_rows=text.num_rows(spec.training.context_length),
         steps=course.num_steps,
         epochs=spec.training.epochs,
-        micro_batch_size=micro_batch_size,
-        accumulation_steps=-(-rows_per_device(task) // micro_batch_size),
+        micro_batch_size=layout.rows,
+        accumulation_steps=-(-rows_per_device // layout.rows),
+        gradient_checkpointing=layout.checkpointing,
         training_text_sha256=fingerprint([document.hash for document in documents]),
         validation_seen=work.validation_seen(spec),
     )
@@ -99,11 +102,6 @@ def prepare(task: RunTask, work: GroupWork, micro_batch_size: int, note: Note) -
     for sentence in _about_conversations(spec, conversations):
         note(sentence)
     return Prepared(text, course, _describe_model(work), dataset, budget, conversations)
-
-
-def rows_per_device(task: RunTask) -> int:
-    """At most so many rows of a step are on one device."""
-    return -(-task.spec.training.batch_size // task.num_devices)
 
 
 def _about_conversations(spec: RunSpec, facts: ConversationFacts | None) -> list[str]:

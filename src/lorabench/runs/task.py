@@ -13,7 +13,7 @@ from lorabench.corpora.planning import DatasetPlan
 from lorabench.corpora.references import CorpusReference, absolute, parts_of, write_reference
 from lorabench.experiment.measurements import MeasurementRequest
 from lorabench.experiment.plan import Group, Plan, PlannedRun
-from lorabench.experiment.schema import RunSpec
+from lorabench.experiment.schema import Checkpointing, RunSpec
 from lorabench.experiment.search import SearchSettings
 from lorabench.models.locate import is_model_path
 from lorabench.records.schema import Evaluation, Rung, RunRecord
@@ -91,6 +91,8 @@ class RunTask(Frozen):
     options: RunOptions
     num_devices: int = 1
     """That share the run."""
+    gradient_checkpointing: Checkpointing = "auto"
+    """Whether layers are computed once more in the backward pass; auto: where the run does not fit otherwise."""
     num_attempts_to_repeat: int = 0
     """A record of a run that did not complete is replaced where it is of at most this attempt."""
     until_share: float | None = Field(default=None, gt=0.0, le=1.0)
@@ -169,6 +171,7 @@ def _make_task(
         memory_bytes=run.estimated_memory_bytes,
         options=options,
         num_devices=plan.experiment.num_devices,
+        gradient_checkpointing=plan.experiment.gradient_checkpointing,
         search=plan.experiment.search,
     )
 

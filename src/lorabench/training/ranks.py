@@ -17,6 +17,7 @@ from torch import Tensor, distributed, nn
 
 from lorabench.core.errors import RunError
 from lorabench.core.out_of_memory import is_out_of_memory
+from lorabench.experiment.layout import Layout
 
 Item = TypeVar("Item")
 _PATIENCE = timedelta(days=30)
@@ -38,8 +39,8 @@ class Ranks:
         """This rank's share of what all have."""
         return items if self.size == 1 else items[self.rank :: self.size]
 
-    def begin(self, micro_batch_size: int) -> None:
-        """Rank 0 tells the others to train from the start, so many rows at once; 0: there is nothing more to do."""
+    def begin(self, layout: Layout | None) -> None:
+        """Rank 0 tells the others to train from the start, laid out so; None: there is nothing more to do."""
 
     def of_first(self, value: int) -> int:
         """Rank 0's value."""
@@ -66,9 +67,9 @@ class RankLostError(BaseException):
 class BegunError(Exception):
     """Rank 0 has begun anew, or has ended the run, while this rank was at something else."""
 
-    def __init__(self, micro_batch_size: int) -> None:
-        super().__init__(micro_batch_size)
-        self.micro_batch_size = micro_batch_size
+    def __init__(self, layout: Layout | None) -> None:
+        super().__init__(layout)
+        self.layout = layout
 
 
 class OtherRankError(RunError):
@@ -84,6 +85,7 @@ class _State(IntEnum):
     BEGINS = 1
     OUT_OF_MEMORY = 2
     FAILED = 3
+    BEGINS_CHECKPOINTING = 4
 
 
 class ProcessRanks(Ranks):
@@ -100,16 +102,17 @@ class ProcessRanks(Ranks):
         """Part from the others."""
         distributed.destroy_process_group()
 
-    def begin(self, micro_batch_size: int) -> None:
-        self._exchange(_State.BEGINS, micro_batch_size)
+    def begin(self, layout: Layout | None) -> None:
+        state = _State.BEGINS_CHECKPOINTING if layout is not None and layout.checkpointing else _State.BEGINS
+        self._exchange(state, 0 if layout is None else layout.rows)
 
-    def wait_for_begin(self) -> int:
-        """Until rank 0 begins: the rows at once, 0 where there is nothing to do."""
+    def wait_for_begin(self) -> Layout | None:
+        """Until rank 0 begins: how steps are laid out, None where there is nothing to do."""
         while True:
             try:
                 self._exchange(_State.GOES_ON)
             except BegunError as begun:
-                return begun.micro_batch_size
+                return begun.layout
 
     def of_first(self, value: int) -> int:
         return int(self._agree(value)[0])
@@ -163,8 +166,9 @@ class ProcessRanks(Ranks):
             states = [_State(int(told[0])) for told in gathered]
             if _State.FAILED in states:
                 distributed.all_gather_object(sentences, sentence)
-        if not self.is_first and states[0] is _State.BEGINS:
-            raise BegunError(int(gathered[0][1]))
+        if not self.is_first and states[0] in (_State.BEGINS, _State.BEGINS_CHECKPOINTING):
+            rows = int(gathered[0][1])
+            raise BegunError(Layout(rows, states[0] is _State.BEGINS_CHECKPOINTING) if rows else None)
         return states, [float(told[1]) for told in gathered], sentences
 
 
