@@ -103,7 +103,7 @@ def test_a_tracker(tmp_path: Path, experiment: ExperimentWriter) -> None:  # noq
     assert lines[0] == f"start {record.run_id}"
     assert record.validation is not None
     assert any(line.endswith(f": {record.validation.bits_per_byte} bits per byte") for line in lines)
-    assert lines[-1] == "finish completed"
+    assert lines[-2:] == ["finish completed", f"report {out / 'results' / 'report.html'}"]
     refused = lorabench(environment, "run", path, "--output-dir", out, "--tracker", "linse")
     assert refused.returncode == 2
     assert "accepted are mlflow, tensorboard, trackio, wandb, lines, none" in refused.stderr

@@ -22,7 +22,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lorabench.models.locate import locate_model
 from tests.runs.conftest import new_cache, write_corpus
-from tests.trackers.reading import inspect, merged, of_kind, offline_folders
+from tests.trackers.reading import inspect, md5_of, merged, of_kind, offline_folders
 
 COLUMNS = (  # noqa: SIM905
     "run_id, status, status_reason, experiment, model, model_revision, model_parameters, dataset, dataset_revision, "
@@ -129,7 +129,10 @@ def check_tracking(out: Path, record: dict[str, Any]) -> None:
     assert [line["step"] for line in steps] == list(range(1, record["budget"]["steps"] + 1))
     assert all(set(line) >= STEP_KEYS for line in steps)
     assert evaluations[-1]["validation_bits_per_byte"] == record["validation"]["derived"]["bits_per_byte"]
-    (folder,) = offline_folders(out)
+    folder, reported = offline_folders(out)
+    (artifact,) = of_kind(inspect(reported), "artifact")
+    digests = {entry["path"]: entry["digest"] for entry in artifact["manifest"]["contents"]}
+    assert digests["report.html"] == md5_of(out / "results" / "report.html")
     entries = inspect(folder)
     history = [entry["item"] for entry in of_kind(entries, "history")]
     tracked = [item for item in history if "train/step" in item]

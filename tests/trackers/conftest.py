@@ -18,7 +18,7 @@ from lorabench.records.schema import (
     Speed,
     Status,
 )
-from lorabench.trackers.base import TrackedRun
+from lorabench.trackers.base import TrackedReport, TrackedRun
 from tests.report.synthetic import ENVIRONMENT
 
 
@@ -97,6 +97,16 @@ def record(spec: RunSpec, tracked_run: TrackedRun) -> RunRecord:
         started_at="2026-11-24T12:00:00Z",
         finished_at="2026-11-24T12:00:06Z",
     )
+
+
+@pytest.fixture
+def report(tmp_path: Path) -> TrackedReport:
+    """Of an experiment, as files that are there."""
+    files = tmp_path / "results" / "report.html", tmp_path / "results" / "results_summary.md"
+    files[0].parent.mkdir()
+    for file in files:
+        file.write_text(f"{file.name} <b>", encoding="utf-8")
+    return TrackedReport("first look", files)
 
 
 def step_values(step: int) -> dict[str, float | int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import subprocess
 from pathlib import Path
@@ -13,6 +15,11 @@ from wandb.util import get_core_path
 def offline_folders(output_dir: Path) -> list[Path]:
     """The W&B runs under an output folder, in the order they began."""
     return sorted((output_dir / "wandb").glob("offline-run-*"))
+
+
+def md5_of(path: Path) -> str:
+    """As W&B's manifests have it."""
+    return base64.b64encode(hashlib.md5(path.read_bytes()).digest()).decode("ascii")
 
 
 def inspect(folder: Path) -> list[dict[str, Any]]:

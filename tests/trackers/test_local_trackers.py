@@ -78,10 +78,11 @@ def test_trackio_reads_every_step_back(tmp_path: Path) -> None:
     assert finished.returncode == 0, finished.stderr
     assert finished.stderr == ""
     found = json.loads(finished.stdout)
-    assert found["runs"] == ["lora-r16 lr0.0003 s0 d m #2 run", "lora-r16 lr0.0003 s0 d m run"]
+    assert found["runs"] == ["lora-r16 lr0.0003 s0 d m #2 run", "lora-r16 lr0.0003 s0 d m run", "report my experiment"]
     assert found["config"]["rank"] == 16
     assert found["steps"] == [[step, 1.0 / step] for step in range(1, 51)]
     assert found["evaluations"] == [[50, 0.5]]
+    assert found["report"] == ["report", {"report.html": "<b>page</b>"}]
     assert found["off"] == ["trackio already writes to"]
     assert (tmp_path / "one" / "trackio").is_dir()
     assert not (tmp_path / "two" / "trackio").exists()
@@ -93,7 +94,7 @@ from pathlib import Path
 from lorabench.methods.settings import AdapterSettings
 from lorabench.experiment.schema import EvaluationSettings, RunSpec, TrainingSettings
 from lorabench.records.schema import Sample
-from lorabench.trackers.base import TrackedRun
+from lorabench.trackers.base import TrackedReport, TrackedRun
 from lorabench.trackers.make import make_trackers
 
 output = Path(sys.argv[1])
@@ -108,20 +109,30 @@ with make_trackers("trackio", output / "one", report=said.append) as group:
         group.log_evaluation({"step": 50, "validation_bits_per_byte": 0.5})
         group.log_samples([Sample(document_hash="a" * 64, prompt="<b>", continuation="c")])
         group.finish(None, "completed")
+    page = output / "report.html"
+    page.write_text("<b>page</b>")
+    group.log_report(TrackedReport("my experiment", (page,)))
 assert said == [], said
+page.unlink()
 with make_trackers("trackio", output / "two", report=said.append) as group:
     group.start(TrackedRun("run", 1, "experiment", spec, output / "two" / "runs" / "run"))
 
+import trackio
 from trackio import Api
 from trackio.sqlite_storage import SQLiteStorage
 runs = sorted(Api().runs("lorabench"), key=lambda run: run.name)
 rows = SQLiteStorage.get_logs("lorabench", runs[0].name, max_points=None, run_id=runs[0].id)
+reader = trackio.init(project="lorabench", name="reader", embed=False)
+artifact = reader.use_artifact("report-my-experiment:latest")
+folder = Path(artifact.download(output / "downloaded"))
+reader.finish()
 print(json.dumps({
     "runs": [run.name for run in runs],
     "config": runs[0].config,
     "steps": [[row["step"], row["train/loss"]] for row in rows if row.get("train/loss") is not None],
     "evaluations": [[row["step"], row["validation/bits_per_byte"]]
                     for row in rows if row.get("validation/bits_per_byte") is not None],
+    "report": [artifact.type, {path.name: path.read_text() for path in folder.iterdir()}],
     "off": [sentence.split(": ")[1][:25] for sentence in said],
 }))
 """
@@ -146,7 +157,12 @@ def test_mlflow_reads_every_step_back(record: RunRecord, tmp_path: Path) -> None
     assert finished.returncode == 0, finished.stderr
     assert finished.stderr == ""
     found = json.loads(finished.stdout)
-    assert found["runs"] == [["lora-r16 lr0.0003 s0 d m", "FINISHED"], ["lora-r16 lr0.0003 s0 d m #2", "FAILED"]]
+    assert found["runs"] == [
+        ["lora-r16 lr0.0003 s0 d m", "FINISHED"],
+        ["lora-r16 lr0.0003 s0 d m #2", "FAILED"],
+        ["report my experiment", "FINISHED"],
+    ]
+    assert found["report"] == "<b>page</b>"
     assert found["params"]["rank"] == "16"
     assert found["params"]["evaluation.times"] == "4"
     assert found["params"]["note"] == "is *** safe?"
@@ -168,7 +184,7 @@ from pathlib import Path
 from lorabench.methods.settings import AdapterSettings
 from lorabench.experiment.schema import EvaluationSettings, RunSpec, TrainingSettings
 from lorabench.records.schema import RunRecord, Sample
-from lorabench.trackers.base import TrackedRun, TrackerOptions
+from lorabench.trackers.base import TrackedReport, TrackedRun, TrackerOptions
 from lorabench.trackers.make import make_trackers
 
 def refuse(*anything):
@@ -192,6 +208,10 @@ with make_trackers("mlflow", output, TrackerOptions(close_seconds=200), report=s
             group.finish(RunRecord.model_validate_json(sys.stdin.read()), None)
         else:
             group.finish(None, "diverged")
+    page = output / "report.html"
+    page.write_text("<b>page</b>")
+    group.log_report(TrackedReport("my experiment", (page,)))
+page.unlink()
 assert said == [], said
 
 from mlflow.tracking import MlflowClient
@@ -199,6 +219,7 @@ client = MlflowClient(tracking_uri=f"sqlite:///{output / 'mlflow' / 'mlflow.db'}
 experiment = client.get_experiment_by_name("my experiment")
 runs = client.search_runs([experiment.experiment_id], order_by=["attributes.start_time"])
 history = lambda name: [[point.step, point.value] for point in client.get_metric_history(runs[0].info.run_id, name)]
+report = client.download_artifacts(runs[2].info.run_id, "report.html")
 samples = client.download_artifacts(runs[0].info.run_id, "samples.json")
 print(json.dumps({
     "runs": [[run.info.run_name, run.info.status] for run in runs],
@@ -207,6 +228,7 @@ print(json.dumps({
     "steps": sorted(history("train/loss")),
     "evaluations": history("validation/bits_per_byte"),
     "final": runs[0].data.metrics["final/test_bits_per_byte"],
+    "report": Path(report).read_text(),
     "samples": json.loads(Path(samples).read_text()),
 }))
 """

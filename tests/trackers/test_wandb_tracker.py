@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
-from lorabench.records.schema import RunRecord, Status
-from lorabench.trackers.base import TrackedRun, TrackerOptions, evaluation_values
+from lorabench.records.schema import Drift, RunRecord, Status
+from lorabench.trackers.base import TrackedReport, TrackedRun, TrackerOptions, evaluation_values
 from lorabench.trackers.kinds.wandb import WandbTracker, attempt_id, choose_mode
 from lorabench.trackers.make import make_trackers
 
 from .conftest import step_values
-from .reading import inspect, merged, of_kind, offline_folders
+from .reading import inspect, md5_of, merged, of_kind, offline_folders
 
 NUM_STEPS = 30
 
@@ -159,6 +159,50 @@ def test_the_adapter_is_handed_over_only_when_asked(
     (artifact,) = adapters
     names = {entry["path"] for entry in artifact["manifest"]["contents"]}
     assert names == {"adapter_config.json", "adapter_model.safetensors"}
+
+
+def test_the_report_is_an_artifact_that_waits_beside_its_run(
+    report: TrackedReport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "XDG_DATA_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    as_built = {file.name: md5_of(file) for file in report.files}
+    with make_trackers("wandb", tmp_path, report=pytest.fail) as group:
+        group.log_report(report)
+    for file in report.files:
+        file.write_text("a later command's", encoding="utf-8")
+    (folder,) = offline_folders(tmp_path)
+    entries = inspect(folder)
+    (artifact,) = of_kind(entries, "artifact")
+    assert (artifact["type"], artifact["name"]) == ("report", "report-first-look")
+    contents = {entry["path"]: entry for entry in artifact["manifest"]["contents"]}
+    assert {name: entry["digest"] for name, entry in contents.items()} == as_built
+    waiting = {name: Path(entry["local_path"]) for name, entry in contents.items()}
+    assert all(path.is_relative_to(folder) for path in waiting.values())
+    assert {name: md5_of(path) for name, path in waiting.items()} == as_built
+    (run,) = of_kind(entries, "run")[:1]
+    assert (run["display_name"], run["run_group"], run["job_type"]) == ("report first look", "report", "first look")
+    assert of_kind(entries, "exit")[-1].get("exit_code", 0) == 0
+    assert not [path for path in home.rglob("*") if path.is_file()]
+
+
+def test_what_sums_a_run_up_can_be_sorted_by(tracked_run: TrackedRun, record: RunRecord, tmp_path: Path) -> None:
+    drift = Drift(dataset="code", revision="1", base=record.base_validation, adapted=record.validation)
+    with make_trackers("wandb", tmp_path, report=pytest.fail) as group:
+        _track(group, tracked_run, record.model_copy(update={"drift": (drift,)}), 2)
+    (folder,) = offline_folders(tmp_path)
+    summary = {
+        name: value
+        for name, value in merged(inspect(folder), "summary").items()
+        if not name.startswith(("_", "samples."))
+    }
+    no_numbers = {name for name, value in summary.items() if type(value) not in (int, float)}
+    assert no_numbers == {"status", "status_reason"}
+    assert set(summary) >= {"val_bits_per_byte", "gain", "tokens_per_second", "peak_memory_mb", "steps"}
+    assert summary["gain"] == summary["worst_change_elsewhere"] == pytest.approx(250 / 300 - 1)
 
 
 def test_long_and_hostile_names_are_accepted(tracked_run: TrackedRun, record: RunRecord, tmp_path: Path) -> None:

@@ -37,6 +37,17 @@ class ReportPaths:
         """Of the only experiment; None where there are several, each with findings of its own."""
         return self.reports[0].findings if len(self.reports) == 1 else None
 
+    def files_of(self, experiment: str) -> tuple[Path, ...]:
+        """What to keep of the report on one experiment, the page first."""
+        from lorabench.report.experiments import folder_of
+        from lorabench.report.one_page import ONE_PAGE_NAME
+        from lorabench.report.page import PAGE_NAME
+        from lorabench.report.summary import DETAILS_NAME, SUMMARY_NAME
+
+        folder = self.results_dir if len(self.reports) == 1 else folder_of(experiment, self.results_dir)
+        names = (PAGE_NAME, ONE_PAGE_NAME, SUMMARY_NAME, DETAILS_NAME, CSV_NAME)
+        return () if folder is None else tuple(folder / name for name in names if (folder / name).is_file())
+
 
 def rebuild_table(store: RecordStore, *, wait: bool = True) -> None:
     """Only the table: cheap enough to be done after every run. `wait` as for `exclusively`."""

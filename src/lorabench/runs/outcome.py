@@ -51,6 +51,11 @@ class Counts:
         return sum(vars(self).values())
 
     @property
+    def now(self) -> int:
+        """That this command brought to an end."""
+        return self.completed_now + self.failed_now
+
+    @property
     def completed(self) -> int:
         """By whomever and whenever."""
         return self.completed_now + self.completed_before + self.completed_elsewhere

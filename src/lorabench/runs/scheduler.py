@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import os
-import shlex
 import tempfile
 import time
 from collections.abc import Mapping, Sequence, Set
 from contextlib import suppress
 from pathlib import Path
 
-from lorabench.core.device import Device
-from lorabench.core.errors import CancelledError, DiskError, InputError, RunError
+from lorabench.core.errors import DiskError, InputError, RunError
 from lorabench.core.locks import is_free, lock_owner
 from lorabench.core.machine import prepare_process
 from lorabench.core.storage import disk_error
-from lorabench.experiment.estimates import remember_speed, remember_start
+from lorabench.experiment.estimates import remember_speed
 from lorabench.experiment.plan import Plan, make_plan
 from lorabench.experiment.schema import Experiment
 from lorabench.models.quantized import require_quantization
@@ -24,7 +22,6 @@ from lorabench.records.measurements import missing_in
 from lorabench.records.provenance import command_line, describe_environment, now
 from lorabench.records.schema import RunRecord, Status
 from lorabench.records.store import DamagedRecordError, RecordProblem, RecordStore
-from lorabench.report.build import ReportPaths, build_report
 from lorabench.runs.context import RunContext
 from lorabench.runs.executor import ExecutorKind
 from lorabench.runs.launching import check_devices
@@ -34,6 +31,7 @@ from lorabench.runs.needs import Need, find_need, lacks_measurements
 from lorabench.runs.outcome import Counts, Outcome
 from lorabench.runs.place import choose_place, worker_warnings
 from lorabench.runs.remaining import measuring_seconds, with_recorded_ids
+from lorabench.runs.reporting import reported
 from lorabench.runs.requests import Requests
 from lorabench.runs.results import Results
 from lorabench.runs.searching import strategy_of
@@ -91,26 +89,26 @@ def run_experiment(
         trackers=parse_tracker_names(trackers),
         upload_adapters=upload_adapters,
     )
-    with (
-        tracker_group,
-        view as shown,
-        stop_in_good_order(
-            lambda: shown.message("Stopping as soon as nothing is lost by it; Ctrl-C again stops at once")
-        ) as should_stop,
-    ):
-        context = RunContext(
-            store=store,
-            trackers=tracker_group,
-            view=shown,
-            device=plan.device,
-            environment=describe_environment(plan.device, command_line()),
-            should_stop=should_stop,
-        )
-        for warning in (*plan.warnings, *worker_warnings(plan, devices)):
-            shown.message(warning)
-        write_asked(store.output_dir, asked_by(plan))
-        outcome = Scheduler(context, plan, options, make_strategy, make_executor).run(retry_failed=retry_failed)
-    return _reported(outcome, store, plan.device)
+    with tracker_group:
+        with (
+            view as shown,
+            stop_in_good_order(
+                lambda: shown.message("Stopping as soon as nothing is lost by it; Ctrl-C again stops at once")
+            ) as should_stop,
+        ):
+            context = RunContext(
+                store=store,
+                trackers=tracker_group,
+                view=shown,
+                device=plan.device,
+                environment=describe_environment(plan.device, command_line()),
+                should_stop=should_stop,
+            )
+            for warning in (*plan.warnings, *worker_warnings(plan, devices)):
+                shown.message(warning)
+            write_asked(store.output_dir, asked_by(plan))
+            outcome = Scheduler(context, plan, options, make_strategy, make_executor).run(retry_failed=retry_failed)
+        return reported(outcome, plan, store, tracker_group)
 
 
 def asked_by(plan: Plan) -> Asked:
@@ -124,27 +122,6 @@ def asked_by(plan: Plan) -> Asked:
         reference=plan.experiment.reference,
         num_steps={run.run_id: run.steps for run in plan.runs},
     )
-
-
-def _reported(outcome: Outcome, store: RecordStore, device: Device) -> Outcome:
-    """The outcome with every view rebuilt where there is a run; how long this machine takes for it is remembered."""
-    if outcome.records:
-        started = time.perf_counter()
-        report = _final_report(store)
-        remember_start(device, "report", time.perf_counter() - started)
-        outcome.results_dir, outcome.problems = report.results_dir, report.problems
-    return outcome
-
-
-def _final_report(store: RecordStore) -> ReportPaths:
-    """Rebuild every view, after any other process that is at it."""
-    try:
-        return build_report(store)
-    except KeyboardInterrupt:
-        again = shlex.join(["lorabench", "report", str(store.output_dir)])
-        raise CancelledError(
-            f"stopped before the results were rebuilt; every run is kept, and {again} does it"
-        ) from None
 
 
 def check_run_options(output_dir: Path | str, checkpoint_seconds: float) -> None:

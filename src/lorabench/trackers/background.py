@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 
 from lorabench.core.redaction import without_anything_key_like
 from lorabench.records.schema import RunRecord, Sample
-from lorabench.trackers.base import MAX_QUEUED, STALL_SECONDS, TrackedRun, Tracker, Values
+from lorabench.trackers.base import MAX_QUEUED, STALL_SECONDS, TrackedReport, TrackedRun, Tracker, Values
 
 
 class BackgroundTracker:
@@ -67,6 +67,10 @@ class BackgroundTracker:
     def finish(self, record: RunRecord | None, status: str) -> None:
         """See Tracker; does not wait for it."""
         self._submit(lambda: self._tracker.finish(record, status))
+
+    def log_report(self, report: TrackedReport) -> None:
+        """See Tracker; does not wait for it."""
+        self._submit(lambda: self._tracker.log_report(report))
 
     def close(self, timeout_seconds: float) -> None:
         """Let the tracker finish what it was handed, but wait no longer than `timeout_seconds`."""

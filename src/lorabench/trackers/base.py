@@ -63,6 +63,20 @@ class TrackedRun:
         return f"{method} lr{self.spec.training.learning_rate:g} {self.spec.dataset} {self.spec.model}"
 
 
+@dataclass(frozen=True)
+class TrackedReport:
+    """The report on an experiment, built once its runs have ended."""
+
+    experiment: str
+    files: tuple[Path, ...]
+    """The page first; none has the name of another."""
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        return f"report {self.experiment}"
+
+
 class Tracker(Protocol):
     """Takes the figures of one run after another."""
 
@@ -80,6 +94,9 @@ class Tracker(Protocol):
 
     def finish(self, record: RunRecord | None, status: str) -> None:
         """The run ended; `record` is None where there is none."""
+
+    def log_report(self, report: TrackedReport) -> None:
+        """After the last run. The files are written anew by every later command: keep copies."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +162,11 @@ def run_tags(run: TrackedRun, status: str | None = None) -> tuple[str, ...]:
     tags += [f"rank-{adapter.rank}"] if method_of(adapter).uses("rank") else []
     tags += [*run.tags, *([status] if status else [])]
     return tuple(dict.fromkeys(clean_name(tag, 64) for tag in tags if tag))
+
+
+def artifact_name(report: TrackedReport) -> str:
+    """Of letters, digits, dots, dashes and underscores; a later report of the experiment is its next version."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "-", f"report-{report.experiment}")[:120]
 
 
 def clean_name(text: str, max_length: int) -> str:

@@ -14,7 +14,7 @@ from lorabench.core.errors import ConfigError, MissingExtraError, near_matches
 from lorabench.core.registry import Registry
 from lorabench.records.schema import RunRecord, Sample
 from lorabench.trackers.background import BackgroundTracker
-from lorabench.trackers.base import TrackedRun, TrackerKind, TrackerOptions, Values
+from lorabench.trackers.base import TrackedReport, TrackedRun, TrackerKind, TrackerOptions, Values
 from lorabench.trackers.jsonl import MetricsFile
 
 TRACKERS: Registry[TrackerKind] = Registry("lorabench.trackers.kinds", "TRACKER", "tracker")
@@ -119,6 +119,11 @@ class TrackerGroup:
         self.metrics.finish(record, status)
         for tracker in self.trackers:
             tracker.finish(record, status)
+
+    def log_report(self, report: TrackedReport) -> None:
+        """The report on the experiment was built; does not wait for the trackers."""
+        for tracker in self.trackers:
+            tracker.log_report(report)
 
     def close(self) -> None:
         """Wait, within bounds, for what is still on its way."""

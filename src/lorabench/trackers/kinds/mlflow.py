@@ -17,7 +17,7 @@ from typing import Any
 
 from lorabench.core.redaction import without_secrets
 from lorabench.records.schema import RunRecord, Sample
-from lorabench.trackers.base import TrackedRun, TrackerKind, Values, clean_name, run_config, run_tags
+from lorabench.trackers.base import TrackedReport, TrackedRun, TrackerKind, Values, clean_name, run_config, run_tags
 from lorabench.trackers.summary import final_facts, final_values
 
 FLUSH_SECONDS = 2.0
@@ -50,7 +50,7 @@ class MlflowTracker:
         tags |= {"model": run.spec.model, "dataset": run.spec.dataset, "method": adapter.method}
         tags |= {"tags": ", ".join(run_tags(run))}
         started = self._client.create_run(
-            self._experiment_id(clean_name(without_secrets(run.experiment), 250)),
+            self._experiment_id(_experiment_name(run.experiment)),
             run_name=clean_name(run.title, 250),
             tags={key: _plain(value) for key, value in tags.items()},
         )
@@ -88,6 +88,18 @@ class MlflowTracker:
         self._client.log_batch(self._run_id, tags=[RunTag(name, _plain(value)) for name, value in facts.items()])
         self._client.set_terminated(self._run_id, _END_STATES.get(str(status), "FAILED"))
         self._run_id = None
+
+    def log_report(self, report: TrackedReport) -> None:
+        """The report's files, as those of a run of their own."""
+        self._client = self._client or _client(self._folder)
+        started = self._client.create_run(
+            self._experiment_id(_experiment_name(report.experiment)),
+            run_name=clean_name(report.title, 250),
+            tags={"status": "completed", "tags": "report"},
+        )
+        for file in report.files:
+            self._client.log_artifact(started.info.run_id, str(file))
+        self._client.set_terminated(started.info.run_id, "FINISHED")
 
     def _experiment_id(self, name: str) -> str:
         """Of the MLflow experiment `name`, which another process may be making at the same time."""
@@ -142,6 +154,10 @@ def _client(folder: Path) -> Any:
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
     return MlflowClient(tracking_uri=address)
+
+
+def _experiment_name(name: str) -> str:
+    return clean_name(without_secrets(name), 250)
 
 
 def _plain(value: Any) -> str:

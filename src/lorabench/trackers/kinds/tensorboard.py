@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lorabench.records.schema import RunRecord, Sample
-from lorabench.trackers.base import TrackedRun, TrackerKind, Values, run_config
+from lorabench.trackers.base import TrackedReport, TrackedRun, TrackerKind, Values, run_config
 from lorabench.trackers.summary import final_values
 
 FLUSH_SECONDS = 10
@@ -68,6 +68,9 @@ class TensorboardTracker:
         if record is not None and self._writer is not None:
             self._scalars("final", final_values(record), self._last_step, "")
         self._close()
+
+    def log_report(self, report: TrackedReport) -> None:
+        """Nothing: TensorBoard has no place for files."""
 
     def _begin_at(self, step: int) -> None:
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog

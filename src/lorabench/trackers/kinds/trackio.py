@@ -12,7 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from lorabench.records.schema import RunRecord, Sample
-from lorabench.trackers.base import TrackedRun, TrackerKind, Values, clean_name, run_config, run_tags
+from lorabench.trackers.base import (
+    TrackedReport,
+    TrackedRun,
+    TrackerKind,
+    Values,
+    artifact_name,
+    clean_name,
+    run_config,
+    run_tags,
+)
 from lorabench.trackers.summary import final_facts, final_values
 
 _chosen_here: set[str] = set()
@@ -79,6 +88,16 @@ class TrackioTracker:
         if record is not None:
             figures = final_values(record) | final_facts(record)
             run.log({f"final/{name}": value for name, value in figures.items() if value is not None}, step=self._step)
+        run.finish()
+
+    def log_report(self, report: TrackedReport) -> None:
+        """The report's files, as an artifact of a run of its own."""
+        trackio = _local_trackio(self._folder)
+        run = trackio.init(project=self._project, name=clean_name(report.title, 200), embed=False)
+        artifact = trackio.Artifact(artifact_name(report), type="report")
+        for file in report.files:
+            artifact.add_file(file, name=file.name)
+        run.log_artifact(artifact)
         run.finish()
 
     def _log(self, values: dict[str, Any]) -> None:

@@ -10,14 +10,25 @@ from __future__ import annotations
 import os
 import re
 import secrets
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from lorabench.core.canonical import fingerprint
 from lorabench.records.schema import RunRecord, Sample
 from lorabench.trackers.background import plain_reason
-from lorabench.trackers.base import TrackedRun, TrackerKind, TrackerOptions, Values, clean_name, run_config, run_tags
+from lorabench.trackers.base import (
+    TrackedReport,
+    TrackedRun,
+    TrackerKind,
+    TrackerOptions,
+    Values,
+    artifact_name,
+    clean_name,
+    run_config,
+    run_tags,
+)
 from lorabench.trackers.summary import final_facts, final_values
 
 Mode = Literal["online", "offline", "disabled"]
@@ -54,21 +65,16 @@ class WandbTracker:
         """Begin a W&B run; where the server cannot be used, go on offline and report it once."""
         if self._run is not None:
             self.finish(None, "failed")
-        quieten()
-        self._mode = self._mode or choose_mode(self._report)
-        if self._mode == "disabled":
+        self._run = self._begin(
+            id=attempt_id(run),
+            name=clean_name(run.title, 128),
+            group=clean_name(run.group, 128),
+            job_type=clean_name(run.experiment, 64),
+            tags=list(run_tags(run)),
+            config=run_config(run),
+        )
+        if self._run is None:
             return
-        try:
-            self._run = self._begin(run, self._mode)
-        except Exception as error:
-            if self._mode != "online":
-                raise
-            self._mode = "offline"
-            self._report(
-                f"W&B cannot be used online ({_online_problem(error)}); tracking goes on offline, "
-                f"upload it later with: wandb sync {self._output_dir / 'wandb'}/offline-run-*"
-            )
-            self._run = self._begin(run, "offline")
         self._tracked = run
         for prefix in ("train", "validation"):
             self._run.define_metric(f"{prefix}/step", hidden=True)
@@ -109,9 +115,26 @@ class WandbTracker:
         is_good = str(status) in {"completed", "stopped_early"}
         if self._upload_adapters and is_good and (tracked.folder / "adapter").is_dir():
             self._log_adapter(run, tracked)
+        self._end(run, exit_code=0 if is_good else 1)
+
+    def log_report(self, report: TrackedReport) -> None:
+        """The report's files as an artifact, the output of a W&B run of its own."""
+        run = self._begin(
+            id=f"report-{secrets.token_hex(8)}",
+            name=clean_name(report.title, 128),
+            group="report",
+            job_type=clean_name(report.experiment, 64),
+            tags=[clean_name(report.experiment, 64), "report"],
+        )
+        if run is None:
+            return
+        self._log_artifact(run, artifact_name(report), "report", report.files)
+        self._end(run, exit_code=0)
+
+    def _end(self, run: Any, exit_code: int) -> None:
         folder = Path(run.dir).parent
         try:
-            run.finish(exit_code=0 if is_good else 1)
+            run.finish(exit_code=exit_code)
         except TimeoutError:
             self._mode = "offline"
             self._report(
@@ -119,7 +142,25 @@ class WandbTracker:
                 f"upload the rest later with: wandb sync {folder}"
             )
 
-    def _begin(self, run: TrackedRun, mode: Mode) -> Any:
+    def _begin(self, **what: Any) -> Any:
+        """A W&B run, offline where the server cannot be used, which is reported once; None where W&B is disabled."""
+        quieten()
+        self._mode = self._mode or choose_mode(self._report)
+        if self._mode == "disabled":
+            return None
+        try:
+            return self._init(self._mode, what)
+        except Exception as error:
+            if self._mode != "online":
+                raise
+            self._mode = "offline"
+            self._report(
+                f"W&B cannot be used online ({_online_problem(error)}); tracking goes on offline, "
+                f"upload it later with: wandb sync {self._output_dir / 'wandb'}/offline-run-*"
+            )
+            return self._init("offline", what)
+
+    def _init(self, mode: Mode, what: Mapping[str, Any]) -> Any:
         import wandb
 
         settings = wandb.Settings(
@@ -140,25 +181,32 @@ class WandbTracker:
         self._output_dir.mkdir(parents=True, exist_ok=True)
         return wandb.init(
             project=os.environ.get("WANDB_PROJECT") or re.sub(r"[/\\#?%:]", "-", clean_name(self._project, 128)),
-            id=attempt_id(run),
-            name=clean_name(run.title, 128),
-            group=clean_name(run.group, 128),
-            job_type=clean_name(run.experiment, 64),
-            tags=list(run_tags(run)),
-            config=run_config(run),
             dir=str(self._output_dir.absolute()),
             mode=mode,
             reinit="create_new",
             settings=settings,
+            **what,
         )
 
     def _log_adapter(self, run: Any, tracked: TrackedRun) -> None:
+        files = [
+            path
+            for path in sorted((tracked.folder / "adapter").iterdir())
+            if path.suffix in {".safetensors", ".json"} and path.is_file() and not path.is_symlink()
+        ]
+        name = clean_name(f"adapter-{tracked.run_id}", 128).replace("…", "-")
+        self._log_artifact(run, name, "lora-adapter", files)
+
+    def _log_artifact(self, run: Any, name: str, kind: str, files: Sequence[Path]) -> None:
+        """Copies in the W&B run's own folder wait there to be uploaded: the files may be written anew meanwhile."""
         import wandb
 
-        artifact = wandb.Artifact(clean_name(f"adapter-{tracked.run_id}", 128).replace("…", "-"), type="lora-adapter")
-        for path in sorted((tracked.folder / "adapter").iterdir()):
-            if path.suffix in {".safetensors", ".json"} and path.is_file() and not path.is_symlink():
-                artifact.add_file(str(path), name=path.name)
+        artifact = wandb.Artifact(name, type=kind)
+        folder = Path(run.dir).parent / "artifact"
+        folder.mkdir(exist_ok=True)
+        for path in files:
+            copy = shutil.copyfile(path, folder / path.name)
+            artifact.add_file(str(copy), name=path.name, skip_cache=True, policy="immutable")
         run.log_artifact(artifact)
 
 
