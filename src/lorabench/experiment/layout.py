@@ -93,9 +93,14 @@ def workload_of(spec: RunSpec, target_modules: tuple[str, ...], layout: Layout) 
     )
 
 
+def is_enough(memory_bytes: int, estimated_bytes: int) -> bool:
+    """Whether what is expected to take so much fits into so much memory."""
+    return estimated_bytes <= SHARE * memory_bytes
+
+
 def fits(shape: PlannedShape, workload: Workload, memory_bytes: int) -> bool:
     """Whether a run is expected to fit into so much memory."""
-    return estimate_memory(shape, workload) <= SHARE * memory_bytes
+    return is_enough(memory_bytes, estimate_memory(shape, workload))
 
 
 def fitting(

@@ -7,6 +7,7 @@ from typing import Any
 
 from lorabench.core.cards import Card
 from lorabench.core.errors import InputError
+from lorabench.experiment.layout import is_enough
 from lorabench.experiment.plan import Plan
 from lorabench.runs.order import Job, makespan
 
@@ -74,6 +75,7 @@ def plan_elsewhere(plan: Plan, card: Card, num_devices: int, price: float | None
             f"give at least {sharing}"
         )
     seconds = makespan(jobs, num_devices // sharing)
+    too_large = [run.run_id for run in plan.runs if not is_enough(card.memory_bytes, run.estimated_memory_bytes)]
     parts = [*plan.model_parts, *plan.dataset_parts]
     return Elsewhere(
         card=card,
@@ -82,5 +84,5 @@ def plan_elsewhere(plan: Plan, card: Card, num_devices: int, price: float | None
         least_seconds=least_seconds(jobs, num_devices // sharing),
         cost=None if price is None else price * num_devices * seconds / 3600,
         disk_bytes=sum(part.disk_bytes for part in parts),
-        too_large=tuple(run.run_id for run in plan.runs if run.estimated_memory_bytes > card.memory_bytes),
+        too_large=tuple(too_large),
     )

@@ -35,9 +35,16 @@ def plan(
     from lorabench.analysis.designs import detections, known_spreads
     from lorabench.cli.views.detections import print_detections
     from lorabench.cli.views.elsewhere import print_elsewhere
-    from lorabench.cli.views.plan import print_deployment_plan, print_plan, print_remaining, print_workers
+    from lorabench.cli.views.plan import (
+        print_deployment_plan,
+        print_misfits,
+        print_plan,
+        print_remaining,
+        print_workers,
+    )
     from lorabench.cli.views.rows import print_json
     from lorabench.deploy.planning import plan_deployment
+    from lorabench.experiment.misfits import find_misfits
     from lorabench.experiment.plan import make_plan
     from lorabench.experiment.schema import load_experiment
     from lorabench.experiment.search_plan import expected_plan, plan_searches
@@ -52,12 +59,13 @@ def plan(
     planned = with_recorded_ids(make_plan(wanted, planned_device), store)
     searches, remaining = plan_searches(planned), find_remaining(planned, store)
     found = detections(planned, known_spreads(planned, store), detect)
-    expected = expected_plan(planned, searches)
+    misfits, expected = find_misfits(planned), expected_plan(planned, searches)
     workers, seconds = _with_workers(expected, devices)
     elsewhere = None if card is None else plan_elsewhere(expected, card, count, price)
     shipping = None if wanted.deploy is None else plan_deployment(wanted.deploy, planned)
     if as_json:
         beside = {
+            "misfits": [misfit.to_json() for misfit in misfits] or None,
             "search": [search.to_json() for search in searches] or None,
             "remaining": remaining.to_json(),
             "detectable": [detection.to_json() for detection in found],
@@ -69,6 +77,7 @@ def plan(
         print_json(planned.to_json() | {name: value for name, value in beside.items() if value is not None})
     else:
         print_plan(planned, searches)
+        print_misfits(planned, misfits)
         if elsewhere is not None:
             print_elsewhere(elsewhere, price)
         if seconds is not None:

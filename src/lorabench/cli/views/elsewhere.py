@@ -7,11 +7,9 @@ from lorabench.core.formatting import duration, rough_size
 from lorabench.experiment.estimates import CARD_SHARES
 from lorabench.runs.elsewhere import Elsewhere
 
-MOST_NAMED = 5
-
 
 def print_elsewhere(found: Elsewhere, price: float | None) -> None:
-    """Hours, money, disk, what does not fit, and what the estimate assumes."""
+    """Hours, money, disk, and what the estimate assumes."""
     card, devices = found.card, f"{found.num_devices} × {found.card.name}"
     lines = [f"on {devices}: about {duration(found.seconds)}, {found.device_hours:,.1f} device hours"]
     if found.cost is not None:
@@ -23,13 +21,5 @@ def print_elsewhere(found: Elsewhere, price: float | None) -> None:
         f"an estimate: products at {CARD_SHARES['products']:.0%} of the published {rate / 1e12:,.3g} TFLOP/s, "
         f"all else at {CARD_SHARES['memory']:.0%} of {card.bytes_per_second / 1e12:,.3g} TB/s; no run has been timed"
     )
-    if found.too_large:
-        named = ", ".join(found.too_large[:MOST_NAMED])
-        more = f" and {len(found.too_large) - MOST_NAMED} more" if len(found.too_large) > MOST_NAMED else ""
-        runs = "1 run is" if len(found.too_large) == 1 else f"{len(found.too_large)} runs are"
-        lines.append(
-            f"{runs} not expected to fit into {rough_size(card.memory_bytes)}: {named}{more}; "
-            "set a smaller training.micro_batch_size"
-        )
     for line in lines:
         wide_console().print(line, soft_wrap=True, markup=False, highlight=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +13,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from lorabench.cli.views.rows import wide_console
-from lorabench.core.formatting import duration, rough_size
+from lorabench.core.formatting import duration, rough_size, size
 from lorabench.deploy.planning import DeploymentPlan
 from lorabench.experiment.measurements import MeasurementRequest
+from lorabench.experiment.misfits import Misfit
 from lorabench.experiment.plan import Group, Part, Plan
 from lorabench.experiment.search_plan import SearchPlan, expected_plan
 from lorabench.records.columns import COLUMNS
@@ -50,6 +52,28 @@ def print_plan(plan: Plan, searches: Sequence[SearchPlan] = ()) -> None:
     about = [f"{dataset.name}: {dataset.notes}" for dataset in datasets.values() if dataset.notes]
     for note in [*plan.warnings, *about]:
         console.print(f"note: {escape(note)}")
+
+
+def print_misfits(plan: Plan, misfits: Sequence[Misfit]) -> None:
+    """Which runs are not expected to fit into the device's memory, and what would; and which fit by checkpointing."""
+    whose = "this machine" if plan.device.type == "cpu" else plan.device.name
+    there = f"the {size(plan.device.memory_bytes)} of {whose}"
+    lines = []
+    for misfit in misfits:
+        remedies = " or ".join(f"{remedy} ({size(remedy.memory_bytes)})" for remedy in misfit.remedies)
+        lines.append(
+            f"not expected to fit into {there}: {_runs(len(misfit.run_ids))} of {misfit.model}, up to "
+            f"{size(misfit.memory_bytes)}; "
+            + (f"what fits: {remedies}" if remedies else "take a smaller model or a larger device")
+        )
+    if plan.experiment.gradient_checkpointing == "auto":
+        models = Counter(run.spec.model for run in plan.runs if run.workload.checkpointing)
+        lines += [
+            f"{_runs(count)} of {model} with gradient checkpointing, a third more work: without it {there} are too few"
+            for model, count in models.items()
+        ]
+    for line in lines:
+        wide_console().print(f"memory: {line}", soft_wrap=True, markup=False, highlight=False)
 
 
 def print_deployment_plan(deployment: DeploymentPlan) -> None:
