@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from lorabench.core.cards import parse_devices_elsewhere
 from lorabench.core.device import choose_device
 from lorabench.core.errors import ConfigError
-from lorabench.experiment.plan import Plan, make_plan
+from lorabench.experiment.plan import make_plan
 from lorabench.experiment.reference_results import FIGURES, load_reference
 from lorabench.experiment.schema import build_experiment, load_experiment
 from lorabench.experiment.shipped import find_shipped
@@ -36,10 +37,6 @@ results:
 EXPERIMENT = {"name": "n", "models": ["gpt2-mini"], "datasets": ["news"], "training": {"context_length": 128}}
 
 
-def planned(name: str, card: str = "cpu") -> Plan:
-    return make_plan(load_experiment(find_shipped(name)), choose_device(card))
-
-
 def test_the_published_table_is_shipped() -> None:
     results = load_reference("published").results
     found = {
@@ -52,7 +49,7 @@ def test_the_published_table_is_shipped() -> None:
 
 
 def test_its_cells_are_planned_at_its_scale(cache: Path) -> None:
-    plan = planned("published")
+    plan = make_plan(load_experiment(find_shipped("published")), choose_device("cpu"))
     runs = {(run.spec.model, run.spec.adapter.rank, run.spec.dataset): run for run in plan.runs}
     assert set(runs) == set(CELLS)
     assert len(plan.runs) == len(plan.groups) == len(CELLS)
@@ -69,9 +66,14 @@ def test_its_cells_are_planned_at_its_scale(cache: Path) -> None:
             assert 20_000 <= run.steps <= 42_000
 
 
-def test_the_short_form_has_the_same_cells_and_fits_a_day(cache: Path) -> None:
-    from lorabench.core.cards import parse_devices_elsewhere
+def test_it_fits_the_card_that_its_comment_names(cache: Path) -> None:
+    _, card = parse_devices_elsewhere("1xT4")
+    plan = make_plan(load_experiment(find_shipped("published")), card.device)
+    assert max(run.estimated_memory_bytes for run in plan.runs) < 16e9 <= card.memory_bytes
+    assert "a GPU with 16 GB" in find_shipped("published").read_text(encoding="utf-8")
 
+
+def test_the_short_form_has_the_same_cells_and_fits_a_day(cache: Path) -> None:
     count, card = parse_devices_elsewhere("1xRTX4090")
     plan = make_plan(load_experiment(find_shipped("published_short")), card.device)
     assert count == 1
