@@ -24,6 +24,12 @@ _FAMILIES = {
 """Class of the causal language model: its package in Transformers, and the classes of its parts."""
 LENGTH_DEPENDENT_ROTATIONS = frozenset({"dynamic", "longrope"})
 """Their frequencies depend on the longest document in the pass, so that only documents of one length can share one."""
+_TOKEN_BY_TOKEN = {
+    "boft": "BOFTModel", "fourierft": "FourierFTModel", "hra": "HRAModel", "ia3": "IA3Model",
+    "ln_tuning": "LNTuningModel", "loha": "LoHaModel", "lokr": "LoKrModel", "miss": "MissModel", "oft": "OFTModel",
+    "randlora": "RandLoraModel",
+}  # fmt: skip
+"""PEFT's packages of adapters whose layers treat each token by itself, and their models, whose pass adds nothing."""
 _OBSERVERS = "transformers.utils.output_capturing"
 """Transformers' own hooks that note outputs down and change none."""
 
@@ -36,18 +42,22 @@ def inner_model(model: Any) -> Any:
     """Transformers' model inside PEFT's where PEFT's forward pass adds nothing to it, as with LoRA; else `model`."""
     from peft import LoraModel, PeftModel, PeftModelForCausalLM, VeraModel
 
-    if type(model) in (PeftModel, PeftModelForCausalLM) and type(model.base_model) in (LoraModel, VeraModel):
+    plain = (LoraModel, VeraModel, *_token_by_token()[0])
+    if type(model) in (PeftModel, PeftModelForCausalLM) and type(model.base_model) in plain:
         own = (model, model.base_model)
         if not model.active_peft_config.is_prompt_learning and not any(is_changed(module) for module in own):
             return model.base_model.model
     return model
 
 
-def require_known(model: Any) -> None:
-    """Raises NotFast for the first part of Transformers' model, adapters included, that is not known here."""
+def require_known(model: Any, *more: frozenset[type]) -> None:
+    """Raises NotFast for the first part of Transformers' model, adapters included, that is not known here.
+
+    `more` are types that count as known.
+    """
     types = _known_types(type(model).__name__)
     if types:
-        types = types.union({Float8Linear}, *four_bit_types())
+        types = types.union({Float8Linear}, *four_bit_types(), *more)
     if type(model) not in types:
         is_adapted = hasattr(model, "peft_type")
         what = f"an adapter of the kind {model.peft_type.value}" if is_adapted else type(model).__name__
@@ -56,6 +66,9 @@ def require_known(model: Any) -> None:
     if not getattr(config, "is_causal", True) or getattr(config, "use_bidirectional_attention", False):
         raise NotFast("attention to later tokens is not covered by the fast path")
     for name, module in model.named_modules():
+        if type(module) in _token_by_token()[1] - types:
+            kind = type(module).__module__.split(".")[2].upper()
+            raise NotFast(f"an adapter of the kind {kind} has no fast path")
         if type(module) not in types:
             raise NotFast(f"{name} ({type(module).__name__}) is not covered by the fast path")
         if is_changed(module):
@@ -69,7 +82,7 @@ def can_pack(model: Any) -> bool:
 
     model = inner_model(model)
     try:
-        require_known(model)
+        require_known(model, _token_by_token()[1])
     except NotFast:
         return False
     adapted = [module for module in model.modules() if type(module) in (Linear, *four_bit_types()[1])]
@@ -118,6 +131,20 @@ def is_changed(module: nn.Module) -> bool:
     return (
         "forward" in vars(module) or bool(backward) or any(hook.__module__ != _OBSERVERS for hook in before_and_after)
     )
+
+
+@cache
+def _token_by_token() -> tuple[tuple[type, ...], frozenset[type]]:
+    """Models of PEFT's adapters that treat each token by itself, and the types of their modules."""
+    packages = {name: import_module(f"peft.tuners.{name}") for name in _TOKEN_BY_TOKEN}
+    layers = [import_module(f"peft.tuners.{name}.layer") for name in packages]
+    modules = {
+        part
+        for layer in layers
+        for part in vars(layer).values()
+        if isinstance(part, type) and issubclass(part, nn.Module) and part.__module__ == layer.__name__
+    }
+    return tuple(getattr(packages[name], model) for name, model in _TOKEN_BY_TOKEN.items()), frozenset(modules)
 
 
 @cache
