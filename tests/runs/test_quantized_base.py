@@ -51,7 +51,7 @@ def test_what_cannot_be_is_said(experiment: ExperimentWriter, tmp_path: Path, mo
     with pytest.raises(ConfigError, match=r"base: 'bits' is not|unknown|bits"):
         load_experiment(experiment(base={"bits": 4}))
     path = experiment(base={"quantization": "nf4"}, adapter={"method": ["lora", "full"], "rank": 2})
-    with pytest.raises(ConfigError, match=r"not accepted with the method full.*one of the methods dora, ia3, lora"):
+    with pytest.raises(ConfigError, match=r"with the method full.*one of the methods dora, ia3, loftq, lora"):
         make_plan(load_experiment(path))
     search = {"strategy": "halving", "eta": 3}
     with pytest.raises(ConfigError, match=r"base.quantization: a search compares runs on one base"):

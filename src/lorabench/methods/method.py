@@ -32,6 +32,8 @@ class Method(ABC):
     """Settings of AdapterSettings that mean nothing to it: no table shows them, and no run's identity has them."""
     takes_quantized = False
     """Whether it can be put on linear layers of four or eight bits."""
+    quantizations: frozenset[str] = frozenset()
+    """The values of `base.quantization` that it is for, where it means nothing on others."""
     is_fast = True
     """Whether the fast path computes it; else PEFT's and Transformers' own modules do."""
     reference_bytes = 0

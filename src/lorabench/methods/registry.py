@@ -17,7 +17,13 @@ def method_of(settings: AdapterSettings) -> Method:
 
 
 def require_takes_base(settings: AdapterSettings, quantization: Quantization) -> None:
-    """Raises ConfigError where the method needs weights as they are, which a quantised base has not."""
+    """Raises ConfigError where the method needs weights as they are, which a quantised base has not, or needs such."""
+    wanted = method_of(settings).quantizations
+    if wanted and quantization not in wanted:
+        raise ConfigError(
+            f"base.quantization: {quantization} is not accepted with the method {settings.method}, which starts from "
+            f"what quantising takes away; give {' or '.join(sorted(wanted))}"
+        )
     if quantization != "none" and not method_of(settings).takes_quantized:
         able = ", ".join(name for name, method in METHODS.all().items() if method.takes_quantized)
         raise ConfigError(

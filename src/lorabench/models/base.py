@@ -71,6 +71,8 @@ class FrozenBase:
         """The adapter's dropout. It is on in `loss` only; the base's own dropout is always off."""
         self.has_wide_parts = False
         """Whether weights of a base in half precision are held in float32, because they are trained."""
+        self.folder: Path | None = None
+        """Where it was read from; None where the model was given."""
         self.execution = ExecutionPath("reference")
         self.checkpointing = False
         """Whether `loss` keeps a layer's inputs alone, and its backward pass computes the layer anew; until the path is
@@ -326,6 +328,7 @@ def load_base(folder: Path, *, precision: Precision, device: str, quantization: 
         except ValueError as error:
             raise ModelError(f"{folder}: it cannot be held in fp8: {error}") from None
     base = freeze(model.to(device), torch.device(device), precision)
+    base.folder = folder
     require_causal(base, str(folder))
     return base
 
