@@ -120,10 +120,13 @@ def test_curves_are_thinned_to_their_ends(tmp_path: Path) -> None:
     assert steps[-1] >= 4970
     assert [step for step, _ in curves[0]["evaluated"]] == [item.step for item in record.evaluations]
     whole = {line["step"]: line for line in RecordStore(tmp_path).metrics(record) if line["kind"] == "step"}
+    scores = record.validation
+    assert scores is not None
+    bits_per_nat = scores.bits_per_byte / scores.loss
     assert all(
-        whole[s]["smoothed_loss"] == pytest.approx(v, rel=1e-5)
-        for s, v in zip(steps, curves[0]["smoothed_loss"], strict=True)
-    )
+        whole[s]["smoothed_loss"] * bits_per_nat == pytest.approx(v, rel=1e-5)
+        for s, v in zip(steps, curves[0]["training"], strict=True)
+    ), "in the unit of validation"
 
 
 def test_text_that_is_no_text_does_not_stop_it(tmp_path: Path) -> None:

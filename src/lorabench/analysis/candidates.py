@@ -90,9 +90,14 @@ def describe(settings: Mapping[str, Setting], varied: Sequence[str]) -> str:
         if axis == "model" or value is None:
             continue
         if axis in varied or axis in {"rank", "learning_rate"} or (axis == "method" and value != DEFAULT_METHOD):
-            name = {"learning_rate": AXES[axis].short_title, "method": ""}.get(axis, AXES[axis].title)
-            parts.append(f"{name} {setting(value)}".strip())
+            parts.append(named_setting(axis, value))
     return ", ".join(parts)
+
+
+def named_setting(axis: str, value: Setting) -> str:
+    """`rank 16`, `rate 0.001`; of a model or a method the name alone."""
+    name = {"learning_rate": AXES[axis].short_title, "method": "", "model": ""}.get(axis, AXES[axis].title)
+    return f"{name} {setting(value)}".strip()
 
 
 def contrast(label: str, other: str) -> str:
@@ -305,6 +310,7 @@ def _cost(runs: Sequence[ValidationRun]) -> Cost:
         peak_memory_bytes=_median([run.speed.peak_memory_bytes for run in same if run.speed]),
         adapter_bytes=_median([run.adapter.adapter_bytes for run in same if run.adapter and run.adapter.adapter_bytes]),
         trainable_parameters=next((run.adapter.trainable_parameters for run in same if run.adapter), None),
+        speeds=tuple(bytes_per_second),
     )
 
 

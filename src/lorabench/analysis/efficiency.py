@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
@@ -18,7 +19,8 @@ def efficiency_points(groups: Sequence[CorpusGroup]) -> tuple[EfficiencyPoint, .
         for item in group.candidates:
             places[item.shown.cost.hardware, item.shown.cost.precision].append(item)
         for (hardware, precision), items in sorted(places.items()):
-            speed = _front(items, lambda item: _negative(item.shown.cost.bytes_per_second))
+            spread, is_told = _speed_spread(items)
+            speed = _front(items, lambda item: _negative(item.shown.cost.bytes_per_second)) if is_told else set()
             memory = _front(items, lambda item: item.shown.cost.peak_memory_bytes)
             size = _front(items, lambda item: item.shown.cost.adapter_bytes)
             points += [
@@ -32,10 +34,34 @@ def efficiency_points(groups: Sequence[CorpusGroup]) -> tuple[EfficiencyPoint, .
                     on_speed_front=item.key in speed,
                     on_memory_front=item.key in memory,
                     on_size_front=item.key in size,
+                    speed_spread=spread,
+                    is_speed_told=is_told,
                 )
                 for item in items
             ]
     return tuple(points)
+
+
+def _speed_spread(items: Sequence[Measured]) -> tuple[float | None, bool]:
+    """By which like runs differ in speed, and whether the configurations differ by more.
+
+    Like are runs of one configuration whatever the seed and the learning rate, which cost no time.
+    """
+    alike: dict[str, list[float]] = defaultdict(list)
+    for item in items:
+        key = repr(sorted((axis, value) for axis, value in item.shown.settings.items() if axis != "learning_rate"))
+        alike[key] += item.shown.cost.speeds
+    spreads = [_range(speeds) for speeds in alike.values() if len(speeds) > 1]
+    if not spreads:
+        return None, True
+    spread = statistics.median(spreads)
+    medians = [statistics.median(speeds) for speeds in alike.values() if speeds]
+    return spread, len(medians) < 2 or _range(medians) > spread
+
+
+def _range(values: Sequence[float]) -> float:
+    """From the lowest to the highest, as a share of the median."""
+    return (max(values) - min(values)) / statistics.median(values)
 
 
 def _negative(value: float | None) -> float | None:

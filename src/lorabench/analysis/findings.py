@@ -68,6 +68,8 @@ class Cost:
     peak_memory_bytes: float | None
     adapter_bytes: float | None
     trainable_parameters: int | None
+    speeds: tuple[float, ...] = ()
+    """Bytes per second of each run."""
 
 
 @dataclass(frozen=True)
@@ -319,6 +321,10 @@ class EfficiencyPoint:
     on_memory_front: bool
     on_size_front: bool
     """Whether no other point is better in one of quality and cost and at least as good in the other."""
+    speed_spread: float | None = None
+    """By which speeds of like runs there differ, as a share of their median; None where no two are alike."""
+    is_speed_told: bool = True
+    """Whether speeds there differ by more than that; if not, they are one value."""
 
 
 @dataclass(frozen=True)

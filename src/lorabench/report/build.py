@@ -85,7 +85,7 @@ def build_report(
         if len(reports) == 1:
             paths.written += _write_report(reports[0], results, figures=figures)
         else:
-            paths.written += _write_reports(reports, results, figures=figures)
+            paths.written += _write_reports(reports, results, figures=figures, wait=wait)
     paths.problems = list(dict.fromkeys(problem for report in reports for problem in report.problems))
     return paths
 
@@ -185,7 +185,7 @@ def _write_report(report: Report, results: Path, *, figures: bool, panel: Panel 
     return [*written, *_write_tables([report], results), *_write_texts(texts, results)]
 
 
-def _write_reports(reports: Sequence[Report], results: Path, *, figures: bool) -> list[Path]:
+def _write_reports(reports: Sequence[Report], results: Path, *, figures: bool, wait: bool) -> list[Path]:
     """Each experiment in a folder of its own, and one page and one summary that lead to them all.
 
     What an earlier build wrote of a single experiment is removed.
@@ -201,7 +201,7 @@ def _write_reports(reports: Sequence[Report], results: Path, *, figures: bool) -
     for report in reports:
         panels.append(panel_of(report))
         if (folder := folder_of(report.experiment, results)) is not None:
-            with exclusively(folder / SUMMARY_NAME):
+            with exclusively(folder / SUMMARY_NAME, wait=wait):
                 write_csv(report.records, folder / CSV_NAME)
                 written += [folder / CSV_NAME, *_write_report(report, folder, figures=figures, panel=panels[-1])]
     texts = {

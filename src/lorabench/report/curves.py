@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from lorabench.analysis.findings import Findings
 from lorabench.core.errors import DiskError
+from lorabench.core.formatting import plural
 from lorabench.records.columns import AXES, STEP_FIGURES
 from lorabench.records.schema import RunRecord
 from lorabench.records.store import RecordStore
@@ -19,10 +21,8 @@ MAX_POINTS = 200
 POINTS_IN_ALL = 40_000
 MIN_POINTS = 16
 NUM_FIRST = 4
-FIELDS = ("smoothed_loss", "learning_rate", "gradient_norm")
 TITLES = {
-    "smoothed_loss": STEP_FIGURES["smoothed_loss"].heading,
-    "evaluated": "Validation, bits per byte",
+    "training": "Training and validation, bits per byte",
     "learning_rate": STEP_FIGURES["learning_rate"].heading,
     "gradient_norm": STEP_FIGURES["gradient_norm"].heading,
 }
@@ -54,20 +54,37 @@ def first_runs(findings: Findings, records: Sequence[RunRecord]) -> list[int]:
 
 
 def curves_picture(findings: Findings, records: Sequence[RunRecord], store: RecordStore) -> Picture:
-    """The curves of the first runs, a panel for each of the four figures."""
+    """The curves of the first runs: losses, learning rate and norm of the gradient."""
     chosen = [(records[place], _curve(records[place], store, MAX_POINTS)[0]) for place in first_runs(findings, records)]
     panels = []
     for field, title in TITLES.items():
-        series = []
+        series: list[Series] = []
         for index, (record, curve) in enumerate(chosen):
-            pairs = curve["evaluated"] if field == "evaluated" else zip(curve["step"], curve[field], strict=True)
-            points = tuple(Point(x, y) for x, y in pairs if x is not None and y is not None)
-            if points:
-                name = f"{run_name(record)} ({curve['note']})" if "note" in curve else run_name(record)
-                series.append(Series(name, index, points))
+            name = f"{run_name(record)} ({curve['note']})" if "note" in curve else run_name(record)
+            series += _series(name, index, zip(curve["step"], curve[field], strict=True))
+            if field == "training":
+                series += _series(f"{name}: validation", index, curve["evaluated"], is_dashed=True)
         if series:
-            panels.append(Panel(title, "", Kind.LINES, "step", "", tuple(series)))
+            finding = curves_finding(findings) if field == "training" else ""
+            panels.append(Panel(title, "", Kind.LINES, "step", "", tuple(series), finding=finding))
     return Picture("training_curves", "Training curves", tuple(panels), (), ())
+
+
+def _series(name: str, colour: int, pairs: Iterable[Sequence[Any]], *, is_dashed: bool = False) -> list[Series]:
+    """A line through what is known; none where nothing is."""
+    points = tuple(Point(x, y) for x, y in pairs if x is not None and y is not None)
+    return [Series(name, colour, points, is_dashed=is_dashed)] if points else []
+
+
+def curves_finding(findings: Findings) -> str:
+    """Whether training was long enough."""
+    known = [item for corpus in findings.corpora for item in corpus.candidates]
+    falling = sum(item.still_falls is not None for item in known)
+    if not known:
+        return "No run has a result yet"
+    if not falling:
+        return f"Validation had levelled off at the end of all {plural(len(known), 'configuration')}"
+    return f"Validation still fell at the end of {falling} of {plural(len(known), 'configuration')}"
 
 
 def run_name(record: RunRecord) -> str:
@@ -78,6 +95,15 @@ def run_name(record: RunRecord) -> str:
     return f"{spec.model}, {spec.dataset}, {size}, rate {spec.training.learning_rate:g}, seed {spec.seed}"
 
 
+def _bits_per_nat(record: RunRecord) -> float | None:
+    """Bits per byte for a nat per token, by the tokens a byte of the validation text; None before that was scored.
+
+    The training text's own share is not recorded, for of conversations only the answers are trained on.
+    """
+    scores = record.validation or record.base_validation
+    return None if scores is None else scores.num_tokens / scores.num_bytes / math.log(2.0)
+
+
 def _curve(record: RunRecord, store: RecordStore, max_points: int) -> tuple[dict[str, Any], str | None]:
     problem = None
     try:
@@ -85,8 +111,11 @@ def _curve(record: RunRecord, store: RecordStore, max_points: int) -> tuple[dict
     except DiskError as error:
         lines, problem = [], f"{error}; until then it has no training curve"
     steps = [line for line in lines if line.get("kind") == "step" and short(line.get("step")) is not None]
+    to_bits = _bits_per_nat(record)
+    losses = [short(line.get("smoothed_loss")) for line in steps]
     curve: dict[str, Any] = {"step": [line.get("step") for line in steps]}
-    for name in FIELDS:
+    curve["training"] = [None if loss is None or to_bits is None else short(to_bits * loss) for loss in losses]
+    for name in ("learning_rate", "gradient_norm"):
         curve[name] = [short(line.get(name)) for line in steps]
     curve["evaluated"] = [[item.step, short(item.validation.bits_per_byte)] for item in record.evaluations]
     if steps and not store.has_checked_metrics(record):

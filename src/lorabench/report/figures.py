@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -93,10 +94,11 @@ def draw(picture: Picture, panels: Sequence[Panel | Matrix]) -> Figure:
     num_rows = -(-len(panels) // num_columns)
     has_one = len(panels) == 1
     width, height = (5.6, 3.0) if has_one else (3.3, 2.5)
+    height = max(height, *(0.9 + 0.15 * _num_rows(panel) for panel in panels))
     figure = Figure()
     axes = list(figure.subplots(num_rows, num_columns, squeeze=False).flat)
     for panel, area in zip(panels, axes, strict=False):
-        area.set_title("" if has_one else shorten(panel.label, 44))
+        area.set_title(_title(panel, has_one=has_one))
         if isinstance(panel, Matrix):
             _draw_matrix(area, panel)
         else:
@@ -105,17 +107,31 @@ def draw(picture: Picture, panels: Sequence[Panel | Matrix]) -> Figure:
         area.set_axis_off()
     series = [series for panel in panels if isinstance(panel, Panel) for series in panel.series]
     legend_inches = _draw_legend(figure, series, width * num_columns)
-    figure.set_size_inches(width * num_columns, height * num_rows + legend_inches)
-    _leave_room(figure, panels, (num_rows, num_columns), legend_inches)
+    title_inches = 0.15 * max(_title(panel, has_one=has_one).count("\n") for panel in panels)
+    figure.set_size_inches(width * num_columns, (height + title_inches) * num_rows + legend_inches)
+    _leave_room(figure, panels, (num_rows, num_columns), legend_inches, title_inches)
     return figure
 
 
-def _leave_room(figure: Figure, panels: Sequence[Panel | Matrix], grid: tuple[int, int], top_inches: float) -> None:
+def _title(panel: Panel | Matrix, *, has_one: bool) -> str:
+    """What it shows; of several, under its name."""
+    width = 40 if not has_one else 56 if _num_rows(panel) else 76
+    finding = textwrap.wrap(shorten(panel.finding, 240), width)
+    return "\n".join([*([] if has_one else [shorten(panel.label, 44)]), *finding])
+
+
+def _leave_room(
+    figure: Figure,
+    panels: Sequence[Panel | Matrix],
+    grid: tuple[int, int],
+    top_inches: float,
+    title_inches: float,
+) -> None:
     """Margins of a fixed size for titles and names: matplotlib's own layout takes as long as all the drawing."""
     width, height = figure.get_size_inches()
-    has_rows = any(isinstance(panel, Matrix) or panel.kind is Kind.ROWS for panel in panels)
+    has_rows = any(_num_rows(panel) for panel in panels)
     is_turned = any(isinstance(panel, Matrix) or _has_long_ticks(panel) for panel in panels)
-    left, right, top, bottom = (1.75 if has_rows else 0.75), 0.12, 0.3, (1.0 if is_turned else 0.5)
+    left, right, top, bottom = (1.75 if has_rows else 0.75), 0.12, 0.3 + title_inches, (1.0 if is_turned else 0.5)
     figure.subplots_adjust(
         left=left / width,
         right=1 - right / width,
@@ -157,6 +173,11 @@ def _draw_panel(area: Axes, panel: Panel) -> None:
         area.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         area.xaxis.set_major_formatter(FuncFormatter(lambda value, place: f"{value:,g}"))
         area.minorticks_off()
+    elif panel.least_x is not None:
+        low, high = area.get_xlim()
+        area.set_xlim(min(low, panel.least_x[0]), max(high, panel.least_x[1]))
+    if panel.kind is Kind.POINTS and panel.has_texts:
+        _draw_texts(area, panel)
     positions, texts = [position for position, _ in panel.ticks], [text for _, text in panel.ticks]
     if panel.ticks and panel.kind is Kind.ROWS:
         area.set_yticks(positions, texts)
@@ -165,6 +186,21 @@ def _draw_panel(area: Axes, panel: Panel) -> None:
         is_long = _has_long_ticks(panel)
         texts = [shorten(text, 16) for text in texts]
         area.set_xticks(positions, texts, rotation=25 if is_long else 0, ha="right" if is_long else "center")
+
+
+def _num_rows(panel: Panel | Matrix) -> int:
+    """Names that stand one below the other."""
+    if isinstance(panel, Matrix):
+        return len(panel.rows)
+    return len(panel.ticks) if panel.kind is Kind.ROWS else 0
+
+
+def _draw_texts(area: Axes, panel: Panel) -> None:
+    """Beside the points, in turn above and below from left to right."""
+    points = sorted((point.x, point.y, point.text) for series in panel.series for point in series.points)
+    for place, (x, y, text) in enumerate(points):
+        offset = (0, 5) if place % 2 == 0 else (0, -10)
+        area.annotate(text, (x, y), offset, textcoords="offset points", fontsize=6, color=_GREY, ha="center")
 
 
 def _has_long_ticks(panel: Panel) -> bool:

@@ -24,7 +24,7 @@ def figures_payload(pictures: Sequence[Picture]) -> dict[str, Any]:
     """By picture its panels: label, sentence, plotly's data and layout."""
     return {
         picture.name: [
-            {"label": panel.label, "sentence": panel.sentence}
+            {"label": panel.label, "finding": panel.finding, "sentence": panel.sentence}
             | (_matrix(panel) if isinstance(panel, Matrix) else _panel(panel))
             for panel in picture.panels
         ]
@@ -57,10 +57,40 @@ def _panel(panel: Panel) -> dict[str, Any]:
         y |= {"range": [len(panel.ticks) - 0.4, -0.6]}
     if panel.is_log_x:
         x |= {"type": "log"}
+    elif panel.least_x is not None:
+        x |= {"range": _range(panel)}
     layout: dict[str, Any] = {"xaxis": x, "yaxis": y, "showlegend": len(panel.series) > 1}
     if panel.kind is Kind.ROWS:
-        layout |= {"showlegend": False, "height": 110 + 40 * len(panel.ticks)}
-    return {"data": [trace(series, panel.kind) for series in panel.series], "layout": layout}
+        has_names = len(panel.series) == len(panel.ticks)
+        layout |= {"showlegend": not has_names and len(panel.series) > 1}
+        layout |= {"height": 110 + max(24, 40 - len(panel.ticks)) * len(panel.ticks)}
+    data = [trace(series, panel.kind) for series in panel.series]
+    if panel.kind is Kind.POINTS and panel.has_texts:
+        _add_texts(panel, data)
+    return {"data": data, "layout": layout}
+
+
+def _range(panel: Panel) -> list[float]:
+    """From the least to the greatest x with some room, and at least what the panel wants."""
+    assert panel.least_x is not None
+    values = [point.x for series in panel.series for point in series.points]
+    pad = 0.06 * (max(values) - min(values))
+    return [min(panel.least_x[0], min(values) - pad), max(panel.least_x[1], max(values) + pad)]
+
+
+def _add_texts(panel: Panel, data: Sequence[dict[str, Any]]) -> None:
+    """Beside the points, in turn above and below from left to right."""
+    points = sorted({point.x: 0 for series in panel.series for point in series.points})
+    places = {x: ("top center", "bottom center")[place % 2] for place, x in enumerate(points)}
+    for series, trace in zip(panel.series, data, strict=True):
+        if not series.is_front and any(point.text for point in series.points):
+            trace |= {
+                "mode": "markers+text",
+                "text": [plot_text(point.text) for point in series.points],
+                "textposition": [places[point.x] for point in series.points],
+                "textfont": {"size": 11, "color": "--muted"},
+                "cliponaxis": False,
+            }
 
 
 def _name_range(num_names: int) -> list[float]:

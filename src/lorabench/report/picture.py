@@ -14,6 +14,8 @@ from lorabench.analysis.statistics import Interval
 BITS_TITLE = "validation bits per byte"
 MAX_NAME = 26
 """Characters of a name beside an axis."""
+MAX_TEXTS = 12
+"""Points of a panel that have their texts beside them; of more, the texts are shown where the pointer rests."""
 
 
 class Kind(StrEnum):
@@ -35,6 +37,8 @@ class Point:
     low: float | None = None
     high: float | None = None
     lines: tuple[str, ...] = ()
+    text: str = ""
+    """Beside the point, where the panel has room for all."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,15 @@ class Panel:
     is_log_x: bool = False
     ticks: tuple[tuple[float, str], ...] = ()
     """Positions and texts on the axis of names: x, or y for rows. Empty: numbers of the axis's own choosing."""
+    finding: str = ""
+    """What it shows, in a sentence without its stop: its title."""
+    least_x: tuple[float, float] | None = None
+    """The axis of x shows at least this range, so that small differences look small."""
+
+    @property
+    def has_texts(self) -> bool:
+        """Whether the points' texts have room."""
+        return sum(len(series.points) for series in self.series if not series.is_front) <= MAX_TEXTS
 
 
 @dataclass(frozen=True)
@@ -78,6 +91,8 @@ class Matrix:
     values: tuple[tuple[float | None, ...], ...]
     texts: tuple[tuple[str, ...], ...]
     lines: tuple[tuple[tuple[str, ...], ...], ...]
+    finding: str = ""
+    """What it shows, in a sentence without its stop: its title."""
 
 
 @dataclass(frozen=True)

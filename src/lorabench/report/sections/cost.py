@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from lorabench.analysis.findings import Candidate, Cost, EfficiencyPoint, Findings
-from lorabench.core.formatting import count, figure, millions, number, size
+from lorabench.core.formatting import cost, count, figure, millions, number, size
 from lorabench.report.markdown import escape, table
+from lorabench.report.marking import Mark, marks_of, series_of
 from lorabench.report.picture import BITS_TITLE, Kind, Panel, Picture, Point, Series, colours_of
 from lorabench.report.section import Chapter, Detail, PagePart, References, Report, Section, SummaryPart
 from lorabench.report.summary_tables import MAX_CANDIDATES
@@ -14,8 +18,16 @@ from lorabench.report.summary_tables import MAX_CANDIDATES
 _PAGE = """
 <h2>Quality against cost</h2>
 <p class="lead">Compared within one corpus, hardware and precision only.</p>
-{{ figure(picture, "wide") }}
+{% for sentence in one_speed %}<p class="claim"><bdi>{{ sentence }}</bdi>.</p>{% endfor %}
+{% if picture %}{{ figure(picture, "wide") }}{% endif %}
 """
+_LEAST_RANGE = 0.05
+"""A cost's axis reaches at least this share of its median to both sides."""
+
+
+def _values(report: Report, picture: Picture | None) -> Mapping[str, Any] | None:
+    one_speed = _one_speed(report.findings)
+    return {"picture": picture, "one_speed": one_speed} if picture is not None or one_speed else None
 
 
 def _summary(report: Report, reference: References) -> list[str]:
@@ -67,7 +79,8 @@ def _summary(report: Report, reference: References) -> list[str]:
         more = len(points) - len(rows)
         parts += [Detail(where), Detail(table([*headings, "trainable", "on the front of"], rows, 2))]
         parts.append(Detail(f"… and {more} more configurations." if more > 0 else ""))
-    return ["The lowest figure of each corpus, and the speed it was trained at:", "\n".join(lines), *parts]
+    one_speed = " ".join(f"{escape(sentence)}." for sentence in _one_speed(findings))
+    return ["The lowest figure of each corpus, and the speed it was trained at:", "\n".join(lines), one_speed, *parts]
 
 
 def _lowest_words(findings: Findings, points: Sequence[EfficiencyPoint]) -> str:
@@ -80,75 +93,145 @@ def _fronts(*fronts: tuple[bool, str]) -> str:
     return ", ".join(name for is_on, name in fronts if is_on)
 
 
-_COSTS: tuple[tuple[str, str, float, Callable[[Cost], float | None], Callable[[EfficiencyPoint], bool]], ...] = (
-    ("speed", "bytes of text trained on per second", 1.0, lambda c: c.bytes_per_second, lambda p: p.on_speed_front),
-    ("memory", "peak memory (MB)", 1e-6, lambda c: c.peak_memory_bytes, lambda p: p.on_memory_front),
-    ("adapter size", "adapter (MB)", 1e-6, lambda c: c.adapter_bytes, lambda p: p.on_size_front),
+@dataclass(frozen=True)
+class _CostAxis:
+    name: str
+    title: str
+    factor: float
+    cheaper: str
+    read: Callable[[Cost], float | None]
+    is_on_front: Callable[[EfficiencyPoint], bool]
+    is_rising: bool = False
+    """Whether more is better."""
+
+
+_COSTS = (
+    _CostAxis(
+        *("speed", "bytes of text trained on per second", 1.0, "faster"),
+        lambda taken: taken.bytes_per_second,
+        lambda point: point.on_speed_front,
+        is_rising=True,
+    ),
+    _CostAxis(
+        *("memory", "peak memory (MB)", 1e-6, "smaller in memory"),
+        lambda taken: taken.peak_memory_bytes,
+        lambda point: point.on_memory_front,
+    ),
+    _CostAxis(
+        *("adapter size", "adapter (MB)", 1e-6, "smaller to keep"),
+        lambda taken: taken.adapter_bytes,
+        lambda point: point.on_size_front,
+    ),
 )
 
 
 def _picture(report: Report) -> Picture:
     """Quality against what it costs, within one corpus, hardware and precision."""
-    findings, colours = report.findings, colours_of(report.findings)
+    findings = report.findings
     candidates = {item.key: item for corpus in findings.corpora for item in corpus.candidates}
-    by_place: dict[tuple[str, str, str], list[EfficiencyPoint]] = {}
-    for point in findings.efficiency:
-        by_place.setdefault((point.corpus, point.hardware, point.precision), []).append(point)
+    marks = marks_of(list(candidates.values()), colours_of(findings))
+    by_place = _by_place(findings)
     has_one_place = len({place[1:] for place in by_place}) <= 1
     panels: list[Panel] = []
     for place, points in by_place.items():
         where = place[0] if has_one_place else " · ".join(place)
-        for name, title, factor, read, is_on_front in _COSTS:
-            known = [(value * factor, point) for point in points if (value := read(point.cost)) is not None]
-            if len(known) > 1:
-                series = _cost_series(known, is_on_front, candidates, colours, rising=name == "speed")
-                sentence = (
-                    f"Quality against {name}; the line joins what nothing beats in both. Lower bits per byte are better"
-                )
-                panels.append(Panel(f"{where} · {name}", sentence, Kind.POINTS, title, BITS_TITLE, series))
+        for axis in _COSTS:
+            known = [(value * axis.factor, point) for point in points if (value := axis.read(point.cost)) is not None]
+            if len(known) > 1 and (axis.name != "speed" or points[0].is_speed_told):
+                panels.append(_panel(f"{where} · {axis.name}", axis, known, candidates, marks))
     on_front = [p for p in findings.efficiency if p.on_speed_front or p.on_memory_front or p.on_size_front]
     columns = ("corpus", "configuration", "bits/byte", "tokens/s", "peak memory", "adapter", "on the front of")
     rows = tuple(_cost_row(point, candidates[point.candidate]) for point in on_front)
     return Picture("quality_by_cost", "Quality against cost", tuple(panels), columns, rows)
 
 
-def _cost_series(
+def _by_place(findings: Findings) -> dict[tuple[str, str, str], list[EfficiencyPoint]]:
+    """Corpus, hardware and precision: what is compared."""
+    found: dict[tuple[str, str, str], list[EfficiencyPoint]] = {}
+    for point in findings.efficiency:
+        found.setdefault((point.corpus, point.hardware, point.precision), []).append(point)
+    return found
+
+
+def _one_speed(findings: Findings) -> list[str]:
+    """Where the configurations' speeds differ by no more than like runs do, a sentence: they are one value."""
+    found = []
+    for (corpus, _, _), points in _by_place(findings).items():
+        speeds = [speed for point in points if (speed := point.cost.tokens_per_second) is not None]
+        spread = points[0].speed_spread
+        if len(speeds) > 1 and spread is not None and not points[0].is_speed_told:
+            middle = f"{count(statistics.median(speeds))} tokens/s"
+            found.append(f"On {corpus} speed is one value, {middle}: like runs differ by {number(100 * spread, 2)} %")
+    return found
+
+
+def _panel(
+    label: str,
+    axis: _CostAxis,
     known: Sequence[tuple[float, EfficiencyPoint]],
-    is_on_front: Callable[[EfficiencyPoint], bool],
-    candidates: dict[str, Candidate],
-    colours: dict[str, int],
-    *,
-    rising: bool,
-) -> tuple[Series, ...]:
-    by_model: dict[str, list[Point]] = {}
+    candidates: Mapping[str, Candidate],
+    marks: Mapping[str, Mark],
+) -> Panel:
+    """With what nothing beats in both quality and cost joined by a line."""
+    points = []
     for x, point in known:
-        candidate = candidates[point.candidate]
-        lines = (candidate.label, figure(candidate.bits_per_byte), _cost_text(point.cost))
-        by_model.setdefault(candidate.model, []).append(Point(x, point.bits_per_byte, lines=lines))
-    front = sorted((x, point.bits_per_byte) for x, point in known if is_on_front(point))
-    if rising:
+        item = candidates[point.candidate]
+        lines = (item.label, figure(item.bits_per_byte), _cost_text(point.cost))
+        points.append((marks[item.key], Point(x, point.bits_per_byte, lines=lines, text=marks[item.key].text)))
+    front = sorted(((x, point) for x, point in known if axis.is_on_front(point)), key=lambda pair: pair[0])
+    if axis.is_rising:
         front.reverse()
-    series = [Series(model, colours.get(model, 0), tuple(points)) for model, points in by_model.items()]
+    series = series_of(points)
     if len(front) > 1:
-        series.append(Series("Pareto front", -1, tuple(Point(x, y) for x, y in front), is_front=True))
-    return tuple(series)
+        steps = tuple(Point(x, point.bits_per_byte) for x, point in front)
+        series = (*series, Series("Pareto front", -1, steps, is_front=True))
+    middle = statistics.median([x for x, _ in known])
+    spread = known[0][1].speed_spread if axis.name == "speed" else None
+    room = middle * max(_LEAST_RANGE, 2.0 * (spread or 0.0))
+    return Panel(
+        label,
+        f"Quality against {axis.name}; the line joins what nothing beats in both. Lower bits per byte are better",
+        Kind.POINTS,
+        axis.title,
+        BITS_TITLE,
+        series,
+        finding=_finding(axis, known, candidates, marks),
+        least_x=(middle - room, middle + room),
+    )
 
 
-def _cost_text(cost: Cost) -> str:
-    speed = f"{count(cost.tokens_per_second)} tokens/s"
-    return f"{speed} · {size(cost.peak_memory_bytes)} · adapter {size(cost.adapter_bytes)}"
+def _finding(
+    axis: _CostAxis,
+    known: Sequence[tuple[float, EfficiencyPoint]],
+    candidates: Mapping[str, Candidate],
+    marks: Mapping[str, Mark],
+) -> str:
+    """The lowest figure and the cheapest of those that nothing beats, and what that one loses."""
+    lowest = min(known, key=lambda pair: (pair[1].bits_per_byte, -pair[0] if axis.is_rising else pair[0]))
+    front = [pair for pair in known if axis.is_on_front(pair[1])] or [lowest]
+    cheapest = (max if axis.is_rising else min)(front, key=lambda pair: pair[0])
+    name, other = (marks[pair[1].candidate].whole for pair in (lowest, cheapest))
+    if cheapest[1].candidate == lowest[1].candidate:
+        return f"{name} has the lowest figure, and nothing else is {axis.cheaper}"
+    share = number(100.0 * abs(cheapest[0] - lowest[0]) / lowest[0], 2)
+    worse = cost(cheapest[1].bits_per_byte - lowest[1].bits_per_byte)
+    return f"{name} has the lowest figure; {other} is {share} % {axis.cheaper} and {worse} bits per byte worse"
+
+
+def _cost_text(taken: Cost) -> str:
+    speed = f"{count(taken.tokens_per_second)} tokens/s"
+    return f"{speed} · {size(taken.peak_memory_bytes)} · adapter {size(taken.adapter_bytes)}"
 
 
 def _cost_row(point: EfficiencyPoint, candidate: Candidate) -> tuple[str, ...]:
     fronts = (("speed", point.on_speed_front), ("memory", point.on_memory_front), ("size", point.on_size_front))
-    cost = point.cost
     return (
         point.corpus,
         candidate.label,
         figure(candidate.bits_per_byte),
-        count(cost.tokens_per_second),
-        size(cost.peak_memory_bytes),
-        size(cost.adapter_bytes),
+        count(point.cost.tokens_per_second),
+        size(point.cost.peak_memory_bytes),
+        size(point.cost.adapter_bytes),
         ", ".join(name for name, is_on in fronts if is_on),
     )
 
@@ -156,7 +239,7 @@ def _cost_row(point: EfficiencyPoint, candidate: Candidate) -> tuple[str, ...]:
 SECTION = Section(
     "cost",
     500,
-    page=PagePart(_PAGE, "Quality and cost"),
+    page=PagePart(_PAGE, "Quality and cost", _values),
     summary=SummaryPart(Chapter.EFFICIENCY, _summary, "Quality against speed, memory and adapter size"),
     picture=_picture,
 )

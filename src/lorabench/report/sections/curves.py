@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lorabench.report.curves import TITLES, curves_picture, first_runs
+from lorabench.report.curves import TITLES, curves_finding, curves_picture, first_runs
 from lorabench.report.picture import Picture
 from lorabench.report.section import TEMPLATES, Chapter, PagePart, Report, Section, SummaryPart
 
 _PAGE = """
 <h2>Training curves</h2>
 <p class="lead">Choose runs in the <a href="#runs">table of all runs</a>; at first the best of each corpus.</p>
+<p class="finding"><bdi>{{ finding }}</bdi></p>
 <ul class="chips" id="curves-chosen" aria-label="Runs drawn"></ul>
 <p class="note" id="curves-empty" hidden>No run is chosen.</p>
 <p class="note" id="curves-status" role="status"></p>
@@ -22,17 +23,22 @@ _PAGE = """
 </div>
 <details><summary>The figures as a table</summary>
   <div class="scroll" role="region" aria-label="curves as a table"><table id="curves-table">
-    <thead><tr><th scope="col">run</th><th scope="col" class="n">steps</th><th scope="col" class="n">loss, first</th>
-      <th scope="col" class="n">loss, last</th><th scope="col" class="n">validation, first</th>
+    <thead><tr><th scope="col">run</th><th scope="col" class="n">steps</th>
+      <th scope="col" class="n">training, first</th>
+      <th scope="col" class="n">training, last</th><th scope="col" class="n">validation, first</th>
       <th scope="col" class="n">validation, lowest</th><th scope="col" class="n">validation, last</th>
       <th scope="col" class="n">gradient norm, highest</th></tr></thead><tbody></tbody></table></div>
 </details>
-<p class="note">Curves are thinned here; every step is in <code>runs/RUN_ID/metrics.jsonl</code>.</p>
+<p class="note">Lines are training, smoothed; points are validation. Training losses are brought from nats per token to
+ bits per byte by the tokens a byte of the validation text. Curves are thinned here; every step is in
+ <code>runs/RUN_ID/metrics.jsonl</code>.</p>
 """
 
 
 def _values(report: Report, picture: Picture | None) -> Mapping[str, Any] | None:
-    return {"panels": list(TITLES.items())} if report.findings.overview.num_runs else None
+    if not report.findings.overview.num_runs:
+        return None
+    return {"panels": list(TITLES.items()), "finding": curves_finding(report.findings)}
 
 
 def _data(report: Report) -> Mapping[str, object]:

@@ -172,12 +172,13 @@ def _panel(deployed: DeployedRun, colours: Mapping[str, int]) -> Panel:
     )
     return Panel(
         deployed.run.run_id,
-        deployed.choice.verdict,
+        "Bits per byte of each form with 95 % intervals, against its size; lower and further to the left is better",
         Kind.POINTS,
         "MB on disk",
         "validation bits per byte",
         series,
         is_log_x=True,
+        finding=deployed.choice.verdict,
     )
 
 

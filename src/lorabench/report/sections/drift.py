@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
-from lorabench.analysis.findings import Candidate, Findings, Verdict
-from lorabench.core.formatting import NONE, alike, figure, percent_and_span, relative_gain, shorten, span
+from lorabench.analysis.findings import Candidate, DriftCell, Findings, Verdict
+from lorabench.core.formatting import NONE, alike, figure, percent_and_span, plural, relative_gain, shorten, span
 from lorabench.report.markdown import escape, table
 from lorabench.report.picture import MAX_NAME, Matrix, Picture
 from lorabench.report.section import Chapter, Detail, PagePart, References, Report, Section, SummaryPart
@@ -74,6 +75,7 @@ def _picture(report: Report) -> Picture:
                     )
                     for line in grid
                 ),
+                _finding([cell for line in grid for cell in line if cell is not None]),
             )
         )
     words = {Verdict.LOWER: "better", Verdict.HIGHER: "worse"}
@@ -93,6 +95,15 @@ def _picture(report: Report) -> Picture:
     )
     shown = ("configuration", "trained on", "scored on", "base", "adapted", "change", "95 % interval", "%", "verdict")
     return Picture("drift", "Drift on other corpora", tuple(panels), shown, rows_shown)
+
+
+def _finding(cells: Sequence[DriftCell]) -> str:
+    """In how many cases a model's best adapters cost something elsewhere, and where most."""
+    worst = max(cells, key=lambda cell: cell.change.estimate)
+    num_worse = sum(cell.verdict is Verdict.HIGHER for cell in cells)
+    most = percent_and_span(worst.change, worst.base_bits_per_byte, is_signed=True)
+    where = f"trained on {worst.trained_on} and scored on {worst.scored_on}"
+    return f"Worse than the base in {num_worse} of {plural(len(cells), 'case')}; at most {most}, {where}"
 
 
 def _gain_of(item: Candidate) -> str:

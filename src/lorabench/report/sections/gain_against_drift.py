@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from lorabench.analysis.findings import Candidate, DriftCell
-from lorabench.core.formatting import percent_and_span, relative_gain
-from lorabench.report.picture import Kind, Panel, Picture, Point, Series, colours_of
+from collections.abc import Mapping, Sequence
+
+from lorabench.analysis.findings import Candidate, DriftCell, Verdict
+from lorabench.core.formatting import percent_and_span, plural, relative_gain
+from lorabench.report.marking import Mark, marks_of, series_of
+from lorabench.report.picture import Kind, Panel, Picture, Point, colours_of
 from lorabench.report.section import Chapter, PagePart, Report, Section, SummaryPart
 
 _PAGE = """
@@ -16,36 +19,58 @@ _PAGE = """
 
 def _picture(report: Report) -> Picture:
     findings, colours = report.findings, colours_of(report.findings)
-    panels: dict[tuple[str, str], dict[str, list[Point]]] = {}
-    rows = []
+    marks = marks_of([item for corpus in findings.corpora for item in corpus.candidates], colours)
+    panels: dict[tuple[str, str], list[tuple[Candidate, DriftCell]]] = {}
     for cell in findings.drift:
         item = findings.candidate(cell.candidate)
-        if item.gain is None or not item.base_bits_per_byte or not cell.base_bits_per_byte:
-            continue
-        by_model = panels.setdefault((cell.trained_on, cell.scored_on), {})
-        by_model.setdefault(cell.model, []).append(_point(item, cell, item.gain.estimate / item.base_bits_per_byte))
-        rows.append((cell.trained_on, item.label, *_words(item, cell), cell.scored_on))
-    drawn = tuple(
-        Panel(
-            f"{trained} → {scored}",
-            f"Gain on {trained} against the change on {scored}; lower and further to the right is better",
-            Kind.POINTS,
-            f"gained on {trained}, %",
-            f"change on {scored}, %",
-            tuple(Series(model, colours.get(model, 0), tuple(points)) for model, points in by_model.items()),
-        )
-        for (trained, scored), by_model in panels.items()
-        if sum(map(len, by_model.values())) > 1
+        if item.gain is not None and item.base_bits_per_byte and cell.base_bits_per_byte:
+            panels.setdefault((cell.trained_on, cell.scored_on), []).append((item, cell))
+    drawn = tuple(_panel(trained, scored, found, marks) for (trained, scored), found in panels.items() if found[1:])
+    rows = tuple(
+        (trained, item.label, *_words(item, cell), scored)
+        for (trained, scored), found in panels.items()
+        for item, cell in found
     )
     columns = ("trained on", "configuration", "change there", "change elsewhere (95 %)", "scored on")
-    return Picture("gain_against_drift", "Gain against drift", drawn, columns, tuple(rows))
+    return Picture("gain_against_drift", "Gain against drift", drawn, columns, rows)
 
 
-def _point(item: Candidate, cell: DriftCell, gain: float) -> Point:
-    share = 100.0 / cell.base_bits_per_byte
-    change = cell.change
+def _panel(trained: str, scored: str, found: Sequence[tuple[Candidate, DriftCell]], marks: Mapping[str, Mark]) -> Panel:
+    points = [(marks[item.key], _point(item, cell, marks[item.key].text)) for item, cell in found]
+    return Panel(
+        f"{trained} → {scored}",
+        f"Gain on {trained} against the change on {scored}; lower and further to the right is better",
+        Kind.POINTS,
+        f"gained on {trained}, %",
+        f"change on {scored}, %",
+        series_of(points),
+        finding=_finding(scored, found, marks),
+    )
+
+
+def _finding(scored: str, found: Sequence[tuple[Candidate, DriftCell]], marks: Mapping[str, Mark]) -> str:
+    """How many lose elsewhere, and what the ones that gain most and that cost least come to."""
+    num_worse = sum(cell.verdict is Verdict.HIGHER for _, cell in found)
+    most = max(found, key=lambda pair: pair[0].gain.estimate if pair[0].gain is not None else 0.0)
+    least = min(found, key=lambda pair: pair[1].change.estimate)
+    worse = f"{num_worse} of {plural(len(found), 'configuration')} are worse on {scored}"
+    first, second = (f"{marks[item.key].whole} {_change(cell)}" for item, cell in (most, least))
+    if most is least:
+        return f"{worse}; {first}, which gains most and costs least"
+    return f"{worse}; {first}, which gains most, and {second}, which costs least"
+
+
+def _change(cell: DriftCell) -> str:
+    return percent_and_span(cell.change, cell.base_bits_per_byte, is_signed=True).partition(" (")[0]
+
+
+def _point(item: Candidate, cell: DriftCell, text: str) -> Point:
+    assert item.gain is not None
+    assert item.base_bits_per_byte is not None
+    share, change = 100.0 / cell.base_bits_per_byte, cell.change
     low, high = (None, None) if change.low is None or change.high is None else (change.low * share, change.high * share)
-    return Point(100.0 * gain, change.estimate * share, low, high, (item.label, *_words(item, cell)))
+    gain = 100.0 * item.gain.estimate / item.base_bits_per_byte
+    return Point(gain, change.estimate * share, low, high, (item.label, *_words(item, cell)), text)
 
 
 def _words(item: Candidate, cell: DriftCell) -> tuple[str, str]:

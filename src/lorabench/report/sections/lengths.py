@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from lorabench.core.formatting import alike, count, number, size
+from collections.abc import Sequence
+
+from lorabench.analysis.facts import LengthBucket
+from lorabench.core.formatting import alike, bits, count, number, size
 from lorabench.report.markdown import escape, table
 from lorabench.report.picture import BITS_TITLE, Kind, Panel, Picture, Point, Series, colours_of
 from lorabench.report.section import Chapter, Detail, PagePart, References, Report, Section, SummaryPart
@@ -58,7 +61,11 @@ def _picture(report: Report) -> Picture:
         sentence = "The best configuration of each model, and its base, by the length of the document"
         if len(bounds) > 1:
             panels.append(
-                Panel(corpus, sentence, Kind.LINES, "documents up to", BITS_TITLE, tuple(series), ticks=ticks)
+                Panel(
+                    *(corpus, sentence, Kind.LINES, "documents up to", BITS_TITLE, tuple(series)),
+                    ticks=ticks,
+                    finding=_finding(corpus, buckets),
+                )
             )
     rows = tuple(
         (
@@ -74,6 +81,25 @@ def _picture(report: Report) -> Picture:
     )
     columns = ("corpus", "model", "document", "documents", "base bits/byte", "bits/byte", "perplexity")
     return Picture("document_length", "By document length", tuple(panels), columns, rows)
+
+
+def _finding(corpus: str, buckets: Sequence[LengthBucket]) -> str:
+    """Where the first model gains most and least."""
+    model = buckets[0].model
+    gains = [
+        (bucket.base_bits_per_byte - bucket.bits_per_byte, bucket)
+        for bucket in buckets
+        if bucket.model == model and bucket.base_bits_per_byte is not None
+    ]
+    if not gains:
+        return f"{corpus} by the length of its documents; no base was scored"
+    (most, first), (least, last) = max(gains, key=lambda gain: gain[0]), min(gains, key=lambda gain: gain[0])
+    ends = [f"{bits(gain)} on documents of {_extent(bucket)}" for gain, bucket in ((most, first), (least, last))]
+    return f"{model} gains most on {corpus}, {ends[0]}, and least, {ends[1]}"
+
+
+def _extent(bucket: LengthBucket) -> str:
+    return f"{size(bucket.low_bytes)} to {size(bucket.high_bytes)}"
 
 
 SECTION = Section(

@@ -14,8 +14,7 @@ from lorabench.report.summary_tables import axis_blocks, comparison_table
 
 _PAGE = """
 <h2>Base models</h2>
-<p class="claim"><bdi>{{ hierarchy.claim }}</bdi></p>
-{% if picture %}{{ figure(picture, "short") }}{% endif %}
+{% if picture %}{{ figure(picture, "short") }}{% else %}<p class="claim"><bdi>{{ hierarchy.claim }}</bdi></p>{% endif %}
 <div class="scroll" role="region" aria-label="base models"><table>
   <thead><tr><th scope="col">model</th><th scope="col" class="n">mean bits/byte</th>
     <th scope="col" class="n">95 % interval</th><th scope="col" class="n">best alone on</th>
@@ -85,7 +84,9 @@ def _picture(report: Report) -> Picture:
     )
     ticks = tuple((float(index), shorten(item.model, MAX_NAME)) for index, (item, _) in enumerate(ranked))
     sentence = f"Mean over {len(hierarchy.corpora)} corpora, with 95 % intervals; lower is better"
-    panel = Panel("all models", sentence, Kind.ROWS, f"mean {BITS_TITLE}", "", series, ticks=ticks)
+    panel = Panel(
+        *("all models", sentence, Kind.ROWS, f"mean {BITS_TITLE}", "", series), ticks=ticks, finding=hierarchy.claim
+    )
     return Picture("models", "Base models over all shared corpora", (panel,) if len(series) > 1 else (), (), ())
 
 

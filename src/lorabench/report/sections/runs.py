@@ -43,11 +43,12 @@ _FIRST = (
     *("num_test_scorings", "device_name", "execution_path", "attempt", "experiment", "started_at", "finished_at"),
 )
 """In this order; then every setting that is not among them."""
-_ALWAYS_SHOWN = {
-    *("run_id", "model", "dataset", "rank", "learning_rate", "val_bits_per_byte", "gain", "test_bits_per_byte"),
-    *("tokens_per_second", "peak_memory_mb", "train_bytes", "steps"),
-}
-_SHOWN_WHERE_THEY_DIFFER = {"status", "device_name", "experiment", *(setting.key for setting in SETTINGS)}
+_KEPT = {"run_id", "val_bits_per_byte", "gain"}
+"""Shown however narrow the window is."""
+_KEPT_WHERE_THEY_DIFFER = {"model", "dataset", "method", "rank", "learning_rate"}
+_SHOWN = {"test_bits_per_byte", "tokens_per_second", "peak_memory_mb"}
+"""Where there is room."""
+_SHOWN_WHERE_THEY_DIFFER = {"status", "steps", "device_name", "experiment", *(setting.key for setting in SETTINGS)}
 _PAGE = """
 <h2>All runs</h2>
 <p class="lead">By corpus, the lowest first, until a column head is chosen; a run's number opens its details.</p>
@@ -56,7 +57,7 @@ _PAGE = """
     placeholder="words, all of them"></label>
   <span id="runs-filters" class="tools"></span>
 </div>
-<details class="screen"><summary>Choose columns</summary>
+<details class="screen"><summary>Choose columns <span class="muted" id="runs-hidden"></span></summary>
   <fieldset class="choice" id="runs-columns"><legend class="unseen">Columns shown</legend></fieldset></details>
 <div class="scroll" role="region" aria-label="all runs"><table id="runs-table">
   <caption class="unseen">All runs; column heads sort</caption><thead></thead><tbody></tbody></table></div>
@@ -119,6 +120,7 @@ def runs_payload(records: Sequence[RunRecord]) -> dict[str, Any]:
         varies = key in _SHOWN_WHERE_THEY_DIFFER and len(set(values)) > 1
         if key == "alpha":
             varies = len({record.spec.adapter.alpha for record in records}) > 1
+        is_kept = key in _KEPT or (key in _KEPT_WHERE_THEY_DIFFER and len(set(values)) > 1)
         is_text = column.form is Form.TEXT
         columns.append(
             {
@@ -128,7 +130,8 @@ def runs_payload(records: Sequence[RunRecord]) -> dict[str, Any]:
                 "about": "; ".join(
                     part for part in (column.unit, column.is_better and f"{column.is_better} is better") if part
                 ),
-                "shown": key in _ALWAYS_SHOWN or varies or column in elsewhere,
+                "shown": is_kept or key in _SHOWN or varies or column in elsewhere,
+                "kept": is_kept,
                 "values": [texts.number(value) if is_text else short(value) for value in values],
             }
         )

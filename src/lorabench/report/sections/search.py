@@ -75,7 +75,8 @@ def _panel(item: SearchFindings) -> Panel:
         if racer.points
     )
     sentence = "What each run scored at a rung, as though it ended there, and at its end; lower is better"
-    return Panel(item.corpus, sentence, Kind.LINES, "share of a run", BITS_TITLE, series, is_log_x=True)
+    axes = ("share of a run", BITS_TITLE)
+    return Panel(item.corpus, sentence, Kind.LINES, *axes, series, is_log_x=True, finding=item.claim)
 
 
 SECTION = Section(

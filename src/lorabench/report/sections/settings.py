@@ -16,13 +16,14 @@ from lorabench.report.summary_tables import axis_blocks, axis_line
 MAX_AXES = 8
 """Cases of one setting in the summary, those with a difference first."""
 _DODGE = 1.04
+_READING = (
+    "Each point is the best configuration with that rank and learning rate; lower is better. The 95 % intervals are "
+    "those of each figure by itself, wide where documents differ; whether two settings differ is decided document by "
+    "document, which is far surer, and is what the title says"
+)
 _PAGE = """
 <h2>Rank, learning rate and other settings</h2>
-{% if picture %}
-<p class="lead">Each point is the best configuration with that rank and learning rate; lower is better. The 95 %
- intervals are those of each figure by itself, wide where documents differ; whether two settings differ is decided
- document by document, which is far surer, and said below the figure.</p>
-{{ figure(picture, "wide") }}{% endif %}
+{% if picture %}{{ figure(picture, "wide") }}{% endif %}
 {% if axes %}<details{% if axes | length <= 6 %} open{% endif %}><summary>What can be said of each setting
   ({{- axes | length }})</summary>
 <div class="scroll" role="region" aria-label="settings"><table>
@@ -70,8 +71,8 @@ def _picture(report: Report) -> Picture:
             cells = _best_of_cells(item for item in corpus.candidates if item.model == model)
             if len(cells) < 2:
                 continue
-            sentence = claims.get((corpus.label, model), "")
-            panels.append(_rank_panel(f"{corpus.label} · {model}", sentence, cells))
+            finding = claims.get((corpus.label, model), f"{corpus.label}, {model}: settings that varied together")
+            panels.append(_rank_panel(f"{corpus.label} · {model}", finding, cells))
             rows += [
                 (corpus.label, model, rank, f"{rate:g}", figure(item.bits_per_byte), span(item.bits_per_byte))
                 for (rank, rate), item in sorted(cells.items(), key=lambda cell: _cell_order(cell[0]))
@@ -95,7 +96,7 @@ def _cell_order(cell: tuple[str, float]) -> tuple[bool, float, str, float]:
     return not rank.isdecimal(), float(rank) if rank.isdecimal() else 0.0, rank, rate
 
 
-def _rank_panel(label: str, sentence: str, cells: dict[tuple[str, float], Candidate]) -> Panel:
+def _rank_panel(label: str, finding: str, cells: dict[tuple[str, float], Candidate]) -> Panel:
     """Over the learning rates a line for each rank; with one rate only, over the ranks."""
     order = sorted(cells, key=_cell_order)
     ranks = list(dict.fromkeys(rank for rank, _ in order))
@@ -107,7 +108,7 @@ def _rank_panel(label: str, sentence: str, cells: dict[tuple[str, float], Candid
         )
         ticks = tuple((float(position), rank) for position, rank in enumerate(ranks))
         series = (Series(f"rate {rates[0]:g}", 0, points),)
-        return Panel(label, sentence, Kind.LINES, "rank", BITS_TITLE, series, ticks=ticks)
+        return Panel(label, _READING, Kind.LINES, "rank", BITS_TITLE, series, ticks=ticks, finding=finding)
     lines = []
     for index, rank in enumerate(ranks):
         shift = _DODGE ** (index - (len(ranks) - 1) / 2)
@@ -118,7 +119,8 @@ def _rank_panel(label: str, sentence: str, cells: dict[tuple[str, float], Candid
         )
         lines.append(Series(f"rank {rank}" if rank.isdecimal() else rank, index, points))
     ticks = tuple((rate, f"{rate:g}") for rate in rates)
-    return Panel(label, sentence, Kind.LINES, "learning rate", BITS_TITLE, tuple(lines), is_log_x=True, ticks=ticks)
+    axes = ("learning rate", BITS_TITLE)
+    return Panel(label, _READING, Kind.LINES, *axes, tuple(lines), is_log_x=True, ticks=ticks, finding=finding)
 
 
 def _about(candidate: Candidate) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 // Training curves of the runs that the reader chooses.
 const curves = { data: read("curves-data"), chosen: [], max: 8 };
-const curvePanels = ["smoothed_loss", "evaluated", "learning_rate", "gradient_norm"];
+const curvePanels = ["training", "learning_rate", "gradient_norm"];
 const escapePlotText = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
 
 function curveName(run) {
@@ -8,24 +8,29 @@ function curveName(run) {
   return note ? `${runName(run)} (${note})` : runName(run);
 }
 
+function curveTrace(run, place, what, x, y) {
+  const isValidation = what === "validation";
+  return {
+    type: "scatter", mode: isValidation ? "lines+markers" : "lines", name: escapePlotText(curveName(run)), x, y,
+    line: { color: `--c${place}`, width: 1.75, dash: isValidation ? "dot" : "solid" },
+    marker: { color: `--c${place}`, size: 7 }, hoverinfo: "text",
+    hovertext: y.map((value, i) => `${escapePlotText(curveName(run))}<br>${what}, step ${x[i]}: ${value}`),
+  };
+}
+
 function curveTraces(key) {
-  return curves.chosen.map((run, place) => {
+  return curves.chosen.flatMap((run, place) => {
     const curve = curves.data[run];
-    const isEvaluation = key === "evaluated";
-    const x = isEvaluation ? curve.evaluated.map(([step]) => step) : curve.step;
-    const y = isEvaluation ? curve.evaluated.map(([, value]) => value) : curve[key];
-    return {
-      type: "scatter", mode: isEvaluation ? "lines+markers" : "lines", name: escapePlotText(curveName(run)), x, y,
-      line: { color: `--c${place}`, width: 1.75 }, marker: { color: `--c${place}`, size: 7 }, hoverinfo: "text",
-      hovertext: y.map((value, i) => `${escapePlotText(curveName(run))}<br>step ${x[i]}: ${value}`),
-    };
+    const own = curveTrace(run, place, key.replace("_", " "), curve.step, curve[key]);
+    const [steps, values] = [0, 1].map((part) => curve.evaluated.map((pair) => pair[part]));
+    return key === "training" ? [own, curveTrace(run, place, "validation", steps, values)] : [own];
   });
 }
 
 function curveRow(run) {
   const curve = curves.data[run];
   const known = (values) => values.filter((value) => value !== null);
-  const [loss, norm] = [known(curve.smoothed_loss), known(curve.gradient_norm)];
+  const [loss, norm] = [known(curve.training), known(curve.gradient_norm)];
   const validation = known(curve.evaluated.map(([, value]) => value));
   const cells = [
     [curve.step.at(-1), "count"], [loss[0], "bits"], [loss.at(-1), "bits"], [validation[0], "bits"],

@@ -74,10 +74,11 @@ function startFigures() {
     const panels = figures[figure.dataset.figure];
     const box = figure.querySelector(".plot");
     const select = figure.querySelector("select");
-    const caption = figure.querySelector("figcaption");
+    const [finding, sentence] = [".finding bdi", ".reading bdi"].map((place) => figure.querySelector(place));
     const update = () => {
       const panel = panels[select ? Number(select.value) : 0];
-      caption.textContent = panel.sentence;
+      finding.textContent = panel.finding;
+      sentence.textContent = panel.sentence;
       show(box, () => panel);
     };
     select?.addEventListener("change", update);

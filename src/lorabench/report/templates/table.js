@@ -1,5 +1,6 @@
 // The table of all runs: a page of rows at a time, so that thousands stay quick.
-const table = { sort: null, descending: false, page: 0, matching: [] };
+const table = { sort: null, descending: false, page: 0, matching: [], hasChosenColumns: false };
+const wantedColumns = runs.columns.filter((column) => column.shown);
 const shownColumns = () => runs.columns.filter((column) => column.shown);
 
 function searchTexts() {
@@ -57,13 +58,12 @@ function drawHead() {
         onclick: () => sortBy(column.key) }, column.title);
     return element("th", { scope: "col", "aria-sort": direction, class: isText(column) ? "" : "n" }, button);
   });
-  cells.unshift(element("th", { scope: "col", class: "screen" }, "curve"));
   byId("runs-table").tHead.replaceChildren(element("tr", {}, ...cells));
 }
 
 function drawRow(run) {
   const box = element("input", {
-    type: "checkbox", "aria-label": `Draw the curve of ${runName(run)}`, checked: curves.chosen.includes(run),
+    type: "checkbox", class: "screen", "aria-label": `Draw the curve of ${runName(run)}`, checked: curves.chosen.includes(run),
     onchange: (event) => { if (!chooseCurve(run, event.target.checked)) event.target.checked = false; },
   });
   const cells = shownColumns().map((column) => {
@@ -72,14 +72,13 @@ function drawRow(run) {
       const button = element(
         "button", { class: "plain id", type: "button", title: id, "aria-label": `Details of run ${id}`,
           onclick: () => openRun(run) }, shortId(run));
-      return element("td", { class: "name" }, button);
+      return element("th", { scope: "row", class: "name" }, box, " ", button);
     }
     const text = shown(column, run);
     return isText(column)
       ? element("td", { class: "name", title: text }, element("bdi", {}, text))
       : element("td", { class: "n" }, text);
   });
-  cells.unshift(element("td", { class: "screen" }, box));
   const isComplete = ["completed", "stopped_early"].includes(valueOf(columnOf.status, run));
   return element("tr", { class: isComplete ? "" : "off" }, ...cells);
 }
@@ -125,10 +124,29 @@ function makeColumnChoice() {
     if (column.key === "run_id") continue;
     const box = element("input", {
       type: "checkbox", checked: column.shown,
-      onchange: (event) => { column.shown = event.target.checked; drawTable(); },
+      onchange: (event) => { table.hasChosenColumns = true; column.shown = event.target.checked; drawTable(); },
     });
+    boxes.set(column, box);
     byId("runs-columns").append(element("label", {}, box, column.title));
   }
+}
+
+// As many columns as the window has room for, until the reader chooses: what is left out is counted.
+const boxes = new Map();
+
+function fitColumns() {
+  if (table.hasChosenColumns) return;
+  const room = byId("runs-table").parentElement;
+  for (const column of wantedColumns) column.shown = true;
+  drawTable();
+  const left = wantedColumns.filter((column) => !column.kept);
+  while (left.length && room.scrollWidth > room.clientWidth) {
+    left.pop().shown = false;
+    drawTable();
+  }
+  const numHidden = wantedColumns.filter((column) => !column.shown).length;
+  byId("runs-hidden").textContent = numHidden ? `(${numHidden} more than there is room for)` : "";
+  for (const [column, box] of boxes) box.checked = column.shown;
 }
 
 function openRun(run) {
@@ -171,6 +189,13 @@ function startTable() {
   byId("runs-next").addEventListener("click", () => turnPage(1));
   byId("run-close").addEventListener("click", () => byId("run-dialog").close());
   updateTable();
+  fitColumns();
+  const own = byId("runs-table");
+  let width = innerWidth;
+  addEventListener("resize", () => {
+    if (innerWidth !== width && own.isConnected) fitColumns();
+    width = innerWidth;
+  });
 }
 
 startTable();
