@@ -9,13 +9,13 @@ record has as `speed.peak_memory_bytes`. On a GPU the libraries themselves are n
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
-import sys
-from dataclasses import asdict, dataclass, field
+import multiprocessing
+from dataclasses import dataclass, field
 from typing import Any
 
+import peft
 import torch
+import transformers
 
 from lorabench.bench.subject import load_subject
 from lorabench.core.device import choose_device, peak_memory, reset_peak_memory
@@ -95,20 +95,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", type=int, nargs="+", help="configurations by their number, from 1")
     parser.add_argument("--device")
-    parser.add_argument("--here", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.here:
-        case = json.loads(arguments.here)
-        print(json.dumps(measure(Case(**case | {"tokens": tuple(case["tokens"])}), arguments.device)))
-        return
+    processes = multiprocessing.get_context("fork")  # the libraries are imported once
+    print(f"torch {torch.__version__}, transformers {transformers.__version__}, peft {peft.__version__}\n")
     print("| model | adapter | precision | context × rows | checkpointing | expected | measured | ratio |")
     print("| --- | --- | --- | --- | --- | ---: | ---: | ---: |")
     for number in arguments.only or range(1, len(CASES) + 1):
         case = CASES[number - 1]
-        command = [sys.executable, __file__, "--here", json.dumps(asdict(case))]
-        command += ["--device", arguments.device] if arguments.device else []
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-        expected, measured = json.loads(done.stdout.splitlines()[-1])
+        with processes.Pool(1) as pool:
+            expected, measured = pool.apply(measure, (case, arguments.device))
         adapter = ", ".join(str(value) for value in ({"method": "lora"} | case.adapter).values())
         shape, again = f"{case.tokens[0]} × {case.tokens[1]}", "yes" if case.checkpointing else ""
         gigabytes = f"{expected / 1e9:.2f} GB | {measured / 1e9:.2f} GB"

@@ -46,7 +46,7 @@ def memory_for(**changes: Any) -> int:
         (memory_for(), "auto", (16, False)),
         (memory_for() - 10, "auto", (8, False)),
         (memory_for(rows_at_once=1), "auto", (1, False)),
-        (memory_for(rows_at_once=1) - 10, "auto", (2, True)),
+        (memory_for(rows_at_once=1) - 10, "auto", (4, True)),
         (memory_for(rows_at_once=1) - 10, False, (1, False)),
         (memory_for(), True, (16, True)),
         (1, "auto", (1, True)),

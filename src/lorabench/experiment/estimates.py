@@ -69,12 +69,18 @@ FAST_QUANTIZATIONS = ("none", "nf4", "nf4-double", "fp8")
 """Ways to hold a base that the fast path covers."""
 QUANTIZED_BYTES = {"nf4": 0.5 + 4 / 64, "nf4-double": 0.5 + 1 / 64 + 4 / 16_384, "int8": 1.0, "fp8": 1.0}
 """Of a weight in a quantised linear layer: its code, and its share of a block's scale."""
-CHECKPOINTED_LAYERS = 2
+STREAM_BYTES = 8
+"""Per layer, token and unit of width on the fast path: the residual stream twice, in place of what is added to it."""
+GRADIENTS_ON_THEIR_WAY = 1.2
+"""Of the fast path's memory for the backward pass, next to what is kept for it."""
+CHECKPOINTED_LAYERS = {"fast": 2, "reference": 4}
 """Whose activations are there at once: of the one that is computed once more, and gradients on their way through it."""
 LOGIT_BYTES = {"kept": 4, "passing": 8}
 """Per logit where a model makes them itself: those of a micro-batch, and on top those of one pass."""
 EVALUATION_TOKENS = 2048
 """Scored at once."""
+REFERENCE_LOGIT_BYTES = 12
+"""Per logit beside itself, where torch computes its cross-entropy: in float32, as a logarithm and as a gradient."""
 LOGIT_TOKENS = 256
 """Whose logits are held at once, where the model's family is known."""
 
@@ -233,15 +239,18 @@ def estimate_memory(shape: PlannedShape, workload: Workload) -> int:
     tokens = workload.rows_at_once * workload.context_length
     method = method_of(workload.adapter)
     trained = method.training_bytes(shape, workload.adapter, workload.target_modules, width)
-    training = _logit_bytes(shape, tokens, width)
+    training = _logit_bytes(shape, tokens, width if workload.is_fast(shape) else width + REFERENCE_LOGIT_BYTES)
     if workload.is_fast(shape):
-        kept = tokens * _num_outputs(shape) * width * (1 + method.fast_outputs)
+        streams = shape.num_layers * shape.hidden_size * (STREAM_BYTES - 2 * width)
+        kept = tokens * (_num_outputs(shape) * width * (1 + method.fast_outputs) + streams)
+        kept = round(GRADIENTS_ON_THEIR_WAY * kept)
     else:
         each = REFERENCE_BYTES["known" if shape.family in FAST_TYPES else "unknown"] + method.reference_bytes
         kept = tokens * _num_outputs(shape) * each
     if workload.checkpointing:
         inputs = tokens * shape.num_layers * shape.hidden_size * (4 + width)
-        kept = min(kept, inputs + CHECKPOINTED_LAYERS * kept // shape.num_layers)
+        num_layers = CHECKPOINTED_LAYERS["fast" if workload.is_fast(shape) else "reference"]
+        kept = min(kept, inputs + num_layers * kept // shape.num_layers)
     training += kept
     return base + trained + max(training, answers)
 
