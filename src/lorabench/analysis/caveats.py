@@ -88,11 +88,16 @@ def _yardsticks(groups: Sequence[CorpusGroup]) -> list[str]:
 def _templates(groups: Sequence[CorpusGroup], chosen: Sequence[Measured]) -> list[str]:
     """Corpora whose validation text stands in the training text in good part: what is gained there is no language."""
     return [
-        f"{100.0 * seen:.0f}\u00a0% of the eight-word sequences of {group.label} to validate on occur in its training "
-        "text: templates, which are learned at once, may be most of the gain"
+        f"{100.0 * (item.shown.validation_seen or 0.0):.0f}\u00a0% of the eight-word sequences of {group.label}'s "
+        "validation text occur in its training text: templates, which are learned at once, may be most of the gain"
         for group, item in zip(groups, chosen, strict=True)
-        if (seen := item.shown.validation_seen) is not None and seen >= MUCH_SEEN
+        if has_templates(item.shown)
     ]
+
+
+def has_templates(candidate: Candidate) -> bool:
+    """Whether its validation text stands in its training text in good part."""
+    return candidate.validation_seen is not None and candidate.validation_seen >= MUCH_SEEN
 
 
 def _texts(groups: Sequence[CorpusGroup], chosen: Sequence[Measured]) -> list[str]:

@@ -28,6 +28,9 @@ from lorabench.analysis.tried import ended_without_result, is_unreliable, wider_
 from lorabench.core.formatting import cost, figure, listed, plural, span
 from lorabench.records.schema import RunRecord, Status
 
+FEW_STEPS = 10
+"""With fewer a run is advised to be longer, whatever its curve says."""
+
 
 def recommend(group: CorpusGroup, best: BestSet) -> Recommendation:
     """What to take for one corpus."""
@@ -314,7 +317,11 @@ def next_steps(
     found += deciding_steps(groups, best)
     found += wider_rates(items)
     lowest = [group.candidates[0].shown for group in groups if group.candidates]
-    if short := [item.corpus for item in lowest if item.still_falls is not None]:
+    barely = {item.corpus: item.trained.steps for item in lowest if item.trained and item.trained.steps < FEW_STEPS}
+    if barely:
+        where, longest = listed([*barely]), plural(max(barely.values()), "step")
+        found.insert(0, f"Train longer (`training.train_bytes`) on {where}: after {longest} little is known")
+    if short := [item.corpus for item in lowest if item.still_falls is not None and item.corpus not in barely]:
         found.append(f"Train longer (`training.train_bytes`) on {listed(short)}: validation still falls at the end")
     if len(_tried(groups, "learning_rate")) == 1:
         found.append("Try several learning rates: ranks and models are compared fairly only at the best rate of each")

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lorabench.analysis.candidates import contrast
+from lorabench.analysis.caveats import has_templates
 from lorabench.analysis.findings import (
     AxisFindings,
     BestSet,
@@ -172,7 +173,7 @@ def _reasons(findings: Findings, chosen: Recommendation) -> list[str]:
         return [*sentences(chosen.claim)[1:], *chosen.on_test, *chosen.caveats]
     found = [] if chosen.gain is None else [_gain(chosen.gain, chosen.bits_per_byte, candidates)]
     gravest = chosen.caveats[:1] if _is_grave(findings, candidates) else ()
-    found += [*chosen.elsewhere[:1], *chosen.on_test[:1], *gravest, *chosen.elsewhere[1:]]
+    found += [*chosen.elsewhere[:1], *gravest, *chosen.on_test[:1], *chosen.elsewhere[1:]]
     label = candidates[0].label
     others = [contrast(findings.candidate(key).label, label) for key in chosen.alternatives]
     if others and not chosen.is_decided:
@@ -184,9 +185,12 @@ def _reasons(findings: Findings, chosen: Recommendation) -> list[str]:
 
 
 def _is_grave(findings: Findings, candidates: Sequence[Candidate]) -> bool:
-    """Whether the choice is not among the best on one of its corpora, or lacks seeds: its first caveat says so."""
+    """Whether the choice is not among the best on one of its corpora, gains on templates, or lacks seeds.
+
+    Its first caveat says so.
+    """
     tied = {key for corpus in findings.corpora for key in corpus.best.tied}
-    return any(item.key not in tied or item.without_result for item in candidates)
+    return any(item.key not in tied or has_templates(item) or item.without_result for item in candidates)
 
 
 def _members(others: Sequence[str]) -> str:
