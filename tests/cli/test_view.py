@@ -83,7 +83,7 @@ def test_progress_of_a_download_is_said_once_and_then_now_and_then() -> None:
     handle.advance(3, name=HOSTILE)
     lines = stream.getvalue().splitlines()
     assert lines[0] == "fetching [red]x[/red]\\x1b[2J\\u202e"
-    assert lines[1] == "fetching [red]x[/red]\\x1b[2J\\u202e, 25%"
+    assert lines[1] == "fetching [red]x[/red]\\x1b[2J\\u202e, 25%, about 30 s left"
     assert 4 <= len(lines) - 2 <= 6
     assert lines[-1] == "building, 3/4 layers, name [red]x[/red]\\x1b[2J\\u202e"
 

@@ -49,7 +49,7 @@ def test_added_tokens_are_scored_with_their_embeddings(
         logits = wrapped.eval()(row).logits[0, :-1]
     nats = float(torch.nn.functional.cross_entropy(logits, row[0, 1:], reduction="sum"))
     (tmp_path / "text.jsonl").write_text(json.dumps({"text": TEXT}), encoding="utf-8")
-    scored = evaluate(str(base), tmp_path / "text.jsonl", adapter=folder, device="cpu")
+    scored = evaluate(str(base), tmp_path / "text.jsonl", adapter=folder, device="cpu", precision="fp32")
     assert scored["num_tokens"] == len(ids)
     assert scored["negative_log_likelihood"] == pytest.approx(nats, rel=1e-5)
     assert scored["bits_per_byte"] == pytest.approx(nats / math.log(2) / len(TEXT), rel=1e-5)

@@ -60,6 +60,7 @@ def test_records_files_and_evaluate_agree_on_the_pieces_drawn(
             max_bytes=budgets[split],
             adapter=store.run_dir(record.run_id) / "adapter",
             context_length=record.spec.training.context_length,
+            precision="fp32",
         )
         assert again["negative_log_likelihood"] == pytest.approx(scores.negative_log_likelihood, rel=1e-5)
         assert again["num_documents"] == scores.num_documents

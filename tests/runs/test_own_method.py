@@ -77,7 +77,7 @@ def test_it_is_planned_run_reported_and_evaluated(
     details = (out / "results" / "results_details.md").read_text(encoding="utf-8")
     assert details.count(r"max\_norm 0.05") > 2
     adapter = out / "runs" / records[0].run_id / "adapter"
-    options: dict[str, Any] = {"split": "validation", "max_bytes": 1200, "context_length": 32}
+    options: dict[str, Any] = {"split": "validation", "max_bytes": 1200, "context_length": 32, "precision": "fp32"}
     scored = evaluate(str(tiny_model("smollm2")), corpus, adapter=adapter, **options)
     assert records[0].validation is not None
     assert math.isclose(scored["bits_per_byte"], records[0].validation.bits_per_byte, rel_tol=1e-6)

@@ -17,8 +17,9 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lorabench.cli.main import app
+from lorabench.core.device import choose_device
 from lorabench.core.errors import LorabenchError
-from lorabench.runs.evaluation import evaluate
+from lorabench.runs.evaluation import Manner, evaluate, score_texts
 from lorabench.scoring.export import export_split
 from tests.conftest import FAMILIES
 
@@ -96,7 +97,11 @@ def test_long_documents_are_scored_as_documented(
 ) -> None:
     texts = long_texts()
     result = evaluate(
-        str(tiny_model(family)), write_jsonl(tmp_path / "a.jsonl", texts), context_length=16, stride=stride
+        str(tiny_model(family)),
+        write_jsonl(tmp_path / "a.jsonl", texts),
+        context_length=16,
+        stride=stride,
+        precision="fp32",
     )
     nats, num_tokens = plain_sum(tiny_model(family), None, texts, 16, stride or 16)
     assert result["negative_log_likelihood"] == pytest.approx(nats, rel=1e-5)
@@ -139,10 +144,11 @@ def test_an_adapter_is_scored_as_plain_peft_does(tiny_model: TinyModel, family: 
             if "lora_B" in name:
                 parameter.normal_(std=0.3)
     peft.save_pretrained(tmp_path / "adapter")
-    result = evaluate(str(tiny_model(family)), data, adapter=tmp_path / "adapter", context_length=32)
+    chosen: dict[str, Any] = {"context_length": 32, "precision": "fp32"}
+    result = evaluate(str(tiny_model(family)), data, adapter=tmp_path / "adapter", **chosen)
     nats, _ = plain_sum(tiny_model(family), tmp_path / "adapter", texts, 32, 32)
     assert result["negative_log_likelihood"] == pytest.approx(nats, rel=1e-5)
-    base = evaluate(str(tiny_model(family)), data, context_length=32)
+    base = evaluate(str(tiny_model(family)), data, **chosen)
     assert base["negative_log_likelihood"] != pytest.approx(nats, rel=1e-4), "the adapter has to matter"
 
 
@@ -172,7 +178,7 @@ def test_the_kinds_of_files_agree(tiny_model: TinyModel, tmp_path: Path) -> None
         ({"model": "smollm"}, "smollm2"),
         ({"model": "./nowhere"}, "no such folder"),
         ({"data": "nowhere.txt"}, "no such file"),
-        ({"precision": "fp8"}, "accepted: fp32, bf16, fp16"),
+        ({"precision": "fp8"}, "accepted: auto, fp32, bf16, fp16"),
         ({"context_length": 65}, "reads 1 to 64 tokens"),
         ({"context_length": 0}, "reads 1 to 64 tokens"),
         ({"stride": 0}, "stride"),
@@ -192,8 +198,26 @@ def test_bfloat16_is_close_to_float32(tiny_model: TinyModel, tmp_path: Path) -> 
     data = write_jsonl(tmp_path / "a.jsonl", long_texts())
     full, half = (evaluate(str(tiny_model("smollm2")), data, precision=name) for name in ("fp32", "bf16"))
     assert half["precision"] == "bf16"
+    usual = choose_device().precision
+    assert evaluate(str(tiny_model("smollm2")), data) == evaluate(str(tiny_model("smollm2")), data, precision=usual)
     assert half["bits_per_byte"] != full["bits_per_byte"]
     assert half["bits_per_byte"] == pytest.approx(full["bits_per_byte"], rel=5e-3)
+
+
+def test_what_is_done_of_several_texts_and_models_is_told_of_the_whole(tiny_model: TinyModel, tmp_path: Path) -> None:
+    texts = {name: long_texts()[:count] for name, count in (("short", 1), ("long", 3))}
+    files = [write_jsonl(tmp_path / f"{name}.jsonl", texts[name]) for name in texts]
+    told: list[tuple[str, float, float | None]] = []
+    models = [(str(tiny_model(family)), None) for family in ("gpt2", "smollm2")]
+    score_texts(models, files, Manner(context_length=32), lambda *said: told.append(said))
+    scoring = [said for said in told if said[0].startswith("scoring")]
+    names = [f"scoring {number} of 4: {file}" for number, file in enumerate(files * 2, 1)]
+    assert list(dict.fromkeys(said[0] for said in scoring)) == names
+    done = [said[1] for said in scoring]
+    num_bytes = 2 * sum(len(text.encode()) for each in texts.values() for text in each)
+    assert done == sorted(done)
+    assert done[-1] == pytest.approx(num_bytes)
+    assert {said[2] for said in scoring} == {num_bytes}
 
 
 @pytest.mark.parametrize("split", [None, "test"])

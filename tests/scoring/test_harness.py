@@ -77,7 +77,7 @@ def run_harness(models: list[Path], files: list[Path], max_length: int) -> list[
 def assert_agreement(folder: Path, files: list[Path], max_length: int, harness: list[dict[str, Any]]) -> None:
     base, tokeniser = load_base(folder, precision="fp32", device="cpu"), Tokeniser(folder)
     for path, theirs in zip(files, harness, strict=True):
-        ours = evaluate(str(folder), path, context_length=max_length)
+        ours = evaluate(str(folder), path, context_length=max_length, precision="fp32")
         for figure in ("bits_per_byte", "byte_perplexity", "word_perplexity"):
             assert ours[figure] == pytest.approx(theirs[figure], rel=TOLERANCE), figure
         assert (ours["num_bytes"], ours["num_words"]) == (theirs["num_bytes"], theirs["num_words"])

@@ -88,7 +88,7 @@ def test_scores_are_those_of_the_models_own_forward_pass(
     other_model: Callable[[str], Path], kind: str, tmp_path: Path
 ) -> None:
     folder, texts = other_model(kind), long_texts()
-    result = evaluate(str(folder), write_jsonl(tmp_path / "a.jsonl", texts), context_length=48)
+    result = evaluate(str(folder), write_jsonl(tmp_path / "a.jsonl", texts), context_length=48, precision="fp32")
     nats, num_tokens = plain_sum(folder, None, texts, 48, 48)
     assert result["num_tokens"] == num_tokens
     assert result["negative_log_likelihood"] == pytest.approx(nats, rel=1e-5)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +40,7 @@ def evaluate(
     adapter: Path | str | None = None,
     context_length: int | None = None,
     stride: int | None = None,
-    precision: str = "fp32",
+    precision: str = "auto",
     text_field: str = "text",
     device: str | None = None,
     progress: Progress | None = None,
@@ -54,9 +53,10 @@ def evaluate(
 
     Returns `negative_log_likelihood` (nats, summed), `num_tokens` (scored), `num_bytes`, `num_words`, `num_documents`,
     `effective_documents` (of one length that weigh as much), and the figures that follow from the sums; one that is too
-    large for a float is None. `context_length` is in tokens (default: the model's own limit, at most 8,192). Raises
-    InputError for a model, adapter or file that cannot be used, DiskError for a run's adapter that is not as the run
-    wrote it.
+    large for a float is None. `context_length` is in tokens (default: the model's own limit, at most 8,192).
+    `precision`: that of runs, `auto` (what the device has in hardware), or fp32, bf16 or fp16; the figures name the one
+    used. Raises InputError for a model, adapter or file that cannot be used, DiskError for a run's adapter that is not
+    as the run wrote it.
     """
     manner = Manner(split, max_bytes, context_length, stride, precision, text_field, device)
     ((scored,),) = score_texts([(model, adapter)], [data], manner, progress)
@@ -71,7 +71,7 @@ class Manner:
     max_bytes: int | None = None
     context_length: int | None = None
     stride: int | None = None
-    precision: str = "fp32"
+    precision: str = "auto"
     text_field: str = "text"
     device: str | None = None
 
@@ -106,7 +106,31 @@ def score_texts(
         for entry in data
     ]
     named = [(str(entry), text) for entry, text in zip(data, texts, strict=True)]
-    return [_score_with(model, adapter, named, manner, where, progress) for model, adapter in models]
+    manner = replace(manner, precision=where.precision if manner.precision == "auto" else manner.precision)
+    overall = _Overall([text for _ in models for text in texts], progress)
+    return [_score_with(model, adapter, named, manner, where, overall) for model, adapter in models]
+
+
+class _Overall:
+    """Tells how much of all that is to be scored is scored, by bytes, so that the time left is that of the whole."""
+
+    def __init__(self, texts: Sequence[ScoredText], progress: Progress | None) -> None:
+        """`texts`: in the order in which they are scored, one that several models score once for each."""
+        self.progress = progress
+        self._sizes = [sum(piece.num_bytes for piece in text.drawn.pieces) for text in texts]
+        self._num_begun = 0
+
+    def begin(self, name: str) -> Callable[[int, int], None]:
+        """What is told how many of the next text's tokens are scored, and how many there are."""
+        before, size = sum(self._sizes[: self._num_begun]), self._sizes[self._num_begun]
+        self._num_begun += 1
+        which = f" {self._num_begun} of {len(self._sizes)}:" if len(self._sizes) > 1 else ""
+
+        def tell(done: int, total: int) -> None:
+            if self.progress is not None:
+                self.progress(f"scoring{which} {name}", before + size * done / max(1, total), sum(self._sizes))
+
+        return tell
 
 
 def _score_with(
@@ -115,10 +139,10 @@ def _score_with(
     texts: Sequence[tuple[str, ScoredText]],
     manner: Manner,
     where: Device,
-    progress: Progress | None,
+    overall: _Overall,
 ) -> list[ScoredDocuments]:
     """The texts, by how they are called, scored with one model."""
-    location = locate_model(model, progress=progress)
+    location = locate_model(model, progress=overall.progress)
     window = _choose_window(manner.context_length, location, adapter)
     tokeniser = Tokeniser(_tokenizer_folder(location.folder, adapter), location.folder)
     base = _load(location, adapter, manner.precision, where)
@@ -141,9 +165,10 @@ def _score_with(
             context_length=window,
             stride=manner.stride,
             marks=encoded.marks,
-            progress=None if progress is None else partial(progress, f"scoring {name}"),
+            progress=overall.begin(name),
         )
-        _check_finite(pieces, f"{_name(location, adapter)}: the loss on {name} is not finite in {manner.precision}")
+        problem = f"{_name(location, adapter)}: the loss on {name} is not finite in {manner.precision}"
+        _check_finite(pieces, problem, manner.precision)
         documents = pieces.of_documents(text.drawn)
         about = {
             "data": name,
@@ -183,9 +208,10 @@ def _prepare_device(name: str | None) -> Device:
     return device
 
 
-def _check_finite(scores: DocumentScores, problem: str) -> None:
+def _check_finite(scores: DocumentScores, problem: str, precision: str) -> None:
+    remedy = "fp16 may be too narrow for it: give precision fp32" if precision == "fp16" else "weights are damaged"
     if not math.isfinite(scores.nll.sum()):
-        raise ModelError(f"{problem}; weights are damaged")
+        raise ModelError(f"{problem}; {remedy}")
 
 
 def _figures(scores: Scores) -> dict[str, Any]:
@@ -202,8 +228,8 @@ def _figures(scores: Scores) -> dict[str, Any]:
 
 
 def _check_settings(precision: str, stride: int | None) -> None:
-    if precision not in PRECISIONS:
-        raise InputError(f"precision: {precision!r} is not accepted; accepted: {', '.join(PRECISIONS)}")
+    if precision != "auto" and precision not in PRECISIONS:
+        raise InputError(f"precision: {precision!r} is not accepted; accepted: auto, {', '.join(PRECISIONS)}")
     if stride is not None and stride < 1:
         raise InputError(f"stride: {stride} is not accepted; at least one new token per window")
 

@@ -31,7 +31,9 @@ def evaluate(
         int | None, typer.Option(help="Window in tokens; default: the model's own limit, at most 8192.")
     ] = None,
     stride: Annotated[int | None, typer.Option(help="New tokens per window for longer documents.")] = None,
-    precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16.")] = "fp32",
+    precision: Annotated[
+        str, typer.Option(help="fp32, bf16, fp16, or auto: that of runs, what the hardware has.")
+    ] = "auto",
     text_field: TextField = "text",
     device: DeviceName = None,
     as_json: AsJson = False,
@@ -66,7 +68,9 @@ def compare(
     split: Annotated[str | None, typer.Option(help="Of a corpus: train, validation or test.")] = None,
     max_bytes: Annotated[int | None, typer.Option(help="Only what an experiment's budget would take.", min=1)] = None,
     context_length: Annotated[int | None, typer.Option(help="Window in tokens; default: each model's own.")] = None,
-    precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
+    precision: Annotated[
+        str, typer.Option(help="fp32, bf16, fp16, or auto: that of runs, what the hardware has.")
+    ] = "auto",
     text_field: TextField = "text",
     output_dir: OutputDir = Path("outputs"),
     device: DeviceName = None,

@@ -34,7 +34,8 @@ def live_lines(state: State, remaining: str, width: int) -> Text:
         if work.run_id is not None:
             lines.append(Text(clean(work.run_id, max(8, width - 1)), style="bold"))
         if work.phase:
-            lines.append(_line(_share(work), _phase(work), width, "cyan"))
+            facts = _phase(work) if state.num_runs else [*_phase(work), remaining]
+            lines.append(_line(_share(work), facts, width, "cyan"))
     for line in lines:
         line.truncate(max(1, width - 1), overflow="ellipsis")
     return Text("\n").join(lines)

@@ -23,10 +23,24 @@ class Work:
     fields: dict[str, str] = field(default_factory=dict)
     share_trained: float = 0.0
     """Of the current run's steps."""
+    first: tuple[float, float] | None = None
+    """When it was first heard how much of the phase is done, and how much it was."""
 
     def start_phase(self, name: str, total: float | None, unit: str = "") -> None:
         """Something else is done now."""
         self.phase, self.total, self.unit, self.done, self.fields = name, total, unit, 0.0, {}
+        self.first = None
+
+    def move(self, done: float, total: float | None, now: float) -> None:
+        """So much of the phase is done."""
+        self.done, self.total = done, total
+        self.first = self.first or (now, done)
+
+    def seconds_left(self, now: float) -> float | None:
+        """Of the phase, at the speed that was seen; None before that can be told."""
+        if self.total is None or self.first is None or self.done <= self.first[1]:
+            return None
+        return (self.total - self.done) * (now - self.first[0]) / (self.done - self.first[1])
 
     def end_run(self) -> None:
         """Nothing is done now."""

@@ -43,8 +43,8 @@ class ProgressView(RunView):
     The views of workers share everything with the command's own but for what the worker does.
     """
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
+    def __init__(self, console: Console, now: Callable[[], float] = time.monotonic) -> None:
+        self.console, self.now = console, now
         self.state = State()
         self.work = self._work_of("")
         self._lock = threading.RLock()
@@ -121,7 +121,7 @@ class ProgressView(RunView):
         with self._lock:
             if self.work.phase != description:
                 self.phase(description, total)
-            self.work.done, self.work.total = done, total
+            self.work.move(done, total, self.now())
             self._moved()
 
     def finish_run(self, record: RunRecord) -> None:
@@ -139,8 +139,14 @@ class ProgressView(RunView):
         self._print(styled(text))
 
     def remaining(self) -> str:
-        """`about 4 min left`, or nothing where nothing is known yet or the end is a matter of moments."""
-        seconds = self.state.clock.remaining_seconds(time.monotonic())
+        """`about 4 min left`, or nothing where nothing is known yet or the end is a matter of moments.
+
+        Of the experiment; where there is none, of what is being done.
+        """
+        if self.state.num_runs:
+            seconds = self.state.clock.remaining_seconds(time.monotonic())
+        else:
+            seconds = self.work.seconds_left(self.now())
         return "" if seconds is None or seconds < 1.0 else f"about {duration(seconds)} left"
 
     def _print(self, line: Text) -> None:
@@ -161,9 +167,8 @@ class PlainView(ProgressView):
     def __init__(
         self, console: Console, seconds: float = PLAIN_SECONDS, now: Callable[[], float] = time.monotonic
     ) -> None:
-        super().__init__(console)
+        super().__init__(console, now)
         self._seconds = seconds
-        self._now = now
         self._said_at = now()
         self._said: tuple[str | None, str] | None = None
 
@@ -175,7 +180,7 @@ class PlainView(ProgressView):
         self._print_progress()
 
     def _moved(self) -> None:
-        if self._now() - self._said_at >= self._seconds:
+        if self.now() - self._said_at >= self._seconds:
             self._print_progress()
 
     def _is_within_training(self) -> bool:
@@ -183,7 +188,7 @@ class PlainView(ProgressView):
 
     def _print_progress(self) -> None:
         work = self.work
-        self._said, self._said_at = (work.run_id, work.phase), self._now()
+        self._said, self._said_at = (work.run_id, work.phase), self.now()
         parts = [f"run {work.run_index} of {self.state.num_runs}"] if work.run_id is not None else []
         if work.run_id is not None and work.phase == "starting":
             parts.append(clean(work.run_id))
@@ -191,7 +196,7 @@ class PlainView(ProgressView):
             parts.append(clean(work.phase))
             parts += [how_far(work.done, work.total, work.unit)] if work.total else []
             parts += [f"{clean(name)} {clean(value)}" for name, value in work.fields.items()]
-            parts += [self.remaining()] if work.run_id is not None else []
+            parts += [self.remaining()] if work.run_id is not None or not self.state.num_runs else []
         worker = f"{clean(work.worker)}: " if work.worker else ""
         self._print(Text(worker + ", ".join(part for part in parts if part)))
 
