@@ -107,7 +107,13 @@ def test_an_experiment_brings_its_own(tmp_path: Path, cache: Path) -> None:
     [
         ("[1]", r"\[1\] is not accepted; a mapping with title and results is expected"),
         ("title: x", "results: the key is missing"),
-        ("title: x\nresults: []", "results: .* is not accepted; tuple should have at least 1 item"),
+        ("title: x\nresults: []", "results: .* is not accepted; list should have at least 1 item, not 0"),
+        ("title: x\nresults: {m: 1}", "results: .* is not accepted; should be a list"),
+        ("title: x\nresults: [gpt2]", r"results\[0\]: 'gpt2' is not accepted; should be a mapping$"),
+        (
+            "title: x\nresults: [{model: m, dataset: d, rank: true, val_perplexity: 2}]",
+            r"results\[0\].rank: True is not accepted; true and false mean nothing here",
+        ),
         ("title: x\nresult: 1", "result: unknown key. Did you mean 'results'"),
         (
             "title: x\nresults: [{model: m, dataset: d}]",
@@ -137,6 +143,11 @@ def test_what_cannot_be_is_refused_by_file_and_key(text: str, sentence: str, tmp
     path.write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match=f"{path}: {sentence}"):
         load_reference(str(path))
+
+
+def test_a_file_without_an_end_is_not_read_to_it() -> None:
+    with pytest.raises(ConfigError, match=r"/dev/zero: the file is larger than 65536 bytes"):
+        load_reference("/dev/zero")
 
 
 def test_a_name_that_is_not_there_says_what_is(tmp_path: Path) -> None:

@@ -60,7 +60,8 @@ def test_each_layer_has_the_rank_and_the_scaling_that_peft_gives_it(tiny_model: 
         ({"alpha_pattern": {"lm_head": 2.0}}, "alpha_pattern: 'lm_head' matches no adapted module"),
         ({"target_modules": "mlp", "alpha_pattern": {"q_proj": 2.0}}, "names among down_proj, gate_proj, up_proj"),
         ({"rank_pattern": {"down_proj": 8, "mlp.down_proj": 4}}, "'down_proj' and 'mlp.down_proj' both match"),
-        ({"rank_pattern": {"k_proj": 4000}}, "4000 is larger than the layer k_proj"),
+        ({"rank_pattern": {"k_proj": 4000}}, "adapter.rank_pattern: 4000 is larger than the layer k_proj"),
+        ({"rank": 4000, "rank_pattern": {"k_proj": 4}}, "adapter.rank: 4000 is larger than the layer"),
         (
             {"modules_to_save": "lm_hed"},
             "modules_to_save: 'lm_hed' matches no module of the model. Accepted: ",
@@ -73,16 +74,18 @@ def test_names_that_mean_nothing_are_refused_in_the_plan(
 ) -> None:
     shape = read_model_shape(tiny_model("smollm2"))
     with pytest.raises(ConfigError, match=re.escape(message)):
-        METHODS.get("lora").resolve_targets(shape, LoraSettings(rank=4, **patterns))
+        METHODS.get("lora").resolve_targets(shape, LoraSettings(**{"rank": 4, **patterns}))
 
 
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
         ("rank_pattern", {"(": 2}, "regular expressions as keys"),
+        ("rank_pattern", {"(?i)Q_PROJ": 2}, "regular expressions as keys"),
         ("rank_pattern", {"q_proj": 0}, "greater than or equal to 1"),
         ("alpha_pattern", {"": 2.0}, "names of modules"),
-        ("alpha_pattern", "q_proj", "valid dictionary"),
+        ("alpha_pattern", "q_proj", "should be a mapping"),
+        ("alpha", "0r", "positive number or a multiple"),
     ],
 )
 def test_values_that_are_no_patterns_are_refused_by_key(key: str, value: Any, message: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, NoReturn
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -45,6 +46,8 @@ def refuse_key(section: str, key: Any, settings: type[BaseModel]) -> NoReturn:
 
 
 def tidy(message: str) -> str:
-    """pydantic's message as the end of a sentence of ours."""
-    message = message.removeprefix("Value error, ")
+    """pydantic's message as the end of a sentence of ours, in YAML's words."""
+    message = message.removeprefix("Value error, ").replace(" after validation", "")
+    message = re.sub(r"\b(valid )?tuple\b", "list", message, flags=re.IGNORECASE)
+    message = re.sub(r"valid dictionary( or instance of \w+)?", "mapping", message)
     return (message[0].lower() + message[1:]).replace("input should", "should").replace("\n", " ")

@@ -22,6 +22,9 @@ Text = Annotated[str, Field(max_length=1000), AfterValidator(check_text)]
 Figure = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 
 
+FIGURES = ("val_perplexity", "val_bits_per_byte", "tokens_per_second")
+
+
 class ReferenceResult(Frozen):
     """One result from elsewhere: what it is of, and its figures under the names of the results table."""
 
@@ -36,6 +39,13 @@ class ReferenceResult(Frozen):
     tokens_per_second: Figure | None = None
     note: Text = ""
 
+    @field_validator("rank", *FIGURES, mode="before")
+    @classmethod
+    def _check_number(cls, value: Any) -> Any:
+        if isinstance(value, bool):
+            raise ValueError("true and false mean nothing here")
+        return value
+
     @field_validator("method")
     @classmethod
     def _check_method(cls, value: str) -> str:
@@ -47,9 +57,6 @@ class ReferenceResult(Frozen):
     def figures(self) -> dict[str, float]:
         """Those that it has."""
         return {name: value for name in FIGURES if (value := getattr(self, name)) is not None}
-
-
-FIGURES = ("val_perplexity", "val_bits_per_byte", "tokens_per_second")
 
 
 class ReferenceResults(Frozen):
@@ -80,9 +87,11 @@ def load_reference(reference: str) -> ReferenceResults:
     """One that is shipped, by its name, or a file by its path. Raises ConfigError naming file and key."""
     path = shipped_references().get(reference) or user_path(reference)
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+        if len(content) > MAX_FILE_BYTES:
             raise ConfigError(f"{path}: the file is larger than {MAX_FILE_BYTES} bytes; results from elsewhere are few")
-        text = path.read_text(encoding="utf-8-sig")
+        text = content.decode("utf-8-sig")
     except FileNotFoundError:
         shipped = ", ".join(shipped_references())
         raise ConfigError(

@@ -35,7 +35,7 @@ class Lora(Method):
     def resolve_targets(self, shape: HasLinears, settings: AdapterSettings) -> list[str]:
         """Full paths of the adapted modules; a rank that is larger than its module is refused too."""
         targets = super().resolve_targets(shape, settings)
-        require_rank_fits(shape, layer_ranks(settings, targets))
+        require_rank_fits(shape, settings.rank, layer_ranks(settings, targets))
         if isinstance(settings, LoraSettings):
             matched("alpha_pattern", settings.alpha_pattern, targets)
         whole_modules(shape, settings, targets)

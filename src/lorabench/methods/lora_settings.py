@@ -17,12 +17,17 @@ Value = TypeVar("Value", int, float)
 def _check_patterns(value: Mapping[str, Value]) -> Mapping[str, Value]:
     for pattern in value:
         try:
-            re.compile(pattern)
+            _whole_path(pattern)
         except re.error as error:
             raise ValueError(f"should have regular expressions as keys; {pattern[:80]!r} is none ({error})") from None
         if not pattern or len(pattern) > 200 or not pattern.isprintable():
             raise ValueError("should have names of modules, ends of paths or regular expressions as keys")
     return value
+
+
+def _whole_path(pattern: str) -> re.Pattern[str]:
+    """As PEFT puts it together, in which an expression of its own such as `(?i)` may be none. Raises re.error."""
+    return re.compile(rf"(.*\.)?({pattern})$")
 
 
 class LoraSettings(AdapterSettings):
@@ -57,7 +62,8 @@ def matched(setting: str, patterns: Mapping[str, Value], paths: Sequence[str]) -
     """
     found: dict[str, tuple[str, Value]] = {}
     for pattern, value in patterns.items():
-        matching = [path for path in paths if re.match(rf"(.*\.)?({pattern})$", path)]
+        whole_path = _whole_path(pattern)
+        matching = [path for path in paths if whole_path.match(path)]
         if not matching:
             names = sorted({path.rsplit(".", 1)[-1] for path in paths})
             raise ConfigError(

@@ -16,12 +16,13 @@ _ALPHA = re.compile(r"(\d{1,6}(?:\.\d{1,6})?)\s*r")
 
 def _check_alpha(value: str | float) -> str | float:
     if isinstance(value, str):
-        if not _ALPHA.fullmatch(value):
-            raise ValueError("should be a positive number or a multiple of the rank such as 2r")
-        return value.replace(" ", "")
-    if not 0 < value <= 1e6:
+        multiple = _ALPHA.fullmatch(value)
+        number = float(multiple[1]) if multiple else 0.0
+    else:
+        number = float(value)
+    if not 0 < number <= 1e6:
         raise ValueError("should be a positive number or a multiple of the rank such as 2r")
-    return float(value)
+    return value.replace(" ", "") if isinstance(value, str) else number
 
 
 def _check_modules(value: str) -> str:

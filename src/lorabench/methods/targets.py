@@ -28,13 +28,14 @@ def resolve_targets(shape: HasLinears, names: str) -> list[str]:
     return [path for path in shape.linears if path in chosen]
 
 
-def require_rank_fits(shape: HasLinears, ranks: Mapping[str, int]) -> None:
-    """Raise ConfigError where a rank is larger than the layer of that path."""
+def require_rank_fits(shape: HasLinears, rank: int, ranks: Mapping[str, int]) -> None:
+    """Raise ConfigError where a rank is larger than the layer of that path. A pattern gave those other than `rank`."""
     tightest = min(ranks, key=lambda path: min(shape.linears[path]) - ranks[path])
     limit = min(shape.linears[tightest])
     if ranks[tightest] > limit:
+        key = "rank" if ranks[tightest] == rank else "rank_pattern"
         raise ConfigError(
-            f"adapter.rank: {ranks[tightest]} is larger than the layer {tightest.rsplit('.', 1)[-1]} "
+            f"adapter.{key}: {ranks[tightest]} is larger than the layer {tightest.rsplit('.', 1)[-1]} "
             f"({shape.linears[tightest][0]} to {shape.linears[tightest][1]}); at most {limit}"
         )
 
