@@ -114,6 +114,10 @@ def test_an_experiment_brings_its_own(tmp_path: Path, cache: Path) -> None:
             "title: x\nresults: [{model: m, dataset: d, rank: true, val_perplexity: 2}]",
             r"results\[0\].rank: True is not accepted; true and false mean nothing here",
         ),
+        (
+            "title: x\nresults: [{model: m, dataset: d, method: full, rank: 8, val_perplexity: 2}]",
+            r"results\[0\].rank: full has no rank; leave it out",
+        ),
         ("title: x\nresult: 1", "result: unknown key. Did you mean 'results'"),
         (
             "title: x\nresults: [{model: m, dataset: d}]",

@@ -35,10 +35,11 @@ def beside_reference(result: ReferenceResult, findings: Findings, records: Mappi
 
 
 def _is_of(result: ReferenceResult, record: RunRecord) -> bool:
-    spec = record.spec
-    called = (spec.dataset, record.references.get("dataset"))
-    is_same = spec.model == result.model and spec.adapter.method == result.method and result.dataset in called
-    return is_same and result.rank in (None, spec.adapter.rank)
+    spec, called = record.spec, record.references
+    is_model = result.model in (spec.model, called.get("model"))
+    is_dataset = result.dataset in (spec.dataset, called.get("dataset"))
+    is_adapter = result.method == spec.adapter.method and result.rank in (None, spec.adapter.rank)
+    return is_model and is_dataset and is_adapter
 
 
 def _perplexity(candidate: Candidate) -> Interval:

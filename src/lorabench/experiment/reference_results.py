@@ -73,6 +73,8 @@ class ReferenceResults(Frozen):
     def _check_results(self) -> ReferenceResults:
         seen: dict[tuple[object, ...], int] = {}
         for index, result in enumerate(self.results):
+            if result.rank is not None and "rank" in METHODS.get(result.method).unused_settings:
+                raise ValueError(f"results[{index}].rank: {result.method} has no rank; leave it out")
             if not result.figures:
                 raise ValueError(f"results[{index}]: it has no figure; give at least one of {', '.join(FIGURES)}")
             first = seen.setdefault((result.model, result.dataset, result.method, result.rank), index)

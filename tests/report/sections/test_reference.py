@@ -67,6 +67,14 @@ def test_the_lowest_match_stands_beside_with_its_interval(results: SyntheticResu
     assert [found.perplexity.low, found.perplexity.high] == pytest.approx(ends, rel=1e-9)
 
 
+def test_what_is_ones_own_is_found_as_the_experiment_calls_it(results: SyntheticResults) -> None:
+    records = results.store.read_all()[0]
+    called = {"model": "models/mine", "dataset": "mine.jsonl"}
+    by_id = {record.run_id: record.model_copy(update={"references": called}) for record in records}
+    given = reference({**called, "rank": 16, "val_perplexity": 12.4}).results[0]
+    assert len(beside_reference(given, findings_of(records, results.store), by_id)) == 1
+
+
 @pytest.mark.parametrize(
     "other", [{"model": "gpt2-medium"}, {"dataset": "code"}, {"rank": 4}, {"method": "dora"}], ids=str
 )
