@@ -21,8 +21,12 @@ import lorabench
 from lorabench.core.errors import ConfigError, MissingExtraError
 from lorabench.experiment.plan import make_plan
 from lorabench.experiment.schema import build_experiment, load_experiment
+from lorabench.methods.attach import attach
+from lorabench.methods.registry import METHODS
+from lorabench.models.base import load_base
 from lorabench.records.schema import RunRecord, Status
 from lorabench.records.store import load_records
+from tests.fast.fast_cases import batches
 from tests.fast.test_float8 import round_weights
 from tests.runs.conftest import ExperimentWriter
 
@@ -88,6 +92,35 @@ def test_runs_on_quantised_bases_score_as_plain_peft_does(
     for record in again.records:
         first = records[record.spec.quantization]
         assert record.files["adapter/adapter_model.safetensors"] == first.files["adapter/adapter_model.safetensors"]
+
+
+def test_dora_leaves_an_eight_bit_base_as_it_was(tiny_model: Callable[[str], Path]) -> None:
+    pytest.importorskip("bitsandbytes", reason="the extra qlora is not installed")
+    base = load_base(tiny_model("smollm2"), precision="fp32", device="cpu", quantization="int8")
+    batch = batches(base, 1)[0]
+    before = base.token_nll(batch)
+    adapter = attach(base, METHODS.get("dora").settings(method="dora", rank=4), seed=0)
+    first = base.token_nll(batch)
+    assert torch.equal(base.token_nll(batch), first)
+    assert torch.allclose(first, before, atol=1e-4), "its second factor is zero"
+    adapter.detach()
+    assert torch.equal(base.token_nll(batch), before)
+
+
+@pytest.mark.parametrize("method", ["ia3", "randlora"])
+def test_methods_that_peft_computes_train_on_four_bits_in_bfloat16(
+    tiny_model: Callable[[str], Path], method: str
+) -> None:
+    pytest.importorskip("bitsandbytes", reason="the extra qlora is not installed")
+    losses = {}
+    for precision in ("fp32", "bf16"):
+        base = load_base(tiny_model("smollm2"), precision=precision, device="cpu", quantization="nf4")
+        adapter = attach(base, METHODS.get(method).settings(method=method, rank=4), seed=0)
+        loss = base.loss(batches(base, 1)[0])
+        loss.backward()
+        losses[precision] = float(loss.detach())
+        assert all(parameter.grad is not None for parameter in adapter.parameters)
+    assert math.isclose(losses["bf16"], losses["fp32"], rel_tol=1e-3)
 
 
 def _check_score(record: RunRecord, out: Path, options: dict[str, Any]) -> None:

@@ -48,6 +48,7 @@ class AnyPeftAdapter(SavedByPeft):
             raise
         for parameter in self.parameters:
             parameter.data = parameter.data.float()
+        _keep_types(self._peft)
         base.dropout_modules = [
             module for module in self._peft.modules() if isinstance(module, torch.nn.Dropout) and module.p > 0
         ]
@@ -55,6 +56,15 @@ class AnyPeftAdapter(SavedByPeft):
 
     def _take_off(self) -> None:
         self.base.model = self._before.restore()
+
+
+def _keep_types(model: Any) -> None:
+    """On four-bit layers some of PEFT's modules give float32 whatever comes in, which a head in bfloat16 refuses."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for module in model.modules():
+        if isinstance(module, BaseTunerLayer) and hasattr(module.get_base_layer(), "compute_dtype"):
+            module.register_forward_hook(lambda _, inputs, outputs: outputs.to(inputs[0].dtype))
 
 
 class Structure:

@@ -30,7 +30,7 @@ from lorabench.fast.segments import attention_within
 from lorabench.models.causality import Ids, ScoreChanges, find_changes
 from lorabench.models.checkpointed_layers import checkpointed_layers, layers_of
 from lorabench.models.loaded import has_virtual_tokens, longest_document, vocabulary_size
-from lorabench.models.quantized import Quantization, keep_unpacked, loading_options
+from lorabench.models.quantized import Quantization, keep_scales, keep_unpacked, loading_options
 from lorabench.models.shape import read_config
 from lorabench.models.side_by_side import Sharing, forget_lengths, grouped, sharing_of
 from lorabench.models.text_part import TEXT_PREFIXES, is_wrapper, require_no_encoder_decoder
@@ -322,6 +322,7 @@ def load_base(folder: Path, *, precision: Precision, device: str, quantization: 
             f"{folder}: its weights lack {missing[0]}" + (f" and {len(missing) - 1} more" * bool(missing[1:]))
         )
     keep_unpacked(model)
+    keep_scales(model)
     if quantization == "fp8":
         try:
             hold_in_float8(model)

@@ -5,6 +5,7 @@ bitsandbytes makes and computes all of them but `fp8`, which is ours (`fast/floa
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from lorabench.core.errors import InputError, require_package
@@ -67,6 +68,23 @@ def keep_unpacked(model: nn.Module) -> None:
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             cast(Any, module).support_avx512bf16_for_cpu = False
+
+
+def keep_scales(model: nn.Module) -> None:
+    """Keep the scales of eight-bit layers where PEFT copies their weights, as DoRA on a processor does at each pass.
+
+    bitsandbytes moves them out of a weight when it is first used, so a copy has none, and takes them from each new one.
+    """
+    for module in model.modules():
+        if hasattr(module, "init_8bit_state"):
+            cast(Any, module).init_8bit_state = partial(_take_state, module)
+
+
+def _take_state(module: Any) -> None:
+    weight, state = module.weight, module.state
+    state.CB, weight.CB = weight.CB, None
+    if weight.SCB is not None:
+        state.SCB, weight.SCB = weight.SCB, None
 
 
 def dequantize_into(module: nn.Module, scratch: Tensor) -> None:
