@@ -23,6 +23,7 @@ from transformers.pytorch_utils import Conv1D
 
 from lorabench.core.errors import ConfigError, ModelError
 from lorabench.methods.attach import attach
+from lorabench.methods.peft import PeftSettings, make_config
 from lorabench.methods.registry import method_of
 from lorabench.methods.settings import AdapterSettings
 from lorabench.models.base import FrozenBase, freeze
@@ -36,7 +37,7 @@ from lorabench.models.linears import (
     read_stored_linears,
 )
 from lorabench.models.planning import plan_model
-from lorabench.models.shape import read_config
+from lorabench.models.shape import read_config, read_model_shape
 from tests.methods.families import DENSE, WITH_EXPERTS, save_tiny
 
 METHODS = ("lora", "rslora", "dora", "pissa", "full")
@@ -327,3 +328,9 @@ def test_a_catalogue_entry_says_what_the_loaded_model_has(name: str) -> None:
         model = AutoModelForCausalLM.from_config(config)
     assert shape.linears == linear_modules(model)
     assert shape.num_parameters == sum(weight.numel() for weight in model.parameters())
+
+
+def test_what_lorabench_sets_is_left_out_of_a_configuration(tiny_model: Callable[[str], Path]) -> None:
+    settings = PeftSettings(method="peft", config={"peft_type": "LORA", "task_type": "SEQ_CLS"})
+    with pytest.raises(ConfigError, match=r"adapter.config: task_type is set by lorabench; leave it out"):
+        make_config(read_model_shape(tiny_model("smollm2")), settings)

@@ -124,7 +124,9 @@ def make_config(shape: HasLinears, settings: AdapterSettings) -> Any:
     if isinstance(start, str) and start.lower().startswith(_CHANGES_BASE):
         raise ConfigError(f"adapter.config: init_lora_weights {start[:80]!r} is made {_STARTS}")
     for key in values:
-        if key in _SET_HERE or key not in kinds[kind].__dataclass_fields__:
+        if key in _SET_HERE:
+            raise ConfigError(f"adapter.config: {key} is set by lorabench; leave it out")
+        if key not in kinds[kind].__dataclass_fields__:
             raise ConfigError(
                 f"adapter.config: {str(key)[:80]!r} is not a value to be set of {kind}."
                 f"{near_matches(str(key), kinds[kind].__dataclass_fields__)}"
