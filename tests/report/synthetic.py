@@ -20,9 +20,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from lorabench.core.storage import sha256_file
+from lorabench.experiment.adapter_axes import make_adapter
 from lorabench.experiment.identity import run_id
 from lorabench.experiment.schema import RunSpec, ScoringSettings, TrainingSettings
-from lorabench.methods.settings import AdapterSettings
 from lorabench.records.documents import effective_number
 from lorabench.records.schema import (
     AdapterFacts,
@@ -137,7 +137,7 @@ class SyntheticResults:
                 model_revision="1" * 40,
                 dataset=dataset,
                 dataset_revision="2" * 40,
-                adapter=AdapterSettings(**{"rank": rank} | dict(adapter or {})),
+                adapter=make_adapter({"rank": rank} | dict(adapter or {})),
                 training=TrainingSettings(**{"learning_rate": rate, "precision": "fp32"} | dict(training or {})),
                 evaluation=ScoringSettings(**dict(evaluation or {})),
                 seed=seed,
