@@ -24,6 +24,7 @@ from lorabench.experiment.schema import build_experiment, load_experiment
 from lorabench.methods.attach import attach
 from lorabench.methods.registry import METHODS
 from lorabench.models.base import load_base
+from lorabench.models.quantized import Quantization
 from lorabench.records.schema import RunRecord, Status
 from lorabench.records.store import load_records
 from tests.fast.fast_cases import batches
@@ -107,14 +108,14 @@ def test_dora_leaves_an_eight_bit_base_as_it_was(tiny_model: Callable[[str], Pat
     assert torch.equal(base.token_nll(batch), before)
 
 
-@pytest.mark.parametrize("method", ["ia3", "randlora"])
-def test_methods_that_peft_computes_train_on_four_bits_in_bfloat16(
-    tiny_model: Callable[[str], Path], method: str
+@pytest.mark.parametrize(("method", "held"), [("ia3", "nf4"), ("randlora", "nf4"), ("ia3", "int8")])
+def test_methods_that_peft_computes_train_in_bfloat16(
+    tiny_model: Callable[[str], Path], method: str, held: Quantization
 ) -> None:
     pytest.importorskip("bitsandbytes", reason="the extra qlora is not installed")
     losses = {}
     for precision in ("fp32", "bf16"):
-        base = load_base(tiny_model("smollm2"), precision=precision, device="cpu", quantization="nf4")
+        base = load_base(tiny_model("smollm2"), precision=precision, device="cpu", quantization=held)
         adapter = attach(base, METHODS.get(method).settings(method=method, rank=4), seed=0)
         loss = base.loss(batches(base, 1)[0])
         loss.backward()

@@ -59,11 +59,11 @@ class AnyPeftAdapter(SavedByPeft):
 
 
 def _keep_types(model: Any) -> None:
-    """On four-bit layers some of PEFT's modules give float32 whatever comes in, which a head in bfloat16 refuses."""
+    """On layers of bitsandbytes some of PEFT's give float32 whatever comes in, which a head in bfloat16 refuses."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     for module in model.modules():
-        if isinstance(module, BaseTunerLayer) and hasattr(module.get_base_layer(), "compute_dtype"):
+        if isinstance(module, BaseTunerLayer) and "bitsandbytes" in type(module.get_base_layer()).__module__:
             module.register_forward_hook(lambda _, inputs, outputs: outputs.to(inputs[0].dtype))
 
 
