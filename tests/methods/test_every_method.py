@@ -12,7 +12,7 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from lorabench.core.errors import CancelledError, ConfigError, ModelError
 from lorabench.experiment.schema import TrainingSettings
@@ -27,7 +27,7 @@ from lorabench.training.checkpoints import Checkpoints
 from lorabench.training.loop import Course, Hooks, TrainingText, train
 from tests.fast.fast_cases import packed
 from tests.marks import slow
-from tests.methods.families import VOCABULARY, save_tiny
+from tests.methods.families import DENSE, VOCABULARY, save_tiny
 from tests.weights import draw_weights
 
 OWN: dict[str, dict[str, Any]] = {
@@ -51,7 +51,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
 LLAMAS_NAMES = {"lora_fa with a whole layer", "pissa with whole norms"}
 WITHOUT_DROPOUT = {name for name, method in METHODS.all().items() if not method.uses("dropout")}
 NOT_ON_GPT2 = {"boft", "hra", "loha", "lokr", "miss", "oft", "olora"}
-WHOLE = {"full", "bitfit"}
 QUICK = {
     ("gpt2", "lora with patterns"),
     ("llama", "pissa with whole norms"),
@@ -124,11 +123,13 @@ def own_nll(model: Any, batch: Any) -> torch.Tensor:
 
 def plain_scores(model: Path, adapter: Path, method: str, batch: Any) -> torch.Tensor:
     """By Transformers and PEFT alone."""
+    if method == "full":
+        return own_nll(AutoModelForCausalLM.from_pretrained(adapter, dtype="auto").eval(), batch)
     plain = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
-    if method in WHOLE:
+    if method == "bitfit":
         missing, unexpected = plain.load_state_dict(load_file(adapter / "model.safetensors"), strict=False)
         assert not unexpected
-        assert (method == "full") == all("lm_head" in name for name in missing)
+        assert missing
         return own_nll(plain.eval(), batch)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # bases are drawn again, prefixes are given by an old name
@@ -209,3 +210,14 @@ def test_what_would_be_written_without_its_prefix_is_not_written(models: Path) -
     attach(base, settings_of("prefix_tuning"), seed=0)
     with pytest.raises(ModelError, match="leaves the keys and values of virtual tokens out"):
         continue_greedily(base, [[3, 4, 5]], max_new_tokens=3, end_ids=[])
+
+
+def test_prefixes_are_as_wide_as_the_heads(tmp_path: Path) -> None:
+    """Which on Gemma-7B are not the hidden size by the heads."""
+    config = AutoConfig.for_model("gemma", **DENSE["gemma"] | {"head_dim": 24}, vocab_size=VOCABULARY)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    settings, kind = settings_of("prefix_tuning"), METHODS.get("prefix_tuning")
+    planned = kind.count_trainable(read_model_shape(tmp_path), settings, [])
+    adapter = attach(load_base(tmp_path, precision="fp32", device="cpu"), settings, seed=0)
+    adapter.require_as_planned([], planned)
+    assert planned == 4 * 2 * 2 * 24

@@ -18,7 +18,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 import lorabench
-from lorabench.core.errors import ConfigError, MissingExtraError
+from lorabench.core.errors import ConfigError, InputError, MissingExtraError
 from lorabench.experiment.plan import make_plan
 from lorabench.experiment.schema import build_experiment, load_experiment
 from lorabench.methods.attach import attach
@@ -61,6 +61,9 @@ def test_what_cannot_be_is_said(experiment: ExperimentWriter, tmp_path: Path, mo
     search = {"strategy": "halving", "eta": 3}
     with pytest.raises(ConfigError, match=r"base.quantization: a search compares runs on one base"):
         load_experiment(experiment(base={"quantization": ["none", "nf4"]}, adapter={"rank": [1, 2, 4]}, search=search))
+    path = experiment(training={"optimizer": ["adamw", "paged-adamw-8bit"]})
+    with pytest.raises(InputError, match=r"paged-adamw-8bit moves its state .* there is no GPU here; take adamw-8bit"):
+        lorabench.run(path, tmp_path / "out", trackers=["none"], device="cpu")
     monkeypatch.setattr("lorabench.core.errors.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"pip install 'lorabench\[qlora\]'"):
         lorabench.run(experiment(base={"quantization": "nf4"}), tmp_path / "out", trackers=["none"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,8 +31,13 @@ class FullAdapter(Adapter):
         base.choose_path()
 
     def _write(self, folder: Path, base: BaseReference | None) -> None:
-        """Write all weights as a model's own file."""
+        """Write all weights and the configuration: a folder that Transformers loads."""
+        import torch
         from safetensors.torch import save_file
+
+        configuration = copy.deepcopy(self.base.model.config)
+        configuration.dtype = torch.float32
+        configuration.save_pretrained(folder)
 
         tensors = {name: parameter.detach().cpu().contiguous() for name, parameter in self.named_parameters()}
         save_file(tensors, folder / FULL_WEIGHTS)

@@ -16,11 +16,9 @@ class Hra(OnLinears):
 
     def problem_with(self, settings: AdapterSettings, inputs: int, outputs: int) -> str:
         """Pairs of reflections, within the space that they reflect."""
-        return (
-            ""
-            if settings.rank % 2 == 0 and settings.rank <= inputs
-            else (f"rank {settings.rank} should be even and at most the layer's inputs")
-        )
+        if settings.rank % 2:
+            return f"rank {settings.rank} is odd, and reflections come in pairs"
+        return f"rank {settings.rank} is more than the layer's inputs" if settings.rank > inputs else ""
 
     def count_layer(self, settings: AdapterSettings, inputs: int, outputs: int) -> int:
         """A direction for each reflection."""

@@ -35,13 +35,11 @@ class OnLinears(Method):
             problem = self.problem_with(settings, *shape.linears[path])
             if problem:
                 inputs, outputs = shape.linears[path]
-                raise ConfigError(
-                    f"adapter: {problem}, which the layer {path.rsplit('.', 1)[-1]} ({inputs} to {outputs}) is not"
-                )
+                raise ConfigError(f"adapter: {problem}; the layer {path.rsplit('.', 1)[-1]} is {inputs} to {outputs}")
         return targets
 
     def problem_with(self, settings: AdapterSettings, inputs: int, outputs: int) -> str:
-        """What a layer would have to be for these settings; empty where it is."""
+        """Why a layer and these settings do not fit one another; empty where they do."""
         return ""
 
     @abstractmethod

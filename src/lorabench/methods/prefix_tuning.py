@@ -19,7 +19,8 @@ class PrefixTuning(BeforeText):
         config = require_files(shape.config, settings)
         heads = int(config.get("num_attention_heads") or config.get("n_head") or 1)
         groups = int(config.get("num_key_value_heads") or heads)
-        return self.num_virtual_tokens(settings) * shape.num_layers * 2 * (shape.hidden_size // heads * groups)
+        width = int(config.get("head_dim") or shape.hidden_size // heads)
+        return self.num_virtual_tokens(settings) * shape.num_layers * 2 * width * groups
 
     def configuration(self, settings: AdapterSettings) -> Any:
         """PEFT's PrefixTuningConfig."""

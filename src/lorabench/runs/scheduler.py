@@ -42,6 +42,7 @@ from lorabench.runs.view import RunView
 from lorabench.scoring.tasks import check_tasks
 from lorabench.trackers.make import make_trackers, parse_tracker_names
 from lorabench.training.checkpoints import remove_checkpoints
+from lorabench.training.optimizers import require_optimizer
 
 _POLL_SECONDS = 1.0
 
@@ -78,6 +79,8 @@ def run_experiment(
     check_devices(plan.device, experiment.num_devices, is_worker=devices is not None or executor != "here")
     for quantization in experiment.quantizations:
         require_quantization(quantization)
+    for optimizer in {training.optimizer for training in experiment.trainings()}:
+        require_optimizer(optimizer, plan.device.type)
     if experiment.evaluation.tasks:
         check_tasks(list(plan.runs[0].measures.tasks))
     tracker_group = make_trackers(trackers, store.output_dir, upload_adapters=upload_adapters)

@@ -30,11 +30,7 @@ def _adamw_8bit(groups: Groups, names: Mapping[Tensor, str], rate: float) -> tor
 
 def _paged_adamw_8bit(groups: Groups, names: Mapping[Tensor, str], rate: float) -> torch.optim.Optimizer:
     """The same, in memory that a GPU shares with the processor."""
-    if next(iter(names)).device.type != "cuda":
-        raise InputError(
-            "training.optimizer: paged-adamw-8bit moves its state between a GPU and the processor, and this run has no "
-            "GPU; take adamw-8bit"
-        )
+    require_optimizer("paged-adamw-8bit", next(iter(names)).device.type)
     optimizer: torch.optim.Optimizer = _bitsandbytes().PagedAdamW8bit(groups, lr=rate, betas=BETAS, eps=EPSILON)
     return optimizer
 
@@ -68,6 +64,17 @@ _MAKERS: Mapping[str, Callable[[Groups, Mapping[Tensor, str], float], torch.opti
     "sgd": _sgd,
     "schedule-free": _schedule_free,
 }
+
+
+def require_optimizer(name: str, device_type: str) -> None:
+    """Raises InputError where a device of the type cannot have it, MissingExtraError where its library is missing."""
+    if name == "paged-adamw-8bit" and device_type != "cuda":
+        raise InputError(
+            f"training.optimizer: {name} moves its state between a GPU and the processor, and there is no GPU here; "
+            "take adamw-8bit"
+        )
+    if name.endswith("8bit"):
+        _bitsandbytes()
 
 
 def optimizer_of(groups: Groups, names: Mapping[Tensor, str], settings: TrainingSettings) -> torch.optim.Optimizer:
