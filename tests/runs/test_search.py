@@ -23,8 +23,10 @@ from lorabench.records.documents import DocumentResults
 from lorabench.records.schema import Rung, RunRecord, Scores, Status
 from lorabench.records.store import RecordStore, load_records
 from lorabench.runs.group import write_table
+from lorabench.runs.race import Decision
 from lorabench.runs.searching import AtRung, Entrant, Situation
 from lorabench.runs.strategies.racing import leave_when_beaten
+from lorabench.runs.view import RunView
 from tests.experiment.test_identity import make_spec
 from tests.runs.conftest import ExperimentWriter
 from tests.runs.test_survival import finish, results, start
@@ -69,9 +71,19 @@ def decisions(out: Path) -> dict[str, tuple[Any, ...]]:
     }
 
 
+class Decisions(RunView):
+    """Keeps what a search decides."""
+
+    def __init__(self) -> None:
+        self.decisions: list[Decision] = []
+
+    def decided(self, decision: Decision) -> None:
+        self.decisions.append(decision)
+
+
 def test_halving_trains_few_to_the_end_and_says_why(experiment: ExperimentWriter, tmp_path: Path) -> None:
-    path, out = write(experiment), tmp_path / "out"
-    outcome = lorabench.run(path, out, trackers=["none"])
+    path, out, shown = write(experiment), tmp_path / "out", Decisions()
+    outcome = lorabench.run(path, out, trackers=["none"], view=shown)
     assert outcome.exit_code == 0
     found = by_status(out)
     assert (len(found["completed"]), len(found["stopped_early"])) == (2, 8)
@@ -92,6 +104,15 @@ def test_halving_trains_few_to_the_end_and_says_why(experiment: ExperimentWriter
         ]
         worst = max(other.rungs[len(record.rungs) - 1].validation.bits_per_byte for other in better if other.rungs)
         assert record.validation.bits_per_byte >= worst
+    for decision, (number, num_at, num_on) in zip(shown.decisions, [(0, 9, 3), (1, 3, 1)], strict=True):
+        assert [row.goes_on for row in decision.rows] == [True] * num_on + [False] * (num_at - num_on)
+        figures = [
+            item.rungs[number].validation.bits_per_byte for item in load_records(out) if len(item.rungs) > number
+        ]
+        assert [row.bits_per_byte for row in decision.rows] == sorted(figures)
+        for row in decision.rows:
+            assert row.interval is not None
+            assert row.interval.estimate == pytest.approx(row.bits_per_byte)
     again = lorabench.run(path, out, trackers=["none"])
     assert (again.num_skipped, again.exit_code) == (10, 0)
     assert not outcome.problems

@@ -30,6 +30,7 @@ from lorabench.runs.measuring import unmeasured_notes
 from lorabench.runs.needs import Need, find_need, lacks_measurements
 from lorabench.runs.outcome import Counts, Outcome
 from lorabench.runs.place import choose_place, worker_warnings
+from lorabench.runs.race import Deciding
 from lorabench.runs.remaining import measuring_seconds, with_recorded_ids
 from lorabench.runs.reporting import reported
 from lorabench.runs.requests import Requests
@@ -277,6 +278,8 @@ class Scheduler:
             while not self.cancelled and self.executor.num_free and (request := requests.next(last, [*self.under_way])):
                 self._submit(request)
                 last = None
+            while isinstance(strategy, Deciding) and strategy.decided:
+                self.context.view.decided(strategy.decided.pop(0))
             if self.under_way:
                 outcome = self.executor.next_outcome()
                 if (standing := self._take(outcome)) is not None:

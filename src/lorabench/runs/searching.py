@@ -7,10 +7,11 @@ processes do, comes to the same decisions, and one that is given more configurat
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from statistics import fmean
 
+from lorabench.analysis.candidates import describe, settings_of, varied_axes
 from lorabench.core.errors import ConfigError
 from lorabench.core.storage import read_regular
 from lorabench.experiment.identity import configuration_of
@@ -20,6 +21,7 @@ from lorabench.experiment.search import SearchSettings
 from lorabench.records.documents import DocumentResults, parse_documents
 from lorabench.records.schema import Rung, Status
 from lorabench.records.store import RecordStore
+from lorabench.runs.race import Decision, RaceRow, interval_of
 from lorabench.runs.strategy import STRATEGIES, Request, Standing, Strategy, StrategyKind
 from lorabench.runs.wishes import Wish, read_wish
 
@@ -126,6 +128,7 @@ class Search:
         self._standings: dict[str, Standing] = {}
         self._asked: set[str] = set()
         self._brackets: dict[str, _Bracket] = {}
+        self.decided: list[Decision] = []
         for run in runs:
             bracket = self._brackets.setdefault(run.spec.dataset, _Bracket())
             bracket.configurations.setdefault(configuration_of(run.spec), {})[run.spec.seed] = run
@@ -232,8 +235,32 @@ class Search:
         at_rung = AtRung(self._situation, number, tuple(entrants.values()))
         beaten = self._rule(at_rung) if entrants else {}
         kept = {key for key in keys if self._wish(bracket, key) is Wish.KEEP}
-        return leaving | {keys[place]: reason for place, reason in beaten.items() if keys[place] not in kept}
+        beaten = {place: reason for place, reason in beaten.items() if keys[place] not in kept}
+        uncompared = [self._compared(bracket, key)[0].spec for key in leaving]
+        if entrants:
+            self.decided.append(_decision(at_rung, beaten.keys(), uncompared))
+        return leaving | {keys[place]: reason for place, reason in beaten.items()}
 
     def _has_failed(self, run_id: str) -> bool:
         standing = self._standings.get(run_id)
         return self._has_ended(run_id) and standing is not None and standing.status is not Status.COMPLETED
+
+
+def _decision(at_rung: AtRung, beaten: Set[int], uncompared: Sequence[RunSpec]) -> Decision:
+    """What is shown of it."""
+    entrants = at_rung.entrants
+    specs = [*(entrant.spec for entrant in entrants), *uncompared]
+    settings = [settings_of(spec, spec.model) for spec in specs]
+    varied = varied_axes(settings)
+    labels = [describe(values, varied) for values in settings]
+    num_seeds = len(at_rung.situation.seeds)
+    rows = []
+    for place in sorted(range(len(entrants)), key=lambda place: entrants[place].bits_per_byte):
+        pairs = zip(entrants[place].run_ids, entrants[place].rungs, strict=True)
+        found = [at_rung.situation.documents(run_id, rung) for run_id, rung in pairs]
+        documents = [item for item in found if item is not None]
+        interval = interval_of(documents) if len(documents) == len(found) else None
+        figure = entrants[place].bits_per_byte
+        rows.append(RaceRow(labels[place], num_seeds, figure, interval, place not in beaten))
+    rows += [RaceRow(label, num_seeds, None, None, False) for label in labels[len(entrants) :]]
+    return Decision(specs[0].dataset, at_rung.where, tuple(rows))

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from lorabench.records.schema import RunRecord
+from lorabench.runs.race import Decision
 
 
 class RunView:
@@ -54,6 +55,9 @@ class RunView:
 
     def step(self, step: int, total: int, loss: float, tokens_per_second: float) -> None:
         """A training step is done."""
+
+    def decided(self, decision: Decision) -> None:
+        """A search has decided at a rung who goes on."""
 
     def finish_run(self, record: RunRecord) -> None:
         """A run has its record."""

@@ -12,13 +12,16 @@ from typing import Self, TextIO
 
 from rich.console import Console
 from rich.live import Live
+from rich.table import Table
 from rich.text import Text
 
 from lorabench.cli.views.live import live_lines
+from lorabench.cli.views.race import race_table
 from lorabench.cli.views.state import State, Work
 from lorabench.cli.views.text import clean, make_console, percent, styled
 from lorabench.core.formatting import bits, duration, number
 from lorabench.records.schema import RunRecord, Status
+from lorabench.runs.race import Decision
 from lorabench.runs.view import RunView
 
 PLAIN_SECONDS = 10.0
@@ -138,6 +141,10 @@ class ProgressView(RunView):
         """One sentence that stays on the screen."""
         self._print(styled(text))
 
+    def decided(self, decision: Decision) -> None:
+        """All configurations at a rung side by side."""
+        self._print(race_table(decision))
+
     def remaining(self) -> str:
         """`about 4 min left`, or nothing where nothing is known yet or the end is a matter of moments.
 
@@ -149,10 +156,10 @@ class ProgressView(RunView):
             seconds = self.work.seconds_left(self.now())
         return "" if seconds is None or seconds < 1.0 else f"about {duration(seconds)} left"
 
-    def _print(self, line: Text) -> None:
+    def _print(self, line: Text | Table) -> None:
         """Never under the lock: a live console draws in a thread of its own, which asks for that lock."""
         with contextlib.suppress(OSError, ValueError):
-            self.console.print(line, soft_wrap=True)
+            self.console.print(line, soft_wrap=isinstance(line, Text))
 
     def _phase_changed(self) -> None:
         """The phase is another one."""
