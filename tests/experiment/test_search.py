@@ -85,6 +85,14 @@ def test_a_search_that_contradicts_itself_is_refused(changes: dict[str, Any], se
         build_experiment({**GRID, **changes})
 
 
+def test_the_optimizers_of_a_search_over_a_range_are_known() -> None:
+    training = {**RANGE, "optimizer": ["adamw", "muon"]}
+    assert build_experiment({**GRID, "training": training, "search": {"budget": {"runs": 3}}}).optimizers == {
+        "adamw",
+        "muon",
+    }
+
+
 def test_27_configurations_cost_a_ninth_of_all_of_them() -> None:
     """With a trunk that rungs share, and a seventh where each rung begins anew."""
     (trunk, *_) = build_experiment({**GRID, "search": "halving"}).trainings()

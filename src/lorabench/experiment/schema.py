@@ -291,9 +291,14 @@ class Experiment(Frozen):
     @property
     def largest_train_bytes(self) -> int:
         """Of all ways of training."""
-        return max(self._training_values("train_bytes"))
+        return max(map(int, self._training_values("train_bytes")))
 
-    def _training_values(self, name: str) -> list[int]:
+    @property
+    def optimizers(self) -> set[str]:
+        """Of all ways of training."""
+        return set(self._training_values("optimizer"))
+
+    def _training_values(self, name: str) -> list[Any]:
         default = [getattr(TrainingSettings(), name)]
         return [value for _, training in self._axes for value in training.get(name, default)]
 

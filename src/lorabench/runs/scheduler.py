@@ -80,7 +80,7 @@ def run_experiment(
     check_devices(plan.device, experiment.num_devices, is_worker=devices is not None or executor != "here")
     for quantization in experiment.quantizations:
         require_quantization(quantization)
-    for optimizer in {training.optimizer for training in experiment.trainings()}:
+    for optimizer in experiment.optimizers:
         require_optimizer(optimizer, plan.device.type)
     if experiment.evaluation.tasks:
         check_tasks(list(plan.runs[0].measures.tasks))
