@@ -28,6 +28,7 @@ bash scripts/setup.sh "$setup"
 .venv/bin/python -m pytest -m "not slow" -n 2 --dist loadfile "${arguments[@]}"
 if [ -n "$all" ]; then
   bash scripts/install_browser.sh
+  bash scripts/install_axe.sh
   .venv/bin/python -m pytest -m "slow and not alone" -n 2 --dist loadfile "${arguments[@]}"
   .venv/bin/python -m pytest -m "slow and alone" "${arguments[@]}"
 fi

@@ -109,7 +109,7 @@ def question(page: Page) -> str:
 def test_tabs_are_turned_by_keyboard_and_kept(browser: Browser, built: ReportPaths) -> None:
     opened = open_page(browser, built.results_dir / PAGE_NAME)
     page = opened.page
-    tabs = page.get_by_role("tab")
+    tabs = page.get_by_role("banner").get_by_role("tablist").get_by_role("tab")
     assert tabs.all_inner_texts() == ["ranks", HOSTILE, "rates"]
     assert tabs.evaluate_all("(all) => all.map((tab) => tab.tabIndex)") == [0, -1, -1]
     assert question(page) == "Which rank?"

@@ -123,7 +123,7 @@ def test_outside_text_stays_text(results: SyntheticResults) -> None:
     entry = {"model": "gpt2", "dataset": "news", "val_perplexity": 12.4, "note": HOSTILE}
     given = reference(entry, title=HOSTILE, note=HOSTILE, left_open=[HOSTILE])
     page, summary = written(build_report(results.store, figures=False, sections=[SECTION], reference=given))
-    assert page.count("&lt;img src=x onerror=alert(1)&gt;") == 4
+    assert page.count("&lt;img src=x onerror=alert(1)&gt;") == 5, "the title names the table, too"
     assert "<img src=x" not in page
     parsed = MarkdownIt("commonmark").enable("table").render(summary)
     assert "<img" not in parsed

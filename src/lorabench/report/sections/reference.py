@@ -34,7 +34,7 @@ _PAGE = """
 <h3><bdi>{{ one.title }}</bdi></h3>
 {% if one.note %}<p><bdi>{{ one.note }}</bdi>.</p>{% endif %}
 {% if one.left_open %}<p>What it leaves open:</p>{{ caveats(one.left_open) }}{% endif %}
-{% if one.rows %}{{ data_table(one.headings, one.cells) }}{% endif %}
+{% if one.rows %}{{ data_table(one.title, one.headings, one.cells) }}{% endif %}
 <p class="note">{{ one.extent }}.</p>
 {% endfor %}
 """
