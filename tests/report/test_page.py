@@ -70,7 +70,13 @@ def test_nothing_in_it_points_outside(tmp_path: Path) -> None:
     assert "url(" not in page.split("</style>")[0]
 
 
-@given(st.recursive(TEXTS | st.integers() | st.none(), lambda inner: st.lists(inner) | st.dictionaries(TEXTS, inner)))
+@given(
+    st.recursive(
+        TEXTS | st.integers() | st.none(),
+        lambda inner: st.lists(inner) | st.dictionaries(TEXTS, inner),
+        max_leaves=20,
+    )
+)
 def test_embedded_json_is_exact_and_closes_nothing(value: object) -> None:
     text = script_json(value)
     assert json.loads(text) == value
