@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from lorabench.records.schema import Sample, Status
 from lorabench.records.store import RecordStore
 from lorabench.report.build import build_report
 from lorabench.report.page import PAGE_NAME
-from tests.report.browser import Opened, chromium, draw_everything, open_page
+from tests.report.browser import chromium, draw_everything, open_page
 from tests.report.first_screen import report_of
 from tests.report.synthetic import SyntheticResults, Truth
 
@@ -387,6 +386,16 @@ def test_little_is_shown_well(browser: Browser, tmp_path: Path, name: str) -> No
     assert (opened.requests, opened.complaints) == ([], [])
 
 
+def seconds_to_load(page: Page) -> float:
+    """Of the thread that reads, lays out and runs a page, its own time: whatever else the machine is doing."""
+    browser = page.context.new_cdp_session(page)
+    browser.send("Performance.enable", {"timeDomain": "threadTicks"})
+    page.reload()
+    page.locator("#runs-table tbody tr").first.wait_for()
+    measured = {item["name"]: item["value"] for item in browser.send("Performance.getMetrics")["metrics"]}
+    return float(measured["TaskDuration"])
+
+
 @pytest.mark.alone
 def test_two_thousand_runs_stay_quick(browser: Browser, tmp_path: Path) -> None:
     results = SyntheticResults(tmp_path, documents=False, steps=60)
@@ -395,11 +404,10 @@ def test_two_thousand_runs_stay_quick(browser: Browser, tmp_path: Path) -> None:
     assert len(records) == 2000
     path = page_of(results)
     assert path.stat().st_size < 6_000_000
-    started = time.perf_counter()
-    opened: Opened = open_page(browser, path)
+    opened = open_page(browser, path)
     page = opened.page
+    assert seconds_to_load(page) < 2.0
     expect(page.locator("#runs-status")).to_have_text("1 to 25 of 2,000 runs")
-    assert time.perf_counter() - started < 2.0
     assert page.locator("#runs-table tbody tr").count() == 25
     milliseconds = page.evaluate(
         """() => {
