@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lorabench.fast.choice import kernels_for
+from lorabench.fast.cpu.native import NativeKernels
 from lorabench.methods.adapter import Adapter
 from lorabench.methods.attach import attach
 from lorabench.methods.registry import METHODS
@@ -20,6 +22,12 @@ from lorabench.tokens.packing import IGNORED, PackedBatch, Segment, make_batch
 
 FAMILIES = ("gpt2", "pythia", "gemma", "smollm2")
 REFERENCE = "the test asks for it"
+
+
+def multiplies_itself() -> bool:
+    """Whether bfloat16 products are our own: where the processor has units for them."""
+    kernels = kernels_for("cpu", torch.bfloat16)
+    return isinstance(kernels, NativeKernels) and kernels.has_products
 
 
 def tiny_base(folder: Path, precision: Precision = "fp32", *, spread: float = 3.0) -> FrozenBase:

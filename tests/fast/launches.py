@@ -42,6 +42,8 @@ ATTENTION = {"_varlen_attn": 2, "_varlen_attn_backward": 5}
 and values over the query heads that share them."""
 TENSORS_AT_ONCE = 30
 """That one launch over lists of tensors takes, at least. Norms, scaling, the optimizer and its steps are such lists."""
+JOINED_AT_ONCE = 128
+"""Tensors of one type that one launch lays side by side."""
 READ_TWICE = {"cross_entropy_"}
 PRODUCTS = {"mm", "addmm", "addmm_", "bmm", "baddbmm"}
 FREE = {
@@ -94,6 +96,8 @@ class Launches(TorchDispatchMode):
         if name == "fused":
             name = args[0]
             weight, reads = kernels_of(name, args[1]), 1 + (name in READ_TWICE)
+        if name == "cat":
+            weight = math.ceil(len(args[0]) / JOINED_AT_ONCE)
         self.operations[name] += ATTENTION.get(name, weight)
         if name in PRODUCTS:
             self.num_products += 1
@@ -146,6 +150,10 @@ def count_step(base: FrozenBase, adapter: Adapter, batch: PackedBatch) -> Launch
     assert all(parameter.grad is not None for parameter in parameters)
     for parameter in parameters:
         parameter.grad = None
-    over_all = math.ceil(len(parameters) / TENSORS_AT_ONCE)
-    launches.operations["clipping and optimizer"] += 4 * over_all + 6
+    launches.operations["clipping and optimizer"] += clipping_and_optimizer(parameters)
     return launches
+
+
+def clipping_and_optimizer(parameters: Sequence[Tensor]) -> int:
+    """What they launch."""
+    return 4 * math.ceil(len(parameters) / TENSORS_AT_ONCE) + 6

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -67,6 +68,16 @@ class TinyBase:
 
     def loss(self, batch: PackedBatch, row_seeds: Sequence[int] | None = None) -> Tensor:
         return self._nll(batch, row_seeds).sum()
+
+    def add_gradients(
+        self, batch: PackedBatch, row_seeds: Sequence[int], num_scored: int, scaler: torch.amp.GradScaler
+    ) -> Tensor:
+        loss = self.loss(batch, row_seeds)
+        torch.autograd.backward(scaler.scale(loss / num_scored))
+        return loss.detach()
+
+    def clock(self) -> float:
+        return time.perf_counter()
 
     def token_nll(self, batch: PackedBatch) -> Tensor:
         with torch.no_grad():

@@ -131,16 +131,17 @@ class Decoder:
         With `checkpointing` each layer is computed once more in the backward pass.
         """
         there = self.upload(batch)
-        hidden = self._hidden(there, training=True, checkpointing=checkpointing)
+        hidden = self.hidden(there, training=True, checkpointing=checkpointing)
         return head_loss(hidden, self.head, there.targets, self.kernels)
 
     def token_nll(self, batch: PackedBatch) -> Tensor:
         """Nats of each target, float32 [T]; 0 where nothing is scored. No gradient, no dropout."""
         there = self.upload(batch)
         with torch.no_grad():
-            return head_nll(self._hidden(there, training=False), self.head, there.targets, self.kernels)
+            return head_nll(self.hidden(there, training=False), self.head, there.targets, self.kernels)
 
-    def _hidden(self, batch: Uploaded, *, training: bool, checkpointing: bool = False) -> Tensor:
+    def hidden(self, batch: Uploaded, *, training: bool, checkpointing: bool = False) -> Tensor:
+        """The last norm's outputs [T, width]."""
         segments = self.segments(batch)
 
         def attend(index: int, layer: Layer, projected: tuple[Tensor, ...]) -> Tensor:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import torch
@@ -48,8 +51,19 @@ def head_loss(hidden: Tensor, head: Head, targets: Targets, kernels: Kernels) ->
 
     The gradient is computed beside the loss, while a chunk's logits are at hand.
     """
-    loss: Tensor = apply(_HeadLoss, hidden, head.weight, head, targets, kernels)
+    loss: Tensor = apply(_HeadLoss, hidden, head.weight, head, targets, kernels, (0, len(targets.ids)), None)
     return loss
+
+
+def head_losses(
+    hidden: Tensor, head: Head, targets: Targets, kernels: Kernels, scored: Sequence[int], owners: Tensor
+) -> Tensor:
+    """Of each of N runs, float32 [N]: targets [scored[i], scored[i + 1]) are run i's, tokens those of `owners` [T].
+
+    The head is not trained.
+    """
+    losses: Tensor = apply(_HeadLoss, hidden, head.weight.detach(), head, targets, kernels, tuple(scored), owners)
+    return losses
 
 
 def head_nll(hidden: Tensor, head: Head, targets: Targets, kernels: Kernels) -> Tensor:
@@ -65,31 +79,54 @@ def head_nll(hidden: Tensor, head: Head, targets: Targets, kernels: Kernels) -> 
 
 class _HeadLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, trained: Tensor, head: Head, targets: Targets, kernels: Kernels) -> Tensor:
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        trained: Tensor,
+        head: Head,
+        targets: Targets,
+        kernels: Kernels,
+        scored: tuple[int, ...],
+        owners: Tensor | None,
+    ) -> Tensor:
         picked, weight = targets.of(hidden), head.weight_like(hidden)
-        gradients = torch.empty_like(picked)
+        gradients, nats = torch.empty_like(picked), []
         d_weight = torch.zeros_like(trained) if trained.requires_grad else None
         room = kernels.room_for_logits(picked, len(weight))
-        precise = torch.float32 if hidden.device.type == "mps" else torch.float64  # Apple's GPUs have no float64
-        total = torch.zeros((), dtype=precise, device=hidden.device)
         parts = (part.split(len(room)) for part in (picked, targets.ids, gradients))
         for states, ids, chunk_gradients in zip(*parts, strict=True):
             logits = _logits(states, weight, head.soft_cap, room, kernels)
             slopes = None if head.soft_cap is None else 1.0 - (logits / head.soft_cap).square()
-            total += kernels.cross_entropy_(logits, ids, gradient=True).sum(dtype=precise)
+            nats.append(kernels.cross_entropy_(logits, ids, gradient=True))
             if slopes is not None:
                 logits.mul_(slopes)
             kernels.multiply([Product(((logits, weight),), out=chunk_gradients)])
             if d_weight is not None:
                 d_weight += kernels.multiply([Product(((logits.t(), states),))])[0]
-        ctx.save_for_backward(targets.spread(gradients, len(hidden)), *([] if d_weight is None else [d_weight]))
-        return total.float()
+        ctx.is_shared = owners is not None
+        others = [tensor for tensor in (d_weight, owners) if tensor is not None]
+        ctx.save_for_backward(targets.spread(gradients, len(hidden)), *others)
+        whole = nats[0] if len(nats) == 1 else torch.cat(nats)
+        sums = [_sum(whole[start:end], len(room)) for start, end in itertools.pairwise(scored)]
+        return sums[0] if owners is None else torch.stack(sums)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        saved, *d_weight = ctx.saved_tensors
-        d_hidden = (saved * gradients[0]).to(saved.dtype)
-        return d_hidden, d_weight[0] * gradients[0] if d_weight else None, None, None, None
+        saved, *others = ctx.saved_tensors
+        d_weight: Tensor | None = None
+        slope = gradients[0]
+        if ctx.is_shared:
+            slope = slope.index_select(0, others[0])[:, None]
+        elif others:
+            d_weight = others[0] * slope
+        return (saved * slope).to(saved.dtype), d_weight, None, None, None, None, None
+
+
+def _sum(nats: Tensor, at_once: int) -> Tensor:
+    """In float64, float32 scalar."""
+    precise = torch.float32 if nats.device.type == "mps" else torch.float64  # Apple's GPUs have no float64
+    total: Tensor = reduce(torch.add, [part.sum(dtype=precise) for part in nats.split(at_once)])
+    return total.float()
 
 
 def _logits(states: Tensor, weight: Tensor, soft_cap: float | None, room: Tensor, kernels: Kernels) -> Tensor:

@@ -52,6 +52,9 @@ class Kernels(Protocol):
     reason: str
     """Why they are slower than they could be on this machine; empty where they are not."""
 
+    saves_launches: bool
+    """Whether the number of products counts more than what is computed in vain: on GPUs."""
+
     @property
     def compile_seconds(self) -> float:
         """What compiling them took in this process so far."""
@@ -95,6 +98,7 @@ class PlainKernels:
 
     name = "torch"
     compile_seconds = 0.0
+    saves_launches = False
 
     def __init__(self, reason: str = "") -> None:
         self.reason = reason

@@ -89,6 +89,26 @@ class Projections:
         """Whether an adapter's first factor is trained, whose gradient alone needs the input again."""
         return any(layer.a.requires_grad for layer in self.layers if layer.a is not None)
 
+    def project(self, inputs: Tensor, kernels: Kernels, *, training: bool) -> tuple[list[Tensor], Any]:
+        """[T, in] -> one [T, out] per layer, and what the backward pass needs where a layer is adapted."""
+        return project(inputs, self, kernels, training=training)
+
+    def restore(self, tensors: Sequence[Tensor]) -> Any:
+        """What `project` gave for the backward pass, from its `tensors`."""
+        return Lowered.of(tensors, len(self.adapted))
+
+    def input_gradient(
+        self, gradients: Sequence[Tensor], lowered: Any, kernels: Kernels, *, wanted: bool
+    ) -> tuple[Tensor | None, Any, list[Tensor]]:
+        """From each layer's dy: dx (None unless wanted), du (None without adapters), and each adapter's dB."""
+        return input_gradient(gradients, self, lowered, kernels, wanted=wanted)
+
+    def first_gradients(
+        self, inputs: Tensor | None, d_lowered: Any, lowered: Any, kernels: Kernels
+    ) -> Sequence[Tensor | None]:
+        """Each adapter's dA, float32 [r, in]; None where no first factor is trained, for which no input is needed."""
+        return first_gradients(inputs, d_lowered, self, lowered, kernels)
+
 
 @dataclass(frozen=True)
 class Lowered:
@@ -119,8 +139,8 @@ def project(
 ) -> tuple[list[Tensor], Lowered | None]:
     """[T, in] -> one [T, out] per layer, and what the backward pass needs where a layer is adapted."""
     adapted = projections.adapted
-    lowered = _lower(inputs, adapted, kernels, training) if adapted else None
-    pieces = iter(() if lowered is None else zip(_split(lowered.product, adapted), lowered.seconds, strict=True))
+    lowered = lower(inputs, adapted, kernels, training) if adapted else None
+    pieces = iter(() if lowered is None else zip(split(lowered.product, adapted), lowered.seconds, strict=True))
     products = []
     for layer in projections.layers:
         terms = [(inputs, layer.weight)]
@@ -141,12 +161,12 @@ def input_gradient(
     adapted = projections.adapted
     d_outputs = [dy for layer, dy in zip(projections.layers, gradients, strict=True) if layer.a is not None]
     d_lowered = torch.empty_like(lowered.product)
-    d_pieces = _split(d_lowered, adapted)
+    d_pieces = split(d_lowered, adapted)
     kernels.multiply(
         [Product(((dy, b),), out=du) for dy, b, du in zip(d_outputs, lowered.seconds, d_pieces, strict=True)]
     )
     d_seconds = [torch.empty_like(b, dtype=torch.float32) for b in lowered.seconds]
-    pieces = _split(lowered.product, adapted)
+    pieces = split(lowered.product, adapted)
     products = [Product(((dy.t(), u),), out=d_b) for dy, u, d_b in zip(d_outputs, pieces, d_seconds, strict=True)]
     if wanted:
         if not lowered.kept:
@@ -159,7 +179,7 @@ def input_gradient(
         return None, d_lowered, d_seconds
     d_inputs = results[-1]
     if lowered.kept:
-        splits = zip(adapted, d_pieces, _split(lowered.firsts, adapted, 0), lowered.kept, strict=True)
+        splits = zip(adapted, d_pieces, split(lowered.firsts, adapted, 0), lowered.kept, strict=True)
         for layer, d_piece, a, kept in splits:
             d_inputs.addcmul_(torch.mm(d_piece, a), kept, value=1.0 / (1.0 - layer.dropout))
     return d_inputs, d_lowered, d_seconds
@@ -175,12 +195,12 @@ def first_gradients(
     d_firsts = torch.empty_like(lowered.firsts, dtype=torch.float32)
     if not lowered.kept:
         kernels.multiply([Product(((d_lowered.t(), inputs),), out=d_firsts)])
-        return list(_split(d_firsts, adapted, 0))
-    splits = zip(adapted, _split(d_lowered, adapted), _split(d_firsts, adapted, 0), lowered.kept, strict=True)
+        return list(split(d_firsts, adapted, 0))
+    splits = zip(adapted, split(d_lowered, adapted), split(d_firsts, adapted, 0), lowered.kept, strict=True)
     for layer, d_piece, d_a, kept in splits:
         kernels.multiply([Product(((d_piece.t(), inputs * kept),), out=d_a)])
         d_a.div_(1.0 - layer.dropout)
-    return list(_split(d_firsts, adapted, 0))
+    return list(split(d_firsts, adapted, 0))
 
 
 def linear(inputs: Tensor, projections: Projections, kernels: Kernels, *, training: bool) -> tuple[Tensor, ...]:
@@ -194,7 +214,7 @@ class _Linear(torch.autograd.Function):
     def forward(
         ctx: Any, inputs: Tensor, projections: Projections, kernels: Kernels, training: bool, *factors: Tensor
     ) -> tuple[Tensor, ...]:
-        outputs, lowered = project(inputs, projections, kernels, training=training)
+        outputs, lowered = projections.project(inputs, kernels, training=training)
         ctx.projections, ctx.kernels = projections, kernels
         if lowered is not None:
             ctx.save_for_backward(*([inputs] if projections.trains_firsts else []), *lowered.tensors)
@@ -203,20 +223,20 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         inputs, lowered = saved_lowered(ctx, 1 if ctx.projections.trains_firsts else 0)
-        d_inputs, d_lowered, d_seconds = input_gradient(
-            gradients, ctx.projections, lowered, ctx.kernels, wanted=ctx.needs_input_grad[0]
+        d_inputs, d_lowered, d_seconds = ctx.projections.input_gradient(
+            gradients, lowered, ctx.kernels, wanted=ctx.needs_input_grad[0]
         )
         if lowered is None or d_lowered is None:
             return d_inputs, None, None, None
-        d_firsts = first_gradients(inputs[0] if inputs else None, d_lowered, ctx.projections, lowered, ctx.kernels)
+        d_firsts = ctx.projections.first_gradients(inputs[0] if inputs else None, d_lowered, lowered, ctx.kernels)
         return d_inputs, None, None, None, *interleave(d_firsts, d_seconds)
 
 
-def saved_lowered(ctx: Any, num_others: int) -> tuple[tuple[Tensor, ...], Lowered | None]:
+def saved_lowered(ctx: Any, num_others: int) -> tuple[tuple[Tensor, ...], Any]:
     """What a function saved: its own tensors first, then those of the adapters, if there are any."""
     saved = ctx.saved_tensors
     others, rest = saved[:num_others], saved[num_others:]
-    return others, Lowered.of(rest, len(ctx.projections.adapted)) if rest else None
+    return others, ctx.projections.restore(rest) if rest else None
 
 
 def interleave(d_firsts: Sequence[Tensor | None], d_seconds: Sequence[Tensor]) -> list[Tensor | None]:
@@ -224,14 +244,15 @@ def interleave(d_firsts: Sequence[Tensor | None], d_seconds: Sequence[Tensor]) -
     return [gradient for pair in zip(d_firsts, d_seconds, strict=True) for gradient in pair]
 
 
-def _lower(inputs: Tensor, adapted: Sequence[Projection], kernels: Kernels, training: bool) -> Lowered:
+def lower(inputs: Tensor, adapted: Sequence[Projection], kernels: Kernels, training: bool) -> Lowered:
+    """The adapters' first products of inputs [T, in]."""
     firsts = _together([layer.a for layer in adapted if layer.a is not None]).to(inputs.dtype)
     seconds = tuple(_scaled(layer.b, layer.scaling, inputs.dtype) for layer in adapted if layer.b is not None)
     if not (training and any(layer.dropout for layer in adapted)):
         return Lowered(kernels.multiply([Product(((inputs, firsts.t()),))])[0], firsts, seconds, ())
     kept = tuple(draw_kept(inputs, layer.dropout) for layer in adapted)
     product = inputs.new_empty(len(inputs), len(firsts))
-    splits = zip(adapted, kept, _split(firsts, adapted, 0), _split(product, adapted), strict=True)
+    splits = zip(adapted, kept, split(firsts, adapted, 0), split(product, adapted), strict=True)
     for layer, kept_here, a, u in splits:
         kernels.multiply([Product(((inputs * kept_here, a.t()),), out=u)])
         u.div_(1.0 - layer.dropout)
@@ -247,6 +268,7 @@ def _scaled(factor: Tensor, scaling: float, dtype: torch.dtype) -> Tensor:
     return torch.mul(factor.detach(), scaling, out=torch.empty_like(factor, dtype=dtype))
 
 
-def _split(tensor: Tensor, adapted: Sequence[Projection], dim: int = 1) -> tuple[Tensor, ...]:
+def split(tensor: Tensor, adapted: Sequence[Projection], dim: int = 1) -> tuple[Tensor, ...]:
+    """What lies side by side of all adapted layers, layer by layer."""
     pieces: tuple[Tensor, ...] = tensor.split([len(layer.a) for layer in adapted if layer.a is not None], dim=dim)
     return pieces

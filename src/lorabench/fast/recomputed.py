@@ -14,14 +14,7 @@ from torch import Tensor
 from torch.autograd.graph import increment_version
 
 from lorabench.fast.kernels import ActivationKind, Kernels, Norm
-from lorabench.fast.linear import (
-    Projections,
-    first_gradients,
-    input_gradient,
-    interleave,
-    project,
-    saved_lowered,
-)
+from lorabench.fast.linear import Projections, interleave, saved_lowered
 
 
 @dataclass(frozen=True)
@@ -47,7 +40,7 @@ class NormLinear(torch.autograd.Function):
         *factors: Tensor,
     ) -> tuple[Tensor | None, ...]:
         total, normed, mean, scale = setting.kernels.add_norm(residual, delta, norm, setting.dtype)
-        outputs, lowered = project(normed, projections, setting.kernels, training=setting.training)
+        outputs, lowered = projections.project(normed, setting.kernels, training=setting.training)
         means = (torch.empty(0) if mean is None else mean,)
         ctx.save_for_backward(total, scale, *means, *(() if lowered is None else lowered.tensors))
         ctx.norm, ctx.projections, ctx.setting = norm, projections, setting
@@ -60,7 +53,7 @@ class NormLinear(torch.autograd.Function):
         kernels, dtype = ctx.setting.kernels, ctx.setting.dtype
         d_total, d_outputs = gradients[0], [gradient for gradient in gradients[1:] if gradient is not None]
         wanted = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
-        d_normed, d_lowered, d_seconds = input_gradient(d_outputs, ctx.projections, lowered, kernels, wanted=wanted)
+        d_normed, d_lowered, d_seconds = ctx.projections.input_gradient(d_outputs, lowered, kernels, wanted=wanted)
         center = mean if ctx.norm.centred else None
         d_residual: Tensor | None = None
         d_delta: Tensor | None = None
@@ -71,7 +64,7 @@ class NormLinear(torch.autograd.Function):
             normed = kernels.add_norm(total, None, ctx.norm, dtype)[1]
         factors: list[Tensor | None] = []
         if lowered is not None and d_lowered is not None:
-            factors = interleave(first_gradients(normed, d_lowered, ctx.projections, lowered, kernels), d_seconds)
+            factors = interleave(ctx.projections.first_gradients(normed, d_lowered, lowered, kernels), d_seconds)
         return d_residual, d_delta if ctx.needs_input_grad[1] else None, None, None, None, *factors
 
 
@@ -89,7 +82,7 @@ class ActivationLinear(torch.autograd.Function):
         *factors: Tensor,
     ) -> Tensor:
         active = setting.kernels.activation(kind, gate, up)
-        (output,), lowered = project(active, projections, setting.kernels, training=setting.training)
+        (output,), lowered = projections.project(active, setting.kernels, training=setting.training)
         raised = (gate,) if up is None else (gate, up)
         ctx.save_for_backward(*raised, *(() if lowered is None else lowered.tensors))
         ctx.gated, ctx.kind, ctx.projections, ctx.setting = up is not None, kind, projections, setting
@@ -100,7 +93,7 @@ class ActivationLinear(torch.autograd.Function):
         raised, lowered = saved_lowered(ctx, 2 if ctx.gated else 1)
         gate, up = raised if ctx.gated else (raised[0], None)
         kernels, wanted = ctx.setting.kernels, ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
-        d_active, d_lowered, d_seconds = input_gradient(gradients, ctx.projections, lowered, kernels, wanted=wanted)
+        d_active, d_lowered, d_seconds = ctx.projections.input_gradient(gradients, lowered, kernels, wanted=wanted)
         d_gate, d_up, active = None, None, None
         if d_active is not None:
             increment_version(raised)
@@ -109,7 +102,7 @@ class ActivationLinear(torch.autograd.Function):
             active = kernels.activation(ctx.kind, gate, up)
         factors: list[Tensor | None] = []
         if lowered is not None and d_lowered is not None:
-            factors = interleave(first_gradients(active, d_lowered, ctx.projections, lowered, kernels), d_seconds)
+            factors = interleave(ctx.projections.first_gradients(active, d_lowered, lowered, kernels), d_seconds)
         return d_gate, d_up, None, None, None, *factors
 
 

@@ -12,6 +12,7 @@ from lorabench.models.linears import HasLinears
 class Dora(Lora):
     """LoRA with magnitudes."""
 
+    shares_passes = False
     reference_bytes = 16
     fast_outputs = 1
 

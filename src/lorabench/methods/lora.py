@@ -26,6 +26,7 @@ class Lora(Method):
 
     settings: type[AdapterSettings] = LoraSettings
     takes_quantized = True
+    shares_passes = True
     adapter: type[PeftAdapter] = PeftAdapter
     """What `attach` makes."""
 

@@ -34,6 +34,8 @@ class Method(ABC):
     """Whether it can be put on linear layers of four or eight bits."""
     quantizations: frozenset[str] = frozenset()
     """The values of `base.quantization` that it is for, where it means nothing on others."""
+    shares_passes = False
+    """Whether it leaves the base's weights alone, and several of its adapters may be trained in one pass over them."""
     is_fast = True
     """Whether the fast path computes it; else PEFT's and Transformers' own modules do."""
     reference_bytes = 0

@@ -76,6 +76,7 @@ class Pissa(Lora):
 
     adapter = PissaAdapter
     takes_quantized = False
+    shares_passes = False
 
     def count_saved(self, shape: HasLinears, settings: AdapterSettings, targets: Sequence[str]) -> int:
         """It is saved as LoRA of twice the rank."""

@@ -62,7 +62,7 @@ def attach_saved(base: FrozenBase, folder: Path) -> None:
     from peft import PeftModel, PeftType
     from safetensors.torch import load_file
 
-    from lorabench.models.base import require_causal
+    from lorabench.models.causality import require_causal
 
     try:
         saved = load_file(path)
@@ -91,7 +91,7 @@ def attach_saved(base: FrozenBase, folder: Path) -> None:
         _widen(base, wrapped, saved)
     base.model = wrapped
     base.choose_path()
-    require_causal(base, f"{folder} ({configuration['peft_type']})")
+    require_causal(base.score_changes, f"{folder} ({configuration['peft_type']})")
 
 
 @contextmanager

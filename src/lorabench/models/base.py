@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -27,7 +29,7 @@ from lorabench.fast.forward import Decoder, Uploaded
 from lorabench.fast.kernels import Kernels
 from lorabench.fast.known import NotFast, can_pack, inner_model, logits_of
 from lorabench.fast.segments import attention_within
-from lorabench.models.causality import Ids, ScoreChanges, find_changes
+from lorabench.models.causality import Ids, ScoreChanges, find_changes, require_causal
 from lorabench.models.checkpointed_layers import checkpointed_layers, layers_of
 from lorabench.models.loaded import has_virtual_tokens, longest_document, vocabulary_size
 from lorabench.models.quantized import Quantization, keep_scales, keep_unpacked, loading_options
@@ -73,6 +75,8 @@ class FrozenBase:
         """Whether weights of a base in half precision are held in float32, because they are trained."""
         self.folder: Path | None = None
         """Where it was read from; None where the model was given."""
+        self.num_beside = 0
+        """Other runs whose rows were in a pass with those of this base's adapter, at most."""
         self.execution = ExecutionPath("reference")
         self.checkpointing = False
         """Whether `loss` keeps a layer's inputs alone, and its backward pass computes the layer anew; until the path is
@@ -100,6 +104,13 @@ class FrozenBase:
             self._sharing = sharing_of(self.model)
             alone = self._sharing == "one document" and not self._packs
             self.execution = ExecutionPath("reference", f"{answer}; one document a pass" if alone else str(answer))
+
+    def twin(self) -> FrozenBase:
+        """Another base over the same weights, for another adapter at the same time. Call while none is attached."""
+        shared = {id(tensor): tensor for tensor in (*self.model.parameters(), *self.model.buffers())}
+        twin = FrozenBase(copy.deepcopy(self.model, shared), self.device, self.precision)
+        twin.folder = self.folder
+        return twin
 
     @property
     def compile_seconds(self) -> float:
@@ -140,7 +151,7 @@ class FrozenBase:
 
         Raises ModelError for a token that the model does not know.
         """
-        self._check_tokens(batch)
+        self.check_tokens(batch)
         if self.decoder is not None:
             return self.decoder.token_nll(batch)
         with torch.inference_mode():
@@ -165,7 +176,7 @@ class FrozenBase:
         Raises ModelError for a token that the model does not know.
         """
         packed = batch.packed if isinstance(batch, Uploaded) else batch
-        self._check_tokens(packed)
+        self.check_tokens(packed)
         seeds = row_seeds if self.dropout_modules else None
         if self.decoder is None and not self._packs:
             draws = None if seeds is None else Draws.of_segments(packed, seeds, self.device)
@@ -179,6 +190,18 @@ class FrozenBase:
         chunks = zip(hidden.split(HEAD_CHUNK), targets.split(HEAD_CHUNK), strict=True)
         sums = [checkpoint(self._chunk_sum, states, wanted, use_reentrant=False) for states, wanted in chunks]
         return torch.stack(sums).sum()
+
+    def add_gradients(
+        self, batch: PackedBatch | Uploaded, row_seeds: Sequence[int], num_scored: int, scaler: torch.amp.GradScaler
+    ) -> Tensor:
+        """Add the gradients of the batch's loss ÷ `num_scored`, scaled; returns the loss as `loss` does, detached."""
+        loss = self.loss(batch, row_seeds)
+        torch.autograd.backward(scaler.scale(loss / num_scored))
+        return loss.detach()
+
+    def clock(self) -> float:
+        """Seconds that pass while this base is computed with."""
+        return time.perf_counter()
 
     @property
     def can_checkpoint(self) -> bool:
@@ -209,7 +232,8 @@ class FrozenBase:
         del self.model
         self.release_memory()
 
-    def _check_tokens(self, batch: PackedBatch) -> None:
+    def check_tokens(self, batch: PackedBatch) -> None:
+        """Raise ModelError for a token that the model does not know."""
         largest = max(int(batch.input_ids.max()), int(batch.targets.max()))
         if largest >= self.vocabulary_size:
             raise ModelError(
@@ -330,7 +354,7 @@ def load_base(folder: Path, *, precision: Precision, device: str, quantization: 
             raise ModelError(f"{folder}: it cannot be held in fp8: {error}") from None
     base = freeze(model.to(device), torch.device(device), precision)
     base.folder = folder
-    require_causal(base, str(folder))
+    require_causal(base.score_changes, str(folder))
     return base
 
 
@@ -348,29 +372,6 @@ def _model_class(settings: Any, folder: Path) -> Any:
         f"{folder}: Transformers has no causal language model for the type {text.model_type}; accepted are decoders "
         "(GPT-2, Llama)"
     )
-
-
-def require_causal(base: FrozenBase, name: str) -> None:
-    """Raise ModelError where the model cannot score a text, scores at random, or tokens see what comes after them."""
-    try:
-        changes = base.score_changes()
-    except (ModelError, MemoryError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:  # whatever a model that is no causal language model, or a strange adapter, meets
-        message = " ".join(str(error).split())[:300]
-        raise ModelError(f"{name}: it cannot score a text: {message or type(error).__name__}") from None
-    if changes.at_random:
-        raise ModelError(
-            f"{name}: its scores are random: of the same text, scored twice, they differ by up to "
-            f"{changes.at_random:.2g} nats; give one that draws nothing at random when it scores (of PVeRA, with "
-            "sample_at_inference: false in adapter_config.json)"
-        )
-    if changes.with_later_tokens:
-        raise ModelError(
-            f"{name}: the scores of tokens change by up to {changes.with_later_tokens:.2g} nats with the tokens after "
-            "them, so they are not those of a causal language model; accepted are decoders (GPT-2, Llama), not "
-            "encoders or masked language models (BERT), and adapters that do not look ahead either"
-        )
 
 
 def freeze(model: Any, device: torch.device, precision: Precision) -> FrozenBase:

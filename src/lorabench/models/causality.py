@@ -18,6 +18,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from lorabench.core.errors import ModelError
+
 CUTS = (4, 5)
 NUM_TOKENS = 6
 NUM_LONG_TOKENS = 160
@@ -78,6 +80,29 @@ def find_changes(
     pairs.append((same[0, : cuts[0]], first[: cuts[0]]))
     least = max(tolerance * behind, NOISE_FACTOR * chance)
     return ScoreChanges(0.0, max((_largest(*pair) for pair in pairs if _size(*pair) > least), default=0.0))
+
+
+def require_causal(score_changes: Callable[[], ScoreChanges], name: str) -> None:
+    """Raise ModelError where the model cannot score a text, scores at random, or tokens see what comes after them."""
+    try:
+        changes = score_changes()
+    except (ModelError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # whatever a model that is no causal language model, or a strange adapter, meets
+        message = " ".join(str(error).split())[:300]
+        raise ModelError(f"{name}: it cannot score a text: {message or type(error).__name__}") from None
+    if changes.at_random:
+        raise ModelError(
+            f"{name}: its scores are random: of the same text, scored twice, they differ by up to "
+            f"{changes.at_random:.2g} nats; give one that draws nothing at random when it scores (of PVeRA, with "
+            "sample_at_inference: false in adapter_config.json)"
+        )
+    if changes.with_later_tokens:
+        raise ModelError(
+            f"{name}: the scores of tokens change by up to {changes.with_later_tokens:.2g} nats with the tokens after "
+            "them, so they are not those of a causal language model; accepted are decoders (GPT-2, Llama), not "
+            "encoders or masked language models (BERT), and adapters that do not look ahead either"
+        )
 
 
 def _choose_length(longest: int, num_parameters: int) -> int:

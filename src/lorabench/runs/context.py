@@ -41,6 +41,8 @@ class RunContext:
     should_stop: Callable[[], bool]
     ranks: Ranks = field(default_factory=Ranks)
     """The processes that share each run, of which this is one."""
+    side_by_side: int | None = 1
+    """So many runs at once share their passes over the base; None: as many as pay."""
     once: Once = exclusively
     """Keeps workers from computing the same for all of them twice."""
     _started: dict[str, int] = field(default_factory=dict)

@@ -11,7 +11,8 @@ from lorabench.records import provenance
 from lorabench.records.schema import AdapterFacts, Environment, Rung, RunRecord, Status
 
 if TYPE_CHECKING:
-    from lorabench.runs.stages import BaseScores, Prepared, Saved, Scored, Trained
+    from lorabench.runs.preparing import Prepared
+    from lorabench.runs.stages import BaseScores, Saved, Scored, Trained
     from lorabench.runs.task import RunTask
 
 CLOCK_TOLERANCE_SECONDS = 30.0

@@ -30,7 +30,7 @@ from lorabench.runs.context import RunContext
 from lorabench.runs.failures import failure
 from lorabench.runs.group import GroupWork, write_table
 from lorabench.runs.loaded import LoadedBase
-from lorabench.runs.stages import check_model
+from lorabench.runs.preparing import check_model
 from lorabench.runs.task import RunTask
 from lorabench.runs.task_results import TasksDone, with_tasks
 from lorabench.scoring.answers import Answers

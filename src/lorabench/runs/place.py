@@ -10,6 +10,8 @@ from lorabench.core.worker_devices import common_device, parse_devices
 from lorabench.experiment.plan import Plan
 from lorabench.runs.executor import ExecutorKind, RemoteKind, executor_kind
 
+MOST_SIDE_BY_SIDE = 64
+
 
 def device_to_plan_for(device: str | None, devices: str | None) -> Device:
     """Of the options `--device` and `--devices`. Raises InputError where both are given, or name what is not there."""
@@ -31,6 +33,24 @@ def choose_place(
         return executor_kind("devices", devices), device_to_plan_for(device, devices)
     kind = executor_kind(executor, address)
     return kind, kind.find_device(device) if isinstance(kind, RemoteKind) else choose_device(device)
+
+
+def parse_side_by_side(choice: str | int, *, is_here: bool = True) -> int | None:
+    """How many runs share passes, as `RunContext.side_by_side` says it. Raises InputError, also where runs are done in
+    other processes."""
+    if choice == "off":
+        return 1
+    if not is_here:
+        raise InputError("--side-by-side: runs are side by side in one process; leave out --devices and --executor")
+    if choice == "auto":
+        return None
+    number = int(choice) if str(choice).isdecimal() else 0
+    if not 1 <= number <= MOST_SIDE_BY_SIDE:
+        raise InputError(
+            f"--side-by-side: {str(choice)[:40]!r} is not accepted; expected is a number from 1 to "
+            f"{MOST_SIDE_BY_SIDE}, auto or off"
+        )
+    return number
 
 
 def worker_warnings(plan: Plan, devices: str | None) -> list[str]:

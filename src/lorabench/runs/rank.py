@@ -27,8 +27,9 @@ from lorabench.runs.context import RunContext
 from lorabench.runs.launching import ENVIRONMENT, PIDS, SOCKET, TASK
 from lorabench.runs.loaded import LoadedBase
 from lorabench.runs.messages import ForwardingView, Problem, Report
+from lorabench.runs.preparing import prepare
 from lorabench.runs.rungs import checkpoints_of
-from lorabench.runs.stages import attached, last_step, prepare
+from lorabench.runs.stages import attached, last_step
 from lorabench.runs.task import RunTask
 from lorabench.runs.view import RunView
 from lorabench.runs.worker import do_task

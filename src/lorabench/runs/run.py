@@ -16,12 +16,12 @@ from lorabench.runs.group import GroupWork
 from lorabench.runs.layout import Layouts
 from lorabench.runs.loaded import LoadedBase
 from lorabench.runs.measuring import Measurements
+from lorabench.runs.preparing import prepare
 from lorabench.runs.rungs import keep_to_go_on, known_rungs
 from lorabench.runs.stages import (
     Trained,
     attached,
     describe_adapter,
-    prepare,
     save_adapter,
     score_adapter,
     score_base,

@@ -29,7 +29,7 @@ from lorabench.runs.leases import SILENCE_SECONDS, Watch, lease_path, try_lease
 from lorabench.runs.measuring import unmeasured_notes
 from lorabench.runs.needs import Need, find_need, lacks_measurements
 from lorabench.runs.outcome import Counts, Outcome
-from lorabench.runs.place import choose_place, worker_warnings
+from lorabench.runs.place import choose_place, parse_side_by_side, worker_warnings
 from lorabench.runs.race import Deciding
 from lorabench.runs.remaining import measuring_seconds, with_recorded_ids
 from lorabench.runs.reporting import reported
@@ -61,17 +61,20 @@ def run_experiment(
     strategy: str = "matrix",
     executor: str = "here",
     address: str | None = None,
+    side_by_side: str | int = "off",
     view: RunView,
 ) -> Outcome:
     """Do what is missing of the experiment and rebuild the results.
 
     Finished runs are never done again, failed ones only with `retry_failed`, cancelled ones are taken up where they
     stopped. Finished adapters are measured where more is asked for than their records hold. `devices` has a worker on
-    each. `strategy` and `executor` are names of files in `runs/strategies` and `runs/executors`, or of what was added;
+    each. `side_by_side` runs train in one pass over their base: a number, `auto` (as many as pay, measured) or `off`.
+    `strategy` and `executor` are names of files in `runs/strategies` and `runs/executors`, or of what was added;
     `address` is that of the cluster where runs are done. Raises InputError before anything is done, EnvironmentProblem
     where the machine cannot go on.
     """
     check_run_options(output_dir, checkpoint_seconds)
+    num_at_once = parse_side_by_side(side_by_side, is_here=devices is None and executor == "here")
     store = RecordStore(Path(output_dir))
     make_strategy = strategy_of(experiment, strategy, store)
     make_executor, planned_device = choose_place(device, devices, executor, address)
@@ -107,6 +110,7 @@ def run_experiment(
                 device=plan.device,
                 environment=describe_environment(plan.device, command_line()),
                 should_stop=should_stop,
+                side_by_side=num_at_once,
             )
             for warning in (*plan.warnings, *worker_warnings(plan, devices)):
                 shown.message(warning)

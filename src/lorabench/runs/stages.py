@@ -1,5 +1,5 @@
-"""The stages of a run, each a function of what the stages before it gave: prepare, base scores, attach, train, score,
-save. `run.py` calls them in this order.
+"""The stages of a run, each a function of what the stages before it gave: base scores, attach, train, score, save.
+`run.py` calls them in this order, after it has prepared the run (`runs.preparing`).
 
 `note` is told at once what a reader of the record should know, so that a failure later on keeps it.
 """
@@ -9,153 +9,41 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from lorabench.core.canonical import fingerprint
 from lorabench.core.device import peak_memory, peak_reserved_memory, reset_peak_memory
 from lorabench.core.errors import CancelledError, DivergedError, ModelError, RunError
+from lorabench.core.formatting import plural
 from lorabench.core.storage import new_folder, sha256_file
-from lorabench.corpora.documents import Corpus
-from lorabench.experiment.layout import Layout
-from lorabench.experiment.schema import RunSpec
 from lorabench.experiment.steps import step_at
 from lorabench.methods.adapter import Adapter
 from lorabench.methods.attach import attach
 from lorabench.methods.portable import BaseReference
 from lorabench.methods.registry import method_of
-from lorabench.models.catalog import was_trained_on
-from lorabench.models.entry import ModelLocation
 from lorabench.models.shape import read_model_shape
 from lorabench.records.provenance import gpu_clock
 from lorabench.records.schema import (
     AdapterFacts,
-    Budget,
-    ConversationFacts,
-    DatasetFacts,
     Evaluation,
-    ModelFacts,
     Rung,
     Scores,
     Speed,
 )
 from lorabench.runs.context import RunContext
 from lorabench.runs.group import GroupWork, write_table
+from lorabench.runs.preparing import Note, Prepared
 from lorabench.runs.rungs import checkpoints_of, reach_rung
 from lorabench.runs.task import RunTask
 from lorabench.runs.training import TrainingReport
 from lorabench.scoring.documents import DocumentScores
 from lorabench.trackers.jsonl import METRICS_NAME
 from lorabench.training.checkpoints import Position
-from lorabench.training.loop import Course, TrainingText, tokens_per_second, train
+from lorabench.training.loop import Course, tokens_per_second, train
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "model.safetensors")
-
-Note = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """What the run has to work with."""
-
-    text: TrainingText
-    course: Course
-    model: ModelFacts
-    dataset: DatasetFacts
-    budget: Budget
-    conversations: ConversationFacts | None
-
-
-def prepare(task: RunTask, work: GroupWork, layout: Layout, note: Note) -> Prepared:
-    """Model, corpus and course. Raises InputError where one is not what it was when the run was planned."""
-    spec = task.spec
-    corpus = work.corpus(spec.dataset, spec.training.train_bytes)
-    check_model(work, spec)
-    for sentence in _reservations(work.shared.location, corpus):
-        note(sentence)
-    text, documents = work.training_text(spec)
-    course = Course.of(
-        text,
-        spec.training,
-        seed=spec.seed,
-        micro_batch_size=layout.rows,
-        num_evaluations=spec.evaluation.times,
-    )
-    rows_per_device = -(-spec.training.batch_size // task.num_devices)
-    budget = Budget(
-        train_bytes=sum(document.num_bytes for document in documents),
-        train_documents=len(documents),
-        train_tokens=text.num_tokens,
-        num_rows=text.num_rows(spec.training.context_length),
-        steps=course.num_steps,
-        epochs=spec.training.epochs,
-        micro_batch_size=layout.rows,
-        accumulation_steps=-(-rows_per_device // layout.rows),
-        gradient_checkpointing=layout.checkpointing,
-        training_text_sha256=fingerprint([document.hash for document in documents]),
-        validation_seen=work.validation_seen(spec),
-    )
-    dataset = DatasetFacts(**corpus.info.model_dump(include=set(DatasetFacts.model_fields)))
-    conversations = work.conversation_facts(spec)
-    for sentence in _about_conversations(spec, conversations):
-        note(sentence)
-    return Prepared(text, course, _describe_model(work), dataset, budget, conversations)
-
-
-def _about_conversations(spec: RunSpec, facts: ConversationFacts | None) -> list[str]:
-    """How a corpus of conversations is read, and what the context does not hold."""
-    if facts is None:
-        return []
-    length = spec.training.context_length
-    found = [f"conversations of {spec.dataset} are written by {facts.template}; their answers alone are scored"]
-    if facts.num_train_left_out:
-        found.append(f"{facts.num_train_left_out} conversations to train on are longer than {length} tokens: left out")
-    found += [
-        f"{count} conversations of {split} are longer than {length} tokens: their answers are scored in windows"
-        for split, count in facts.num_in_windows.items()
-        if count
-    ]
-    return found
-
-
-def check_model(work: GroupWork, spec: RunSpec) -> None:
-    """Raise ModelError where a model folder is not what it was when the run was planned."""
-    location = work.shared.location
-    if location.info.source == "folder" and location.revision != spec.model_revision:
-        raise ModelError(f"{location.folder}: the model changed while the experiment ran; start it again")
-
-
-def _describe_model(work: GroupWork) -> ModelFacts:
-    location, tokeniser = work.shared.location, work.shared.tokeniser
-    return ModelFacts(
-        name=location.name,
-        revision=location.revision,
-        source=location.info.source,
-        family=location.info.family,
-        num_parameters=work.shared.base.num_parameters,
-        licence=location.info.licence,
-        tokenizer_sha256=tokeniser.sha256,
-        prefix_token_id=tokeniser.prefix_token_id,
-        weights_note=location.info.weights_note,
-        pinned=location.info.pinned,
-    )
-
-
-def _reservations(location: ModelLocation, corpus: Corpus) -> list[str]:
-    """What the model and the corpus themselves take away from a result."""
-    found = [
-        f"{kind} {name} is not pinned: this is revision {revision}, and another day's newest may be another"
-        for kind, name, revision, pinned in (
-            ("model", location.name, location.revision, location.info.pinned),
-            ("dataset", corpus.name, corpus.revision, corpus.info.pinned),
-        )
-        if not pinned
-    ]
-    if was_trained_on(location.name, corpus.info.contaminates):
-        found.append(f"{location.name} was trained on {corpus.name}: its scores there flatter it")
-    return found
 
 
 @dataclass(frozen=True)
@@ -317,6 +205,8 @@ def train_adapter(
     else:
         reached = reach_rung(task, context, work, prepared.text, course, adapter, report, base_scores.validation)
         position, rung, report.validation = reached.position, reached.rung, reached.validation
+    if base.num_beside:
+        note(f"trained side by side with {plural(base.num_beside, 'other run')}, in one pass over the base")
     trained = Trained(
         position=position,
         num_steps=course.num_steps,

@@ -204,6 +204,24 @@ def make_batch(rows: Sequence[Row]) -> PackedBatch:
     )
 
 
+def lay_end_to_end(batches: Sequence[PackedBatch]) -> PackedBatch:
+    """The rows of several batches as one; conversations' marks are left out."""
+    ends = np.cumsum([0, *(len(batch.input_ids) for batch in batches)], dtype=np.int32)
+
+    def starts(name: str) -> npt.NDArray[np.int32]:
+        own = [getattr(batch, name)[:-1] + end for batch, end in zip(batches, ends, strict=False)]
+        return np.concatenate([*own, ends[-1:]])
+
+    return PackedBatch(
+        input_ids=np.concatenate([batch.input_ids for batch in batches]),
+        targets=np.concatenate([batch.targets for batch in batches]),
+        position_ids=np.concatenate([batch.position_ids for batch in batches]),
+        segment_starts=starts("segment_starts"),
+        document_index=np.concatenate([batch.document_index for batch in batches]),
+        row_starts=starts("row_starts"),
+    )
+
+
 def _marks_of(segment: Segment) -> Marks:
     """Its marks; of plain text every token is scored."""
     return np.full(segment.num_inputs, ANSWER, dtype=np.uint8) if segment.marks is None else segment.marks

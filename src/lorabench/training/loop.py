@@ -214,13 +214,11 @@ def _train(
     batches = (base.send(make_batch(rows)) for work in to_send for rows, _ in work.parts)
     sent = deque(itertools.islice(batches, 1))
     for work in to_do:
-        started = time.perf_counter()
+        started = base.clock()
         step, num_scored = work.step, work.num_scored
         losses: list[torch.Tensor] = []
         for _, seeds in work.parts:
-            loss = base.loss(sent.popleft(), seeds)
-            torch.autograd.backward(scaler.scale(loss / num_scored))
-            losses.append(loss.detach())
+            losses.append(base.add_gradients(sent.popleft(), seeds, num_scored, scaler))
             sent.extend(itertools.islice(batches, 1))
         agreed = None
         if ranks.size > 1:
@@ -243,7 +241,7 @@ def _train(
         position.num_skipped_steps += overflows
         if not overflows:
             adapter.after_step(step + 1)
-        seconds = time.perf_counter() - started
+        seconds = base.clock() - started
 
         position.steps_done = step + 1
         position.train_tokens += num_scored
@@ -267,10 +265,10 @@ def _train(
                 | ({"loss_scale": loss_scale} if scaler.is_enabled() else {})
             )
         if ranks.is_first and step + 1 in course.evaluate_after:
-            evaluation_started = time.perf_counter()
+            evaluation_started = base.clock()
             with averaged(optimizer):
                 scores, num_evaluated = hooks.evaluate()
-            position.evaluation_seconds += time.perf_counter() - evaluation_started
+            position.evaluation_seconds += base.clock() - evaluation_started
             position.evaluation_tokens += num_evaluated
             position.evaluations.append(
                 {"step": step + 1, "train_tokens_seen": position.train_tokens, "validation": scores}

@@ -135,6 +135,9 @@ def run(
     address: Annotated[
         str | None, typer.Option(help="Of the Ray cluster, as ray start prints it; default: one on this machine.")
     ] = None,
+    side_by_side: Annotated[
+        str, typer.Option(help="So many runs in one pass over the base that they share: a number, auto, or off.")
+    ] = "off",
 ) -> None:
     """Do what is missing of an experiment; run it again to go on where it stopped."""
     from lorabench.cli.views.deployment import print_deployments
@@ -158,6 +161,7 @@ def run(
         devices=devices,
         executor=executor,
         address=address,
+        side_by_side=side_by_side,
         view=make_view(),
     )
     store = RecordStore(output_dir)

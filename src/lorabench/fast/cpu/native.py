@@ -72,6 +72,7 @@ class NativeKernels:
     """The passes of the C++ files beside this one. Tensors are on the processor, and contiguous unless said."""
 
     name = "compiled"
+    saves_launches = False
 
     def __init__(self, library: Path, compile_seconds: float) -> None:
         self.reason = ""
@@ -88,6 +89,11 @@ class NativeKernels:
         self._products = loaded.products if loaded.products_available() else None
         if self._products is not None:
             self._products.argtypes, self._products.restype = [_POINTER, _LONG, _POINTER], _INT
+
+    @property
+    def has_products(self) -> bool:
+        """Whether bfloat16 products are our own; else torch's matrix library multiplies."""
+        return self._products is not None
 
     def multiply(self, products: Sequence[Product]) -> list[Tensor]:
         if self._products is None or products[0].terms[0][0].dtype != torch.bfloat16:

@@ -23,6 +23,8 @@ HEAD_ALIGNMENT = 64
 class GpuKernels(PlainKernels):
     """Passes in one kernel each, attention over all documents in one call a layer, sums of products in float32."""
 
+    saves_launches = True
+
     def __init__(self, passes: Passes, capability: Callable[[torch.device], Capability] = capability_of) -> None:
         super().__init__(passes.reason)
         self.passes = passes
