@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from lorabench.core.storage import sha256_file
 from lorabench.experiment.schema import TrainingSettings
 from lorabench.experiment.steps import evaluation_steps, num_steps
 from lorabench.methods.adapter import ParameterGroup
-from lorabench.tokens.packing import make_batch
+from lorabench.tokens.packing import Row, make_batch
 from lorabench.training.checkpoints import Checkpoints, Position, remove_checkpoints
 from lorabench.training.loop import Course, Hooks, tokens_per_second, train
 from lorabench.training.optimization import learning_rate_at
@@ -137,6 +137,35 @@ def test_groups_and_hooks_are_taken_up_again_too(tmp_path: Path) -> None:
     second = Run(tmp_path / "parts", adapter=GroupedAdapter)
     second.go()
     assert second.weights() == whole.weights()
+
+
+class BegunAdapter(TinyAdapter):
+    """It starts from the text, and counts its starts."""
+
+    num_begun = 0
+
+    def begin(self, rows: Iterator[Row]) -> None:
+        self.num_begun += 1
+        self.rows = list(rows)
+        self.down.data.mul_(1.0 + self.rows[0][0].tokens.mean() / 50)
+
+
+def test_a_start_from_the_text_is_made_once_from_the_first_epochs_rows(tmp_path: Path) -> None:
+    whole, plain = Run(tmp_path / "whole", adapter=BegunAdapter), Run(tmp_path / "plain")
+    whole.go()
+    plain.go()
+    assert whole.weights() != plain.weights()
+    assert isinstance(whole.adapter, BegunAdapter)
+    wanted = tiny_text().rows(16, 3, 0)
+    assert [[each.tokens.tolist() for each in row] for row in whole.adapter.rows] == [
+        [each.tokens.tolist() for each in row] for row in wanted
+    ]
+    first, second = (Run(tmp_path / "parts", adapter=BegunAdapter) for _ in range(2))
+    with pytest.raises(CancelledError):
+        first.go(stop_after=7)
+    second.go()
+    assert second.weights() == whole.weights()
+    assert [run.adapter.num_begun for run in (first, second) if isinstance(run.adapter, BegunAdapter)] == [1, 0]
 
 
 def test_groups_have_rates_and_decays_of_their_own(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from lorabench.fast.dropout import Draws
 from lorabench.methods.adapter import ParameterGroup
-from lorabench.tokens.packing import IGNORED, PackedBatch
+from lorabench.tokens.packing import IGNORED, PackedBatch, Row
 from lorabench.training.loop import TrainingText
 
 VOCABULARY = 50
@@ -30,6 +30,9 @@ class TinyAdapter:
 
     def optimizer_groups(self) -> list[ParameterGroup]:
         return [ParameterGroup([self.down, self.up])]
+
+    def begin(self, rows: Iterator[Row]) -> None:
+        pass
 
     def after_step(self, step: int) -> None:
         pass

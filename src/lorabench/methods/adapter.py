@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from lorabench.models.base import FrozenBase
+    from lorabench.tokens.packing import Row
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,13 @@ class Adapter(ABC):
     def optimizer_groups(self) -> list[ParameterGroup]:
         """The trainable parameters, each in one group."""
         return [ParameterGroup(self.parameters)]
+
+    def begin(self, rows: Iterator[Row]) -> None:  # noqa: B027 - most methods start from their settings alone
+        """Called once before the first step of a run that begins anew, with the rows of its first epoch in their order.
+
+        For starts that depend on the training text. A run that is taken up again has it in its checkpoint. Each of
+        several ranks is given the same rows and has to come to the same weights.
+        """
 
     def after_step(self, step: int) -> None:  # noqa: B027 - most methods do nothing here
         """Called after the optimizer's step number `step`, counted from 1, as part of the step.

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from lorabench.models.base import FrozenBase
 
 _SET_HERE = ("task_type", "inference_mode", "base_model_name_or_path", "revision")
-_STARTS = "of the base's weights: such a start is a method of its own (pissa, olora), or waits for quantised bases"
+_STARTS = (
+    "of the base's weights or of the text: such a start is a method of its own (pissa, olora, loftq, eva), or not there"
+)
 _CHANGES_BASE = ("pissa", "olora", "loftq", "corda", "lora_ga", "eva")
 
 

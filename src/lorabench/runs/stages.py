@@ -195,7 +195,6 @@ def train_adapter(
     """
     course, base = prepared.course, work.shared.base
     report = TrainingReport(task, context, work, adapter, course.num_steps, note)
-    setup_seconds = time.perf_counter() - started
     reset_peak_memory(base.device)
     context.view.phase("training")
     rung = None
@@ -210,7 +209,7 @@ def train_adapter(
     trained = Trained(
         position=position,
         num_steps=course.num_steps,
-        setup_seconds=setup_seconds,
+        setup_seconds=report.began_at - started,
         total_seconds=time.perf_counter() - started,
         peak_memory_bytes=peak_memory(base.device),
         peak_reserved_bytes=peak_reserved_memory(base.device),

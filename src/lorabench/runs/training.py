@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -39,6 +40,8 @@ class TrainingReport:
         self._last_step = 0
         self.validation: DocumentScores | None = None
         """Of the last validation."""
+        self.began_at = time.perf_counter()
+        """When the first step could begin."""
 
     def hooks(self) -> Hooks:
         """For the loop."""
@@ -77,6 +80,7 @@ class TrainingReport:
 
     def _on_start(self, position: Position, problems: list[str]) -> None:
         view, trackers = self._context.view, self._context.trackers
+        self.began_at = time.perf_counter()
         self._tell(problems)
         trackers.resume_at(position.steps_done)
         for evaluation in position.evaluations:  # is there already, unless a kill came between it and its step

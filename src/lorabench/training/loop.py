@@ -203,6 +203,8 @@ def _train(
     optimizer, scaler = make_optimizer(adapter, settings), make_scaler(base)
     torch.manual_seed(course.seed)
     position, problems = _take_up(checkpoints, parameters, optimizer, ranks)
+    if not position.steps_done:
+        adapter.begin(_first_rows(text, course))
     if position.loss_scale:
         scaler.load_state_dict(position.loss_scale)
     if ranks.is_first:
@@ -317,6 +319,11 @@ def _steps(text: TrainingText, course: Course, first: int, last: int, ranks: Ran
         own, seeds = ranks.share(whole), ranks.share(row_seeds(course.seed, step, len(whole)))
         parts = [(own[index : index + size], seeds[index : index + size]) for index in range(0, len(own), size)]
         yield _Work(step, sum(segment.num_scored for row in whole for segment in row), parts)
+
+
+def _first_rows(text: TrainingText, course: Course) -> Iterator[Row]:
+    """The first epoch's rows in their order, laid out when the first one is asked for."""
+    yield from text.rows(course.settings.context_length, course.seed, epoch=0)
 
 
 def _take_up(
