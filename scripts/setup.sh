@@ -10,14 +10,14 @@ Makes .venv with lorabench and everything it needs, at the versions in constrain
 Run again, it returns at once unless pyproject.toml, constraints.txt or Python have changed.
 
   --dev    also what the tests and checks need
-  --all    and what only the slow tests need: Ray, 77 MB, bitsandbytes, 43 MB, ONNX Runtime, 38 MB, MkDocs, and
+  --all    and what only the slow tests need: Optuna, Ray, 77 MB, bitsandbytes, 43 MB, ONNX Runtime, 38 MB, MkDocs, and
            llama.cpp, which is built once for this processor (about four minutes on two cores) and kept in
            LORABENCH_CACHE, by default ~/.cache/lorabench
 TEXT
 }
 
 dev="[test,check,harness,trackio,tensorboard,mlflow]"
-all="${dev%]},ray,docs,gguf,qlora,onnx]"
+all="${dev%]},search,ray,docs,gguf,qlora,onnx]"
 extras=""
 for argument in "$@"; do
   case "$argument" in

@@ -15,7 +15,7 @@ from lorabench.experiment.schema import build_experiment, load_experiment
 from lorabench.experiment.shipped import find_shipped
 from lorabench.records.asked import read_asked, write_asked
 from lorabench.records.columns import COLUMNS
-from lorabench.runs.scheduler import asked_by
+from lorabench.runs.around import asked_by
 
 CELLS = {
     ("gemma-2b", 8, "tinystories"): (12.4, 3400),

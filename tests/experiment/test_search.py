@@ -70,13 +70,21 @@ def test_more_of_a_search_begins_with_the_same_configurations() -> None:
         ({"search": {"budget": {"runs": 5, "hours": 1}}}, "give one of runs, bytes and hours"),
         ({"search": "racing"}, "seeds: racing compares over documents and seeds, and one seed decides nothing"),
         ({"search": {"strategy": "racing", "keep": 2}}, "search.keep: racing keeps every configuration"),
-        ({"training": RANGE}, "training.learning_rate: log_uniform is a range to draw from"),
+        ({"training": RANGE}, "training.learning_rate: it is a range to draw from"),
         ({"training": RANGE, "search": "halving"}, "search.budget: training.learning_rate is a range, so say how many"),
         (
             {"training": {"warmup_ratio": 0.2}, "search": "halving"},
             "training.warmup_ratio: 0.2 reaches beyond",
         ),
         ({"training": {"devices": 2}, "search": "halving"}, "training.devices: a search trains each run on one device"),
+        ({"search": "tpe"}, "search.budget: tpe goes on for as long as it is told; give one, such as {runs: 27}"),
+        ({"search": {"strategy": "tpe", "eta": 3}}, "search.eta: tpe trains every run to its end; leave it out"),
+        ({"training": {"warmup_ratio": {"uniform": [0.2, 0.1]}}}, "[0.2, 0.1] is not accepted; the lowest is below"),
+        ({"adapter": {"rank": {"uniform": [4, 8.5]}}}, "adapter.rank: 8.5 is not accepted"),
+        (
+            {"training": {"warmup_ratio": {"uniform": [0.0, 0.2]}}, "search": {"budget": {"runs": 4}}},
+            "training.warmup_ratio: 0.2 reaches beyond",
+        ),
         ({"training": {"batch_size": {"log_uniform": [1, 8]}}}, "batch_size is no continuous number; give a list"),
     ],
 )
@@ -108,9 +116,19 @@ def test_27_configurations_cost_a_ninth_of_all_of_them() -> None:
     assert search_cost(racing, 27, trunk, 2, at_most=False) < search_cost(racing, 27, trunk, 2, at_most=True)
 
 
-@pytest.mark.parametrize("strategy", ["matrix", "halving", "racing"])
+def test_a_range_is_drawn_evenly_over_its_values_or_their_logarithm() -> None:
+    axes = {"rank": {"log_uniform": [2, 128]}, "dropout": {"uniform": [0.0, 0.2]}}
+    search = {"budget": {"runs": 64}}
+    points = [point for point, _ in build_experiment({**GRID, "adapter": axes, "search": search}).combinations()]
+    assert all(isinstance(point.rank, int) and 2 <= point.rank <= 128 for point in points)
+    assert sum(point.rank < 16 for point in points) == pytest.approx(32, abs=2)
+    assert sum(point.dropout < 0.1 for point in points) == pytest.approx(32, abs=2)
+
+
+@pytest.mark.parametrize("strategy", ["matrix", "halving", "racing", "tpe"])
 def test_what_is_written_of_a_search_can_be_read(strategy: str) -> None:
-    for values in ({}, {"rungs": [1 / 9, 1 / 3]} if strategy != "matrix" else {}):
+    budget = {"budget": {"runs": 5}} if strategy == "tpe" else {}
+    for values in (budget, {"rungs": [1 / 9, 1 / 3]} if strategy in ("halving", "racing") else budget):
         search = SearchSettings.model_validate({"strategy": strategy, **values})
         assert SearchSettings.model_validate_json(search.model_dump_json()) == search
         experiment = build_experiment({**GRID, "search": {"strategy": strategy, **values}, "seeds": [0, 1]})

@@ -17,17 +17,70 @@ from lorabench.core.settings import Frozen, refuse_key, tidy
 _SEVERAL_NAMES = ("target_modules", "modules_to_save")
 """Settings of which one value may be written as a list."""
 
+Ends = tuple[int, int] | tuple[float, float]
+"""Lowest and highest; of whole numbers only those are drawn."""
+DRAWN_WHOLE_NUMBERS = frozenset({"rank"})
+"""Settings that are whole numbers of which a range means something; of the others a few values are tried."""
+
 
 class Range(Frozen):
     """An axis of which values are drawn."""
 
-    log_uniform: tuple[float, float]
-    """Lowest and highest."""
+    @property
+    def ends(self) -> Ends:
+        """Lowest and highest."""
+        raise NotImplementedError
+
+    @property
+    def is_log(self) -> bool:
+        """Whether values are spread evenly over the logarithm."""
+        return isinstance(self, LogUniform)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether whole numbers are drawn."""
+        return isinstance(self.ends[0], int)
 
     def at(self, share: float) -> float:
-        """The value at a share of the logarithm's range, to three digits."""
-        low, high = map(math.log, self.log_uniform)
-        return min(max(float(f"{math.exp(low + share * (high - low)):.3g}"), self.log_uniform[0]), self.log_uniform[1])
+        """The value at a share of the range."""
+        low, high = map(math.log, self.ends) if self.is_log else self.ends
+        value = low + share * (high - low)
+        return self.rounded(math.exp(value) if self.is_log else value)
+
+    def rounded(self, value: float) -> float:
+        """To three digits, or to a whole number, and within the range."""
+        low, high = self.ends
+        return min(max(round(value) if self.is_whole else float(f"{value:.3g}"), low), high)
+
+
+class LogUniform(Range):
+    """Evenly over the logarithm: what matters is by which factor values differ."""
+
+    log_uniform: Ends
+
+    @property
+    def ends(self) -> Ends:
+        """See Range."""
+        return self.log_uniform
+
+
+class Uniform(Range):
+    """Evenly between the ends."""
+
+    uniform: Ends
+
+    @property
+    def ends(self) -> Ends:
+        """See Range."""
+        return self.uniform
+
+
+RANGES: dict[str, type[LogUniform | Uniform]] = {"log_uniform": LogUniform, "uniform": Uniform}
+
+
+def highest(value: Any) -> Any:
+    """A value of an axis, of a range its highest."""
+    return value.ends[1] if isinstance(value, Range) else value
 
 
 def read_axes(section: str, raw: Any, settings: type[Frozen]) -> dict[str, list[Any]]:
@@ -40,7 +93,7 @@ def read_axes(section: str, raw: Any, settings: type[Frozen]) -> dict[str, list[
     for key, value in raw.items():
         if key not in settings.model_fields:
             refuse_key(section, key, settings)
-        if isinstance(value, Mapping) and set(value) == {"log_uniform"}:
+        if isinstance(value, Mapping) and len(value) == 1 and set(value) <= set(RANGES):
             axes[key] = [_read_range(section, key, value, settings)]
             continue
         values = value if isinstance(value, list | tuple) else [value]
@@ -54,15 +107,17 @@ def read_axes(section: str, raw: Any, settings: type[Frozen]) -> dict[str, list[
 
 def _read_range(section: str, key: str, value: Mapping[str, Any], settings: type[Frozen]) -> Range:
     """A range whose ends are values of the setting."""
-    where, ends = f"{section}.{key}.log_uniform", value["log_uniform"]
-    if settings.model_fields[key].annotation is not float:
+    ((kind, ends),) = value.items()
+    where = f"{section}.{key}.{kind}"
+    if settings.model_fields[key].annotation is not float and key not in DRAWN_WHOLE_NUMBERS:
         raise ConfigError(f"{where}: {key} is no continuous number; give a list of values")
     if not isinstance(ends, list | tuple) or len(ends) != 2:
         raise ConfigError(f"{where}: {show_value(ends)} is not accepted; give the lowest and the highest value")
     low, high = (_read_value(section, key, end, settings) for end in ends)
-    if not 0.0 < low < high:
-        raise ConfigError(f"{where}: {show_value(ends)} is not accepted; the lowest is above 0 and below the highest")
-    return Range(log_uniform=(low, high))
+    if not low < high or (kind == "log_uniform" and low <= 0):
+        above = "above 0 and " if kind == "log_uniform" else ""
+        raise ConfigError(f"{where}: {show_value(ends)} is not accepted; the lowest is {above}below the highest")
+    return RANGES[kind].model_validate({kind: (low, high)})
 
 
 def _read_value(section: str, key: str, value: Any, settings: type[Frozen]) -> Any:

@@ -64,4 +64,5 @@ def search_cost(
     rungs = plan_rungs(search, num_configurations, settings)
     counts = [rung.num_at_most if at_most else rung.num_configurations for rung in rungs]
     compared = sum(count * rung.cost for count, rung in zip(counts, rungs, strict=True))
-    return num_seeds * compared + max(0, search.seeds_at_the_end - num_seeds) * counts[-1]
+    with_more_seeds = counts[-1] if search.stops_runs else min(search.keep, counts[-1])
+    return num_seeds * compared + max(0, search.seeds_at_the_end - num_seeds) * with_more_seeds

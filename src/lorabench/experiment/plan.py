@@ -272,24 +272,8 @@ def _make_group(
     combinations: Sequence[tuple[AdapterSettings, TrainingSettings]],
 ) -> Group:
     others = tuple(other for other in also_on if other.name != dataset.name)
+    runs = plan_runs(experiment, device, (model, dataset, others), combinations)
     measures = MeasurementRequest.of(experiment.evaluation, dataset, others)
-    distinct: dict[str, PlannedRun] = {}
-    for quantization, (adapter, given) in itertools.product(experiment.quantizations, combinations):
-        for seed in experiment.all_seeds:
-            spec = RunSpec(
-                model=model.name,
-                model_revision=model.revision,
-                dataset=dataset.name,
-                dataset_revision=dataset.revision,
-                adapter=adapter,
-                training=_choose_precision(given, device),
-                evaluation=experiment.evaluation.scoring(),
-                quantization=quantization,
-                seed=seed,
-            )
-            run = _plan_run(experiment, device, model, dataset, others, measures, spec)
-            distinct.setdefault(run.run_id, run)
-    runs = tuple(distinct.values())
     contexts = {(run.spec.training.context_length, run.spec.training.precision, run.spec.quantization) for run in runs}
     scoring = [
         Workload.evaluation_only(
@@ -309,6 +293,34 @@ def _make_group(
         estimated_base_seconds=sum(estimate_run(model.shape, work, device).seconds for work in scoring),
         estimated_base_gpu_seconds=sum(estimate_gpu_seconds(model.shape, work, device) for work in scoring),
     )
+
+
+def plan_runs(
+    experiment: Experiment,
+    device: Device,
+    place: tuple[ModelPlan, DatasetPlan, Sequence[DatasetPlan]],
+    combinations: Sequence[tuple[AdapterSettings, TrainingSettings]],
+) -> tuple[PlannedRun, ...]:
+    """Of every combination with every seed, each once; `place` has what else is scored last. Raises InputError."""
+    model, dataset, others = place
+    measures = MeasurementRequest.of(experiment.evaluation, dataset, others)
+    distinct: dict[str, PlannedRun] = {}
+    for quantization, (adapter, given) in itertools.product(experiment.quantizations, combinations):
+        for seed in experiment.all_seeds:
+            spec = RunSpec(
+                model=model.name,
+                model_revision=model.revision,
+                dataset=dataset.name,
+                dataset_revision=dataset.revision,
+                adapter=adapter,
+                training=_choose_precision(given, device),
+                evaluation=experiment.evaluation.scoring(),
+                quantization=quantization,
+                seed=seed,
+            )
+            run = _plan_run(experiment, device, model, dataset, others, measures, spec)
+            distinct.setdefault(run.run_id, run)
+    return tuple(distinct.values())
 
 
 def _choose_precision(training: TrainingSettings, device: Device) -> TrainingSettings:

@@ -226,7 +226,7 @@ class Experiment(Frozen):
     @model_validator(mode="after")
     def _check_search(self) -> Experiment:
         check_places(self.adapters, self.models, self.datasets, is_search=self.search is not None)
-        check_search(self.search, self._axes, self.num_devices, self.seeds)
+        check_search(self.search, self.axes, self.num_devices, self.seeds)
         if self.search is not None and len(self.quantizations) > 1:
             raise ConfigError("base.quantization: a search compares runs on one base; give one value")
         return self
@@ -252,7 +252,7 @@ class Experiment(Frozen):
             num_configured = sum(
                 entry.num_places(self.models, self.datasets)
                 * math.prod(map(len, [*adapter.values(), *training.values()]))
-                for entry, (adapter, training) in zip(self._entries, self._axes, strict=True)
+                for entry, (adapter, training) in zip(self._entries, self.axes, strict=True)
             )
         return num_configured * len(self.quantizations) * len(self.all_seeds)
 
@@ -269,9 +269,7 @@ class Experiment(Frozen):
     @property
     def num_entering(self) -> int | None:
         """Configurations of each model that enter a search with a budget in runs; None: all combinations."""
-        if self.search is None or self.search.budget is None or self.search.budget.runs is None:
-            return None
-        return -(-self.search.budget.runs // len(self.models))
+        return None if self.search is None else self.search.num_entering(len(self.models))
 
     def combinations(
         self, model: str | None = None, dataset: str | CorpusReference | None = None
@@ -280,13 +278,13 @@ class Experiment(Frozen):
 
         Given one of `models` or `datasets`: those that are tried on it.
         """
-        axes = [axes for entry, axes in zip(self._entries, self._axes, strict=True) if entry.is_for(model, dataset)]
+        axes = [axes for entry, axes in zip(self._entries, self.axes, strict=True) if entry.is_for(model, dataset)]
         chosen = drawn_or_all(axes, self.num_entering) if axes else []
-        return [(make_adapter(adapter), TrainingSettings(**training)) for adapter, training in chosen]
+        return [configured(adapter, training) for adapter, training in chosen]
 
     def trainings(self) -> list[TrainingSettings]:
         """Every point of the training axes, entry by entry, in the file's order."""
-        return [TrainingSettings(**point) for _, training in self._axes for point in points(training)]
+        return [TrainingSettings(**point) for _, training in self.axes for point in points(training)]
 
     @property
     def largest_train_bytes(self) -> int:
@@ -300,10 +298,10 @@ class Experiment(Frozen):
 
     def _training_values(self, name: str) -> list[Any]:
         default = [getattr(TrainingSettings(), name)]
-        return [value for _, training in self._axes for value in training.get(name, default)]
+        return [value for _, training in self.axes for value in training.get(name, default)]
 
     @property
-    def _axes(self) -> list[tuple[dict[str, list[Any]], dict[str, list[Any]]]]:
+    def axes(self) -> list[tuple[dict[str, list[Any]], dict[str, list[Any]]]]:
         """Of the adapter and of its training, entry by entry."""
         return [(entry.adapter, self._training_axes(entry)) for entry in self._entries]
 
@@ -339,6 +337,11 @@ class Experiment(Frozen):
             values["adapter"] = as_written(values["adapter"])
             del values["adapters"]
         return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+
+
+def configured(adapter: Mapping[str, Any], training: Mapping[str, Any]) -> tuple[AdapterSettings, TrainingSettings]:
+    """The settings of a point of the axes. Raises ConfigError."""
+    return make_adapter(adapter), TrainingSettings(**training)
 
 
 def load_experiment(path: Path | str, overrides: Sequence[str] = ()) -> Experiment:

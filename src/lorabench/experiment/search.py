@@ -18,9 +18,12 @@ from pydantic import (
 from lorabench.core.errors import ConfigError
 from lorabench.core.plain_yaml import show_value
 from lorabench.core.settings import Frozen, PositiveInt, refuse_key, tidy
+from lorabench.experiment.axes import highest
 from lorabench.experiment.sampling import Axes, range_keys
 
-SearchStrategy = Literal["matrix", "halving", "racing"]
+SearchStrategy = Literal["matrix", "halving", "racing", "tpe"]
+NUM_FIRST = 10
+"""Configurations of each model that `tpe` begins with, spread evenly."""
 MAX_RUNGS = 10
 STABLE = "wsd"
 WARMUP_OF_FIRST_RUNG = 0.25
@@ -72,7 +75,7 @@ class SearchSettings(Frozen):
     eta: Annotated[int, Field(ge=2, le=100)] = 3
     """One of so many goes on from a rung; of racing the distance of the rungs alone."""
     keep: PositiveInt = 1
-    """Configurations that are trained to the end; racing keeps all that may be the best."""
+    """Configurations that are trained to the end, of tpe with further seeds; racing keeps all that may be the best."""
     budget: SearchBudget | None = None
     """Null: every combination enters."""
     seeds_at_the_end: Annotated[int, Field(ge=1, le=100)] = 3
@@ -81,6 +84,8 @@ class SearchSettings(Frozen):
     @property
     def shares(self) -> tuple[float, ...]:
         """Of a run, at which rungs are; rising."""
+        if self.strategy == "tpe":
+            return ()
         if isinstance(self.rungs, int):
             return tuple(float(self.eta) ** -number for number in range(self.rungs, 0, -1))
         return self.rungs
@@ -88,18 +93,36 @@ class SearchSettings(Frozen):
     @property
     def stops_runs(self) -> bool:
         """Whether runs may be stopped before their end."""
+        return self.strategy in ("halving", "racing")
+
+    @property
+    def leaves_runs_out(self) -> bool:
+        """Whether some of the runs that are planned may not be done, such as those with further seeds."""
         return self.strategy != "matrix"
+
+    def num_configurations(self, num_models: int) -> int | None:
+        """Of each model, over the whole search; None where its budget is not in runs: all combinations."""
+        if self.budget is None or self.budget.runs is None:
+            return None
+        return -(-self.budget.runs // num_models)
+
+    def num_entering(self, num_models: int) -> int | None:
+        """Of each model, before any run has a result; None: all combinations."""
+        count = self.num_configurations(num_models)
+        return count if count is None or self.strategy != "tpe" else min(count, NUM_FIRST)
 
     @model_validator(mode="after")
     def _check(self) -> SearchSettings:
         shares = self.shares
-        if not shares or len(shares) > MAX_RUNGS:
+        if self.strategy != "tpe" and (not shares or len(shares) > MAX_RUNGS):
             raise ValueError(f"rungs: 1 to {MAX_RUNGS} are accepted")
         if any(not 0.0 < share < 1.0 for share in shares) or list(shares) != sorted(set(shares)):
             raise ValueError("rungs: rising shares of a run are expected, each above 0 and below 1, such as [1/9, 1/3]")
         for name in sorted(self._unused & self.model_fields_set):
-            reason = _UNUSED_REASONS.get((self.strategy, name), "matrix trains every run to its end")
-            raise ValueError(f"{name}: {reason}; leave it out" + ", or choose halving" * (self.strategy == "matrix"))
+            reason = _UNUSED_REASONS.get((self.strategy, name), f"{self.strategy} trains every run to its end")
+            raise ValueError(
+                f"{name}: {reason}; leave it out" + ", or choose halving" * (self.strategy in ("matrix", "tpe"))
+            )
         return self
 
     @property
@@ -107,6 +130,8 @@ class SearchSettings(Frozen):
         """Settings that mean nothing with this strategy."""
         if self.strategy == "matrix":
             return frozenset({"rungs", "eta", "keep", "seeds_at_the_end"})
+        if self.strategy == "tpe":
+            return frozenset({"rungs", "eta"})
         if self.strategy == "racing":
             return frozenset({"keep"} if isinstance(self.rungs, int) else {"keep", "eta"})
         return frozenset()
@@ -171,7 +196,7 @@ def evaluation_of_search(search: SearchSettings, evaluation: Any) -> Any:
 
 def seeds_with_those_at_the_end(search: SearchSettings | None, seeds: Sequence[int]) -> tuple[int, ...]:
     """The seeds of the experiment, and those that only what is trained to the end is trained with."""
-    if search is None or not search.stops_runs:
+    if search is None or not search.leaves_runs_out:
         return tuple(seeds)
     more = (seed for seed in range(max(seeds) + 1, max(seeds) + 1 + search.seeds_at_the_end))
     return (*seeds, *(seed for seed, _ in zip(more, range(search.seeds_at_the_end - len(seeds)), strict=False)))
@@ -186,14 +211,18 @@ def check_search(
     """
     ranges = [f"adapter.{key}" for adapter, _ in entries for key in range_keys(adapter)]
     ranges += [f"training.{key}" for _, training in entries for key in range_keys(training)]
-    if search is None or not search.stops_runs:
+    if search is None or search.strategy == "matrix":
         if ranges:
-            raise ConfigError(f"{ranges[0]}: log_uniform is a range to draw from; give a list, or search with a budget")
+            raise ConfigError(f"{ranges[0]}: it is a range to draw from; give a list, or search with a budget")
         if search is not None and search.budget is not None:
             raise ConfigError("search.budget: matrix trains every run to its end; leave it out, or choose halving")
         return
     if search.budget is None and ranges:
         raise ConfigError(f"search.budget: {ranges[0]} is a range, so say how many values to try, such as {{runs: 27}}")
+    if search.strategy == "tpe":
+        if search.budget is None:
+            raise ConfigError("search.budget: tpe goes on for as long as it is told; give one, such as {runs: 27}")
+        return
     if search.strategy == "racing" and len(seeds) < 2:
         raise ConfigError(
             "seeds: racing compares over documents and seeds, and one seed decides nothing; give at least 2"
@@ -208,8 +237,8 @@ def _check_warmup(search: SearchSettings, training: Axes) -> None:
     """A rung has the warm-up of the whole run, and falls after it."""
     first = search.shares[0]
     for schedule in training["schedule"]:
-        for warmup in training["warmup_ratio"] if schedule in ("wsd", "constant") else ():
-            decay = max(training.get("decay_ratio", [0.2])) if schedule == "wsd" else 0.0
+        for warmup in map(highest, training["warmup_ratio"]) if schedule in ("wsd", "constant") else ():
+            decay = max(map(highest, training.get("decay_ratio", [0.2]))) if schedule == "wsd" else 0.0
             if warmup > (1.0 - decay) * first:
                 raise ConfigError(
                     f"training.warmup_ratio: {warmup:g} reaches beyond the first rung at {first:.3g} of a run; at most "

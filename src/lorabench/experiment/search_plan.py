@@ -20,6 +20,8 @@ class SearchPlan:
     corpus: str
     strategy: str
     num_configurations: int
+    num_listed: int
+    """Of these in the plan: the others are proposed once there are results."""
     num_seeds: int
     """That they are compared with."""
     rungs: tuple[RungPlan, ...]
@@ -39,8 +41,8 @@ class SearchPlan:
 def expected_plan(plan: Plan, searches: Sequence[SearchPlan]) -> Plan:
     """The plan with one run for each configuration that enters a search, which takes what the search is expected to
     spend on it: rungs, ends and further seeds, spread evenly. A plan without searches as it is."""
-    shares = {search.corpus: search.expected_runs / search.num_configurations for search in searches}
     first = plan.experiment.seeds[0]
+    shares = {search.corpus: search.expected_runs / search.num_listed for search in searches}
     groups = [
         replace(group, runs=tuple(_shortened(run, share) for run in group.runs if run.spec.seed == first))
         for group in plan.groups
@@ -60,7 +62,7 @@ def _shortened(run: PlannedRun, share: float) -> PlannedRun:
 def plan_searches(plan: Plan) -> list[SearchPlan]:
     """Of each corpus; none where every run is trained to its end."""
     search = plan.experiment.search
-    if search is None or not search.stops_runs:
+    if search is None or not search.leaves_runs_out:
         return []
     by_corpus: dict[str, list[Group]] = {}
     for group in plan.groups:
@@ -73,19 +75,20 @@ def _plan_search(plan: Plan, corpus: str, groups: Sequence[Group]) -> SearchPlan
     assert search is not None
     entering = [(group, run) for group in groups for run in group.runs if run.spec.seed == seeds[0]]
     settings = entering[0][1].spec.training
-    rungs = plan_rungs(search, len(entering), settings)
+    each, models = search.num_configurations(len(plan.experiment.models)), {run.spec.model for _, run in entering}
+    count = len(entering) if each is None or search.strategy != "tpe" else each * len(models)
+    rungs = plan_rungs(search, count, settings)
     whole = fmean(run.estimated_seconds for _, run in entering)
     works = [(group.model.shape, _scoring_of(group, run.workload, plan)) for group, run in entering]
     scoring = fmean(estimate_run(shape, work, plan.device).seconds for shape, work in works)
-    first = min(step_at(run.steps, search.shares[0]) for _, run in entering)
-    expected, most = (
-        search_cost(search, len(entering), settings, len(seeds), at_most=at_most) for at_most in (False, True)
-    )
+    first = min(step_at(run.steps, share) for _, run in entering for share in (*search.shares, 1.0)[:1])
+    expected, most = (search_cost(search, count, settings, len(seeds), at_most=at_most) for at_most in (False, True))
     scored, scored_at_most = (len(seeds) * scoring * sum(counts) for counts in _counts(rungs))
     return SearchPlan(
         corpus=corpus,
         strategy=search.strategy,
-        num_configurations=len(entering),
+        num_configurations=count,
+        num_listed=len(entering),
         num_seeds=len(seeds),
         rungs=tuple(rungs),
         expected_runs=expected,

@@ -23,7 +23,7 @@ _Text = Annotated[str, Field(max_length=200)]
 
 
 class Asked(Facts):
-    """The runs of one experiment, as it was planned when it last began."""
+    """The runs of one experiment, as it was planned when it last began or grew."""
 
     name: Annotated[str, Field(pattern=rf"^{NAME}$")]
     started_at: Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d")]

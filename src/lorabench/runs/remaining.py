@@ -62,7 +62,7 @@ class Remaining:
 def find_remaining(plan: Plan, store: RecordStore) -> Remaining:
     """Read the records of the plan's runs; a damaged one counts as none."""
     records = {record.run_id: record for record in store.read_all()[0]}
-    is_search = plan.experiment.search is not None and plan.experiment.search.stops_runs
+    is_search = plan.experiment.search is not None and plan.experiment.search.leaves_runs_out
     num_finished = num_to_retry = num_to_do = 0
     to_measure: dict[str, MeasurementRequest] = {}
     seconds = 0.0

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 import time
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Collection, Sequence, Set
 from contextlib import suppress
 from pathlib import Path
 
-from lorabench.core.errors import DiskError, InputError, RunError
+from lorabench.core.errors import DiskError, RunError
 from lorabench.core.locks import is_free, lock_owner
 from lorabench.core.machine import prepare_process
-from lorabench.core.storage import disk_error
 from lorabench.experiment.estimates import remember_speed
 from lorabench.experiment.plan import Plan, make_plan
 from lorabench.experiment.schema import Experiment
 from lorabench.models.quantized import require_quantization
-from lorabench.records.asked import Asked, write_asked
+from lorabench.records.asked import write_asked
 from lorabench.records.measurements import missing_in
-from lorabench.records.provenance import command_line, describe_environment, now
+from lorabench.records.provenance import command_line, describe_environment
 from lorabench.records.schema import RunRecord, Status
 from lorabench.records.store import DamagedRecordError, RecordProblem, RecordStore
+from lorabench.runs.around import asked_by, check_run_options, make_folders
 from lorabench.runs.context import RunContext
 from lorabench.runs.executor import ExecutorKind
+from lorabench.runs.growing import Growing, with_proposal
 from lorabench.runs.launching import check_devices
 from lorabench.runs.leases import SILENCE_SECONDS, Watch, lease_path, try_lease
 from lorabench.runs.measuring import unmeasured_notes
@@ -37,7 +36,7 @@ from lorabench.runs.requests import Requests
 from lorabench.runs.results import Results
 from lorabench.runs.searching import strategy_of
 from lorabench.runs.stopping import stop_in_good_order
-from lorabench.runs.strategy import Request, Standing, StrategyKind
+from lorabench.runs.strategy import Request, Standing, Strategy, StrategyKind
 from lorabench.runs.task import RunOptions, TaskOutcome, TaskState, make_tasks
 from lorabench.runs.view import RunView
 from lorabench.scoring.tasks import check_tasks
@@ -76,10 +75,10 @@ def run_experiment(
     check_run_options(output_dir, checkpoint_seconds)
     num_at_once = parse_side_by_side(side_by_side, is_here=devices is None and executor == "here")
     store = RecordStore(Path(output_dir))
-    make_strategy = strategy_of(experiment, strategy, store)
     make_executor, planned_device = choose_place(device, devices, executor, address)
     prepare_process()
     plan = with_recorded_ids(make_plan(experiment, planned_device), store)
+    make_strategy = strategy_of(plan.experiment, strategy, store)
     check_devices(plan.device, experiment.num_devices, is_worker=devices is not None or executor != "here")
     for quantization in experiment.quantizations:
         require_quantization(quantization)
@@ -88,7 +87,7 @@ def run_experiment(
     if experiment.evaluation.tasks:
         check_tasks(list(plan.runs[0].measures.tasks))
     tracker_group = make_trackers(trackers, store.output_dir, upload_adapters=upload_adapters)
-    _make_folders(store)
+    make_folders(store)
     options = RunOptions(
         output_dir=store.output_dir.absolute(),
         device=str(plan.device),
@@ -119,40 +118,6 @@ def run_experiment(
         return reported(outcome, plan, store, tracker_group)
 
 
-def asked_by(plan: Plan) -> Asked:
-    """The plan's runs, for whoever reads the output folder while they are done."""
-    search = plan.experiment.search
-    return Asked(
-        name=plan.experiment.name,
-        started_at=now(),
-        is_search=search is not None and search.stops_runs,
-        runs={run.run_id: run.spec.dataset for run in plan.runs},
-        reference=plan.experiment.reference,
-        num_steps={run.run_id: run.steps for run in plan.runs},
-    )
-
-
-def check_run_options(output_dir: Path | str, checkpoint_seconds: float) -> None:
-    """Raise InputError for options that mean nothing."""
-    if not isinstance(output_dir, str | os.PathLike) or "\0" in os.fspath(output_dir):
-        raise InputError(f"output_dir: {str(output_dir)[:80]!r} is not accepted; a path is expected")
-    if Path(output_dir).exists() and not Path(output_dir).is_dir():
-        raise InputError(f"{output_dir}: it is not a folder; results need one of their own")
-    if not isinstance(checkpoint_seconds, int | float) or not checkpoint_seconds >= 0:
-        raise InputError(f"checkpoint_seconds: {checkpoint_seconds!r} is not accepted; a number from 0 is expected")
-
-
-def _make_folders(store: RecordStore) -> None:
-    """Find out before anything is spent that the output cannot be written."""
-    for folder in (store.runs_dir, store.results_dir, store.base_scores_dir):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):
-                pass
-        except OSError as error:
-            raise disk_error(folder, error) from None
-
-
 class Scheduler:
     """Hands missing runs to an executor as a strategy asks for them, and waits for those that other processes hold."""
 
@@ -161,8 +126,10 @@ class Scheduler:
     ) -> None:
         self.context = context
         self.plan = plan
+        self.options = options
         self.tasks = make_tasks(plan, options)
         self.make_strategy = strategy
+        self.retry_failed = False
         self.executor = executor(context)
         self.planned = {run.run_id: (group, run) for group in plan.groups for run in group.runs}
         self.results = Results(context.store, context.view.message, plan.experiment.name)
@@ -181,30 +148,59 @@ class Scheduler:
         """What the executor is doing, by run id."""
         self.held: list[Request] = []
         """What was asked for of runs that other processes hold."""
+        self.expected: dict[str, float] = {}
+        """About how long each run takes that this process may do."""
+        self.to_measure: list[Request] = []
+        """Finished runs of a search, which are measured before anything else."""
         self.cancelled = False
         search = plan.experiment.search
-        self.is_search = search is not None and search.stops_runs
+        self.is_search = search is not None and search.leaves_runs_out
         """Whether some of the planned runs are not to be done."""
 
     def run(self, *, retry_failed: bool = False) -> Outcome:
         """Do every missing run that the strategy asks for, and then wait for those that others are doing."""
-        self._make_room()
-        for run_id in self.tasks:
-            self._look_at(run_id, retry_failed)
-        wanted = self._with_need(Need.RUN, Need.MEASURE)
+        self.retry_failed = retry_failed
+        self._look_at(self.tasks)
+        strategy = self.make_strategy([run for run in self.plan.runs if run.run_id in self.needs])
+        self._tell_recorded(strategy, self.tasks)
+        self._grow(strategy)
         self._remove_old_checkpoints()
-        expected = self._expected_seconds(wanted)
-        self._announce(wanted, expected)
-        if wanted:
+        self._announce(strategy)
+        if self.expected:
             try:
-                self._work(wanted, expected)
+                self._work(strategy)
             finally:
                 self.executor.stop()
-        return self._outcome(wanted)
+        return self._outcome(self.expected.keys())
 
-    def _make_room(self) -> None:
+    def _tell_recorded(self, strategy: Strategy, run_ids: Collection[str]) -> None:
+        """What of the runs has ended before."""
+        for record in self._records():
+            if record.run_id not in run_ids:
+                continue
+            if record.run_id not in self.expected:
+                strategy.tell(Standing.of_record(record))
+            elif self.is_search and self.needs[record.run_id] is Need.MEASURE:
+                strategy.tell(Standing.of_record(record))
+                self.to_measure.append(Request(record.run_id))
+
+    def _grow(self, strategy: Strategy) -> None:
+        """Plan what the strategy proposes; of what has ended before it is told, and so may propose more."""
+        while isinstance(strategy, Growing) and (proposals := strategy.proposals()):
+            for proposal in proposals:
+                self.plan, runs = with_proposal(self.plan, proposal)
+                tasks = make_tasks(self.plan, self.options)
+                new = [run.run_id for run in runs if run.run_id not in self.tasks]
+                self.tasks |= {run_id: tasks[run_id] for run_id in new}
+                self.planned = {run.run_id: (group, run) for group in self.plan.groups for run in group.runs}
+                self._look_at(new)
+                strategy.add(proposal, [run for run in runs if run.run_id in self.needs])
+                self._tell_recorded(strategy, new)
+            write_asked(self.context.store.output_dir, asked_by(self.plan))
+
+    def _make_room(self, run_ids: Collection[str]) -> None:
         """Set aside what lies where folders and leases belong."""
-        for run_id in self.tasks:
+        for run_id in run_ids:
             try:
                 sentences = self.context.store.make_room(run_id)
             except DiskError as problem:
@@ -219,8 +215,15 @@ class Scheduler:
             self.context.view.message(f"{problem}; the run is left alone")
         self.left_alone.add(run_id)
 
-    def _look_at(self, run_id: str, retry_failed: bool) -> None:
-        """Find out what is to be done of a run. What fails from now on is not tried again by this process."""
+    def _look_at(self, run_ids: Collection[str]) -> None:
+        """Find out what is to be done of runs. What fails from now on is not tried again by this process."""
+        self._make_room(run_ids)
+        for run_id in run_ids:
+            self._find_need(run_id)
+        wanted = {run_id for run_id in run_ids if self.needs.get(run_id) in (Need.RUN, Need.MEASURE)}
+        self.expected |= self._expected_seconds(wanted)
+
+    def _find_need(self, run_id: str) -> None:
         if run_id in self.left_alone:
             return
         try:
@@ -232,7 +235,7 @@ class Scheduler:
             return
         if record is not None and record.status is Status.STOPPED_EARLY:
             self.stopped.add(run_id)
-        if record is not None and retry_failed:
+        if record is not None and self.retry_failed:
             self.tasks[run_id] = self.tasks[run_id].model_copy(update={"num_attempts_to_repeat": record.attempt})
         self.needs[run_id] = find_need(self.context.store, self.tasks[run_id])
 
@@ -248,10 +251,12 @@ class Scheduler:
                     if mine:
                         remove_checkpoints(folder)
 
-    def _announce(self, wanted: Set[str], expected: Mapping[str, float]) -> None:
+    def _announce(self, strategy: Strategy) -> None:
         """Tell the user how much there is to do, and how long it will take."""
+        num_runs = len(self.needs) + (strategy.num_to_come if isinstance(strategy, Growing) else 0)
+        num_done = len(self.needs) - len(self.expected)
         num_left_failed, finished = len(self._with_need(Need.LEFT_FAILED)), self._with_need(Need.MEASURE)
-        self.context.view.plan(len(self.needs), len(self.needs) - len(wanted), expected, num_left_failed)
+        self.context.view.plan(num_runs, num_done, self.expected, num_left_failed)
         if finished:
             self.context.view.message(
                 f"{len(finished)} of them finished before: their adapters are measured, not trained again"
@@ -266,16 +271,10 @@ class Scheduler:
             expected[run_id] = measuring_seconds(group, run, missing, self.plan.device)
         return expected
 
-    def _work(self, wanted: Set[str], expected: Mapping[str, float]) -> None:
+    def _work(self, strategy: Strategy) -> None:
         """Keep the executor busy until the strategy asks for nothing more, and then wait for what is under way."""
-        strategy = self.make_strategy([run for run in self.plan.runs if run.run_id in self.needs])
-        requests = Requests(strategy, self.tasks, expected, self.executor.num_free)
-        for record in self._records():
-            if record.run_id not in wanted:
-                strategy.tell(Standing.of_record(record))
-            elif self.is_search and self.needs[record.run_id] is Need.MEASURE:
-                strategy.tell(Standing.of_record(record))
-                requests.put_back([Request(record.run_id)])
+        requests = Requests(strategy, self.tasks, self.expected, self.executor.num_free)
+        requests.put_back(self.to_measure)
         self.results.rebuild()
         last = None
         while True:
@@ -288,6 +287,7 @@ class Scheduler:
                 outcome = self.executor.next_outcome()
                 if (standing := self._take(outcome)) is not None:
                     strategy.tell(standing)
+                    self._grow(strategy)
                 last = outcome.run_id
                 self.cancelled |= self.context.should_stop()
             elif self.held and not self.cancelled:
@@ -365,7 +365,7 @@ class Scheduler:
         """Of the experiment's runs, by run id."""
         return [record for record in self.context.store.read_all()[0] if record.run_id in self.tasks]
 
-    def _outcome(self, wanted: Set[str]) -> Outcome:
+    def _outcome(self, wanted: Collection[str]) -> Outcome:
         records = {record.run_id: record for record in self._records()}
         finished_before = self._with_need(Need.MEASURE)
         run_ids = [run_id for run_id in self.tasks if not self.is_search or run_id in records or run_id in self.asked]

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from statistics import fmean
+from typing import Protocol, runtime_checkable
 
 from lorabench.analysis.candidates import describe, settings_of, varied_axes
 from lorabench.core.errors import ConfigError
@@ -93,9 +94,19 @@ class SearchKind:
         """Raises ConfigError: it has settings."""
         raise ConfigError("strategy: a search takes its settings from the experiment; give it a section search")
 
-    def of(self, situation: Situation) -> StrategyKind:
+    def of(self, experiment: Experiment, store: RecordStore) -> StrategyKind:
         """The kind with its settings."""
+        assert experiment.search is not None
+        situation = Situation(experiment.search, experiment.seeds, store)
         return lambda runs: Search(runs, situation, self.rule)
+
+
+@runtime_checkable
+class KindWithSettings(Protocol):
+    """A kind that takes its settings from the section `search`."""
+
+    def of(self, experiment: Experiment, store: RecordStore) -> StrategyKind:
+        """The kind with its settings. Raises MissingExtraError."""
 
 
 def strategy_of(experiment: Experiment, name: str, store: RecordStore) -> StrategyKind:
@@ -104,8 +115,8 @@ def strategy_of(experiment: Experiment, name: str, store: RecordStore) -> Strate
     if search is not None and name not in ("matrix", search.strategy):
         raise ConfigError(f"strategy: {name} is not accepted; the experiment says search.strategy: {search.strategy}")
     kind = STRATEGIES.get(name if search is None else search.strategy)
-    if search is not None and isinstance(kind, SearchKind):
-        return kind.of(Situation(search, experiment.seeds, store))
+    if search is not None and isinstance(kind, KindWithSettings):
+        return kind.of(experiment, store)
     return kind
 
 

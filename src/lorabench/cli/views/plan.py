@@ -121,6 +121,9 @@ def _print_search(console: Console, search: SearchPlan) -> None:
         counts = f"{rung.num_configurations}", f"{rung.num_at_most}"
         table.add_row(name, f"{rung.share:.3g}", *counts, f"{rung.cost:.3g}")
     console.print(table)
+    if search.num_listed < search.num_configurations:
+        later = search.num_configurations - search.num_listed
+        console.print(f"note: {search.num_listed} are listed; the scores of those before them propose {later} more")
     if search.first_steps < FEW_STEPS:
         console.print(f"note: the first rung has {search.first_steps} steps, which tell little; give fewer rungs")
 
