@@ -43,7 +43,7 @@ def products(length):
 make = products if what == "products" else attention
 small, kept = make(40)
 small()  # starts the threads
-large, also_kept = make(200_000)
+large, also_kept = make(1_000_000 if what == "products" else 200_000)
 size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 _, most = resource.getrlimit(resource.RLIMIT_AS)
 resource.setrlimit(resource.RLIMIT_AS, (size + (1 << 20), most))

@@ -12,7 +12,7 @@ import pytest
 from lorabench.core.settings import Frozen
 from lorabench.experiment.schema import EvaluationSettings, TrainingSettings
 from lorabench.methods.settings import AdapterSettings
-from lorabench.records.columns import AXES, COLUMNS, SETTINGS, axis_values
+from lorabench.records.columns import AXES, CHANGE, COLUMNS, SETTINGS, axis_values
 from lorabench.report.table import csv_columns
 from lorabench.trackers.summary import final_facts, final_values
 from tests.report.synthetic import SyntheticResults
@@ -112,6 +112,7 @@ def test_what_a_full_run_does_not_use_is_no_value_of_its_axes(tmp_path: Path) ->
 def test_trackers_sum_a_run_up_in_the_columns_of_the_csv(tmp_path: Path) -> None:
     (record,) = SyntheticResults(tmp_path, documents=False).grid(ranks=[8])
     values = final_values(record) | final_facts(record)
+    assert values.pop(CHANGE.key) == CHANGE.read(record)
     assert {key: COLUMNS[key].read(record) for key in values} == values
     assert {"base_test_bits_per_byte", "val_bits_per_byte", "test_loss", "steps", "model_parameters"} <= set(values)
 

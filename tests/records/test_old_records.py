@@ -50,6 +50,7 @@ def test_a_record_of_version_1_is_read_whole(tmp_path: Path) -> None:
     for evaluation in values["evaluations"]:
         assert [evaluation["validation"].pop(key) for key in later] == [None, None, None]
     assert values["budget"].pop("validation_seen") is None
+    assert values["budget"].pop("gradient_checkpointing") is False
     assert values["speed"].pop("peak_reserved_bytes") is None
     assert values["speed"].pop("base_bytes") is None
     assert values["environment"].pop("gpu") is None

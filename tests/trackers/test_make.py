@@ -226,5 +226,6 @@ def test_configuration_and_tags_use_the_tables_names(tracked_run: TrackedRun) ->
 def test_final_figures_are_those_of_the_results_table(record: RunRecord) -> None:
     row = csv_rows([record])[0]
     figures = final_values(record)
+    assert figures.pop("gain") == pytest.approx(row["val_bits_per_byte"] / row["base_val_bits_per_byte"] - 1)
     assert {name: row[name] for name in figures} == figures
     assert {"test_bits_per_byte", "val_word_perplexity", "peak_memory_mb", "adapter_mb", "status"} <= set(figures)

@@ -12,6 +12,7 @@ from pathlib import Path
 from lorabench.report.experiments import folder_of
 from lorabench.report.markdown import escape
 from lorabench.report.section import Chapter, Detail, References, Report, Section, in_order
+from lorabench.report.sections.problems import problems_of
 
 SUMMARY_NAME = "results_summary.md"
 DETAILS_NAME = "results_details.md"
@@ -47,6 +48,7 @@ def render_summaries(reports: Sequence[Report], results: Path) -> str:
         if (folder := folder_of(report.experiment, results)) is not None:
             place = (folder / SUMMARY_NAME).relative_to(results).as_posix()
             blocks.append(f"The rest of it: [{place}]({place}).")
+    blocks += problems_of(reports)
     return "\n\n".join(blocks) + "\n"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lorabench.core.formatting import first_of
@@ -21,9 +21,14 @@ def _values(report: Report, picture: Picture | None) -> Mapping[str, Any] | None
     return {"count": len(found), "problems": first_of(found)} if found else None
 
 
+def problems_of(reports: Sequence[Report], level: int = 2) -> list[str]:
+    """In Markdown, each once, under a heading of a level; nothing where there are none."""
+    found = first_of(list(dict.fromkeys(problem for report in reports for problem in report.problems)))
+    return [f"{'#' * level} Records and files that could not be used", bullets(found)] if found else []
+
+
 def _summary(report: Report, reference: References) -> list[str]:
-    found = first_of(report.problems)
-    return ["### Records and files that could not be used", bullets(found)] if found else []
+    return problems_of([report], level=3)
 
 
 SECTION = Section(
