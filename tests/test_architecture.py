@@ -122,7 +122,7 @@ def test_planning_and_reporting_never_import_torch(module: str) -> None:
 def test_methods_are_read_without_torch() -> None:
     code = "import sys; from lorabench.methods.registry import METHODS; names = list(METHODS.all()); "
     code += "print(names[:2], len(names), sorted({'torch', 'transformers', 'peft'} & set(sys.modules)))"
-    assert run_python(code) == "['bitfit', 'boft'] 25 []"
+    assert run_python(code) == "['adalora', 'bitfit'] 26 []"
 
 
 def test_the_public_names_are_complete() -> None:

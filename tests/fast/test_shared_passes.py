@@ -17,7 +17,7 @@ METHODS_OF_PEFT = {
     "oft": {"block_size": 8},
     "boft": {},
     "fourierft": {"num_frequencies": 20},
-    **{name: {} for name in ("hra", "ia3", "ln_tuning", "loha", "lokr", "miss", "randlora")},
+    **{name: {} for name in ("adalora", "hra", "ia3", "ln_tuning", "loha", "lokr", "miss", "randlora")},
 }
 
 

@@ -56,12 +56,12 @@ def test_what_cannot_be_is_said(experiment: ExperimentWriter, tmp_path: Path, mo
     with pytest.raises(ConfigError, match=r"base: 'bits' is not|unknown|bits"):
         load_experiment(experiment(base={"bits": 4}))
     path = experiment(base={"quantization": "nf4"}, adapter={"method": ["lora", "full"], "rank": 2})
-    with pytest.raises(ConfigError, match=r"with the method full.*one of the methods dora, ia3, loftq, lora"):
+    with pytest.raises(ConfigError, match=r"the method full.*of the methods adalora, dora, eva, ia3, loftq, lora"):
         make_plan(load_experiment(path))
     search = {"strategy": "halving", "eta": 3}
     with pytest.raises(ConfigError, match=r"base.quantization: a search compares runs on one base"):
         load_experiment(experiment(base={"quantization": ["none", "nf4"]}, adapter={"rank": [1, 2, 4]}, search=search))
-    path = experiment(training={"optimizer": ["adamw", "paged-adamw-8bit"]})
+    path = experiment(training={"optimizer": ["adamw", "paged-adamw-8bit"], "context_length": 32})
     with pytest.raises(InputError, match=r"paged-adamw-8bit moves its state .* there is no GPU here; take adamw-8bit"):
         lorabench.run(path, tmp_path / "out", trackers=["none"], device="cpu")
     monkeypatch.setattr("lorabench.core.errors.find_spec", lambda name: None)
@@ -111,7 +111,7 @@ def test_dora_leaves_an_eight_bit_base_as_it_was(tiny_model: Callable[[str], Pat
     assert torch.equal(base.token_nll(batch), before)
 
 
-@pytest.mark.parametrize(("method", "held"), [("ia3", "nf4"), ("randlora", "nf4"), ("ia3", "int8")])
+@pytest.mark.parametrize(("method", "held"), [("adalora", "nf4"), ("ia3", "nf4"), ("randlora", "nf4"), ("ia3", "int8")])
 def test_methods_that_peft_computes_train_in_bfloat16(
     tiny_model: Callable[[str], Path], method: str, held: Quantization
 ) -> None:

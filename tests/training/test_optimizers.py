@@ -122,7 +122,7 @@ def test_schedule_free_keeps_its_rate() -> None:
 def test_what_this_machine_cannot_run_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     weight = torch.nn.Parameter(torch.zeros(2))
     groups = [{"params": [weight], "rate": 1.0, "weight_decay": 0.0}]
-    with pytest.raises(InputError, match="has no GPU; take adamw-8bit"):
+    with pytest.raises(InputError, match="there is no GPU here; take adamw-8bit"):
         optimizer_of(groups, {weight: "w"}, settings_of("paged-adamw-8bit"))
     monkeypatch.setitem(__import__("sys").modules, "bitsandbytes.optim", None)
     with pytest.raises(MissingExtraError, match="qlora"):

@@ -31,11 +31,20 @@ class TinyAdapter:
     def optimizer_groups(self) -> list[ParameterGroup]:
         return [ParameterGroup([self.down, self.up])]
 
+    def set_num_steps(self, num_steps: int) -> None:
+        pass
+
+    def before_step(self, step: int) -> None:
+        pass
+
     def begin(self, rows: Iterator[Row]) -> None:
         pass
 
     def after_step(self, step: int) -> None:
         pass
+
+    def extra_state(self) -> dict[str, Tensor]:
+        return {}
 
 
 class GroupedAdapter(TinyAdapter):

@@ -24,7 +24,7 @@ from lorabench.experiment.scored_text import scored_bytes
 from lorabench.experiment.steps import num_steps
 from lorabench.experiment.templates import conversation_notes
 from lorabench.experiment.train_text import train_text
-from lorabench.methods.registry import method_of, require_takes_base
+from lorabench.methods.registry import method_of, require_takes_base, require_takes_optimizer
 from lorabench.methods.settings import AdapterSettings
 from lorabench.models.catalog import was_trained_on
 from lorabench.models.planning import ModelPlan, plan_model
@@ -341,6 +341,7 @@ def _plan_run(
     adapter, training = spec.adapter, spec.training
     method = method_of(adapter)
     require_takes_base(adapter, spec.quantization)
+    require_takes_optimizer(adapter, training.optimizer)
     model.check_context(training.context_length, method.num_virtual_tokens(adapter), adapter.method)
     check_room(measures.answers, model.name, model.shape.max_context_length)
     targets = tuple(method.resolve_targets(model.shape, adapter))

@@ -25,7 +25,7 @@ _FAMILIES = {
 LENGTH_DEPENDENT_ROTATIONS = frozenset({"dynamic", "longrope"})
 """Their frequencies depend on the longest document in the pass, so that only documents of one length can share one."""
 _TOKEN_BY_TOKEN = {
-    "boft": "BOFTModel", "fourierft": "FourierFTModel", "hra": "HRAModel", "ia3": "IA3Model",
+    "adalora": "AdaLoraModel", "boft": "BOFTModel", "fourierft": "FourierFTModel", "hra": "HRAModel", "ia3": "IA3Model",
     "ln_tuning": "LNTuningModel", "loha": "LoHaModel", "lokr": "LoKrModel", "miss": "MissModel", "oft": "OFTModel",
     "randlora": "RandLoraModel",
 }  # fmt: skip

@@ -14,7 +14,7 @@ from lorabench.methods.settings import AdapterSettings
 from lorabench.methods.targets import require_equal
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from lorabench.models.base import FrozenBase
     from lorabench.tokens.packing import Row
@@ -70,6 +70,12 @@ class Adapter(ABC):
         """The trainable parameters, each in one group."""
         return [ParameterGroup(self.parameters)]
 
+    def set_num_steps(self, num_steps: int) -> None:  # noqa: B027 - most methods do nothing here
+        """Called before the first step, also of a run that is taken up again; the whole run has `num_steps` steps.
+
+        Raises ConfigError where that is too few.
+        """
+
     def begin(self, rows: Iterator[Row]) -> None:  # noqa: B027 - most methods start from their settings alone
         """Called once before the first step of a run that begins anew, with the rows of its first epoch in their order.
 
@@ -77,13 +83,26 @@ class Adapter(ABC):
         several ranks is given the same rows and has to come to the same weights.
         """
 
-    def after_step(self, step: int) -> None:  # noqa: B027 - most methods do nothing here
-        """Called after the optimizer's step number `step`, counted from 1, as part of the step.
+    def before_step(self, step: int) -> None:  # noqa: B027 - most methods do nothing here
+        """Called before the optimizer's step number `step`, counted from 1, to change gradients before clipping.
 
-        A run that is taken up again goes on after a checkpoint, which holds the trainable parameters and the
-        optimizer's state alone: what is done here may depend on these and on `step`, and on nothing that earlier calls
-        have kept.
+        They are those of the batch's mean loss, whatever the precision and however many ranks share its rows.
         """
+
+    def after_step(self, step: int) -> None:  # noqa: B027 - most methods do nothing here
+        """Called after the optimizer's step number `step`, counted from 1, as part of the step; gradients are there.
+
+        Not called after a step that was skipped because its gradients overflowed in fp16. A run that is taken up again
+        goes on after a checkpoint, which holds the trainable parameters, the optimizer's state and `extra_state`: what
+        is done here may depend on these and on `step`, and on nothing else that earlier calls have kept.
+        """
+
+    def extra_state(self) -> dict[str, Tensor]:
+        """What later steps depend on beside the trainable parameters, by names that never change between two steps.
+
+        Checkpoints hold it, and what is read from one is copied into these tensors after `set_num_steps`.
+        """
+        return {}
 
     def as_saved(self) -> AbstractContextManager[None]:
         """Inside, the base computes what is read from `save`'s files; whatever is scored is scored so.

@@ -35,6 +35,7 @@ class AnyPeftAdapter(SavedByPeft):
                 self._peft = get_peft_model(base.model, config, autocast_adapter_dtype=True)
             self._peft.eval()
             base.model = self._peft
+            self.prepare()
             self.require_as_planned(*planned)
             if self._before.weights_changed():
                 raise ModelError(
@@ -53,6 +54,9 @@ class AnyPeftAdapter(SavedByPeft):
             module for module in self._peft.modules() if isinstance(module, torch.nn.Dropout) and module.p > 0
         ]
         base.choose_path()
+
+    def prepare(self) -> None:
+        """Called once, when PEFT's modules are there: choose what is trained."""
 
     def _take_off(self) -> None:
         self.base.model = self._before.restore()

@@ -36,6 +36,8 @@ class Method(ABC):
     """The values of `base.quantization` that it is for, where it means nothing on others."""
     shares_passes = False
     """Whether it leaves the base's weights alone, and several of its adapters may be trained in one pass over them."""
+    refused_optimizers: frozenset[str] = frozenset()
+    """Optimizers whose scored parameters are others than `after_step` leaves, where that counts."""
     is_fast = True
     """Whether the fast path computes it; else PEFT's and Transformers' own modules do."""
     reference_bytes = 0

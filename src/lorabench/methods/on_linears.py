@@ -25,6 +25,8 @@ class OnLinears(Method):
     reference_bytes = 16
     takes_transposed = True
     """Whether PEFT adapts layers that store [inputs, outputs], as GPT-2's do."""
+    adapter: type[AnyPeftAdapter] = AnyPeftAdapter
+    """What is attached."""
 
     def resolve_targets(self, shape: HasLinears, settings: AdapterSettings) -> list[str]:
         """Full paths of the adapted modules; layers that the method does not take are refused."""
@@ -64,4 +66,4 @@ class OnLinears(Method):
         if hasattr(config, "fan_in_fan_out"):
             config.fan_in_fan_out = shape.transposed
         planned = targets, self.count_trainable(shape, settings, targets)
-        return AnyPeftAdapter(base, settings, config, seed=seed, planned=planned)
+        return self.adapter(base, settings, config, seed=seed, planned=planned)

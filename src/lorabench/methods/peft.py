@@ -119,7 +119,9 @@ def make_config(shape: HasLinears, settings: AdapterSettings) -> Any:
     if kind in NOT_READ:
         raise ConfigError(f"adapter.config: {kind} is not trained here: {NOT_READ[kind]}")
     if kind == "ADALORA":
-        raise ConfigError("adapter.config: ADALORA is not trained here: its ranks are cut by gradients along the run")
+        raise ConfigError(
+            "adapter.config: ADALORA cuts ranks along the run, by a method of its own: give method: adalora"
+        )
     if problem := problem_with(values):
         raise ConfigError(f"adapter.config: {problem}")
     start = values.get("init_lora_weights")

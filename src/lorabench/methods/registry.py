@@ -30,3 +30,12 @@ def require_takes_base(settings: AdapterSettings, quantization: Quantization) ->
             f"base.quantization: {quantization} is not accepted with the method {settings.method}, which needs the "
             f"base's weights as they are; give none, or one of the methods {able}"
         )
+
+
+def require_takes_optimizer(settings: AdapterSettings, optimizer: str) -> None:
+    """Raises ConfigError where what the optimizer leaves behind is not what the method has trained."""
+    if optimizer in method_of(settings).refused_optimizers:
+        raise ConfigError(
+            f"training.optimizer: {optimizer} is not accepted with the method {settings.method}, whose steps end with "
+            "changes that this optimizer does not keep; give another one, such as adamw"
+        )

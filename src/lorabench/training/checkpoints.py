@@ -1,7 +1,8 @@
 """Checkpoints that a kill cannot spoil: written beside, synced, renamed, hashed; the two latest are kept.
 
 A checkpoint holds all that the next step depends on: adapter, optimizer, position and random state. The learning rate
-and the order of the text follow from the step, so they are not stored.
+and the order of the text follow from the step, so they are not stored. `parameters` are the trainable ones, and beside
+them what else of its own an adapter's later steps depend on.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ def _folder_of(folder: Path, steps_done: int) -> Path:
 def save_checkpoint(
     folder: Path,
     position: Position,
-    parameters: Mapping[str, torch.nn.Parameter],
+    parameters: Mapping[str, torch.Tensor],
     optimizer: torch.optim.Optimizer,
     key: str,
 ) -> Path:
@@ -95,7 +96,7 @@ def save_checkpoint(
 
 def load_checkpoint(
     folder: Path,
-    parameters: Mapping[str, torch.nn.Parameter],
+    parameters: Mapping[str, torch.Tensor],
     optimizer: torch.optim.Optimizer,
     key: str,
     max_steps: int | None = None,
@@ -124,7 +125,7 @@ def load_checkpoint(
 def load_step(
     folder: Path,
     steps_done: int,
-    parameters: Mapping[str, torch.nn.Parameter],
+    parameters: Mapping[str, torch.Tensor],
     optimizer: torch.optim.Optimizer,
     key: str,
 ) -> Position:
@@ -173,19 +174,19 @@ def _finished(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("step-*") if path.name[5:].isdigit())
 
 
-def _device(parameters: Mapping[str, torch.nn.Parameter]) -> torch.device:
+def _device(parameters: Mapping[str, torch.Tensor]) -> torch.device:
     """Where the parameters lie: dropout draws its random numbers there."""
     return next(iter(parameters.values())).device
 
 
-def _random_states(parameters: Mapping[str, torch.nn.Parameter]) -> dict[str, torch.Tensor]:
+def _random_states(parameters: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The processor's random state, and that of the GPU where the parameters lie on one."""
     device = _device(parameters)
     own = random_state(device)
     return {"random.cpu": torch.get_rng_state()} | ({} if own is None else {f"random.{device.type}": own})
 
 
-def _read(path: Path, parameters: Mapping[str, torch.nn.Parameter], key: str) -> tuple[Position, dict[str, Any]]:
+def _read(path: Path, parameters: Mapping[str, torch.Tensor], key: str) -> tuple[Position, dict[str, Any]]:
     """Position, and tensors and numbers by name. Everything is read and checked before anything is changed."""
     manifest = json.loads(read_regular(path / MANIFEST))
     if manifest["key"] != key:
@@ -209,7 +210,7 @@ def _read(path: Path, parameters: Mapping[str, torch.nn.Parameter], key: str) ->
 
 def _take_up(
     saved: Mapping[str, Any],
-    parameters: Mapping[str, torch.nn.Parameter],
+    parameters: Mapping[str, torch.Tensor],
     optimizer: torch.optim.Optimizer,
 ) -> None:
     names = {parameter: name for name, parameter in parameters.items()}

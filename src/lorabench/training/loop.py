@@ -10,13 +10,12 @@ import itertools
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from lorabench.core.device import read
 from lorabench.core.errors import CancelledError, DivergedError
@@ -202,7 +201,8 @@ def _train(
     parameters = dict(adapter.named_parameters())
     optimizer, scaler = make_optimizer(adapter, settings), make_scaler(base)
     torch.manual_seed(course.seed)
-    position, problems = _take_up(checkpoints, parameters, optimizer, ranks)
+    adapter.set_num_steps(steps)
+    position, problems = _take_up(checkpoints, parameters | adapter.extra_state(), optimizer, ranks)
     if not position.steps_done:
         adapter.begin(_first_rows(text, course))
     if position.loss_scale:
@@ -226,13 +226,13 @@ def _train(
         if ranks.size > 1:
             agreed = ranks.sum_gradients(list(parameters.values()), _sum(map(float, losses)))
         scaler.unscale_(optimizer)
+        adapter.before_step(step + 1)
         norm = clip_gradients(list(parameters.values()), settings.max_grad_norm)
         learning_rate = learning_rate_at(step, course.last_step, settings, course.num_warmup)
         set_learning_rate(optimizer, learning_rate)
         scale = scaler.scale(torch.ones_like(norm))
         scaler.step(optimizer)
         scaler.update()
-        optimizer.zero_grad(set_to_none=True)
         *values, gradient_norm, loss_scale = read([*losses, norm, scale])  # the one wait for a GPU
         loss_mean = (_sum(values) if agreed is None else agreed) / num_scored
         overflows = not math.isfinite(gradient_norm)
@@ -243,6 +243,7 @@ def _train(
         position.num_skipped_steps += overflows
         if not overflows:
             adapter.after_step(step + 1)
+        optimizer.zero_grad(set_to_none=True)
         seconds = base.clock() - started
 
         position.steps_done = step + 1
@@ -281,7 +282,9 @@ def _train(
         if ranks.is_first and step + 1 < last and is_due:
             hooks.on_checkpoint()
             position.loss_scale = scaler.state_dict()
-            save_checkpoint(checkpoints.folder, position, parameters, optimizer, checkpoints.key)
+            save_checkpoint(
+                checkpoints.folder, position, parameters | adapter.extra_state(), optimizer, checkpoints.key
+            )
             saved_at = time.monotonic()
         if step + 1 < last and stopping:
             raise CancelledError(f"stopped after step {step + 1} of {steps}")
@@ -289,7 +292,9 @@ def _train(
         hooks.on_checkpoint()
         if position.steps_done > first:
             position.loss_scale = scaler.state_dict()
-            save_checkpoint(checkpoints.folder, position, parameters, optimizer, checkpoints.key)
+            save_checkpoint(
+                checkpoints.folder, position, parameters | adapter.extra_state(), optimizer, checkpoints.key
+            )
     finish(optimizer)
     return position
 
@@ -327,16 +332,16 @@ def _first_rows(text: TrainingText, course: Course) -> Iterator[Row]:
 
 
 def _take_up(
-    checkpoints: Checkpoints, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, ranks: Ranks
+    checkpoints: Checkpoints, tensors: Mapping[str, torch.Tensor], optimizer: torch.optim.Optimizer, ranks: Ranks
 ) -> tuple[Position, list[str]]:
     """Take up the checkpoint that rank 0 can use, on every rank; returns what could not be taken up too."""
     position, problems = None, list[str]()
     if ranks.is_first:
         limit = checkpoints.num_recorded_steps
-        position, problems = load_checkpoint(checkpoints.folder, parameters, optimizer, checkpoints.key, limit)
+        position, problems = load_checkpoint(checkpoints.folder, tensors, optimizer, checkpoints.key, limit)
     chosen = ranks.of_first(0 if position is None else position.steps_done)
     if chosen and not ranks.is_first:
-        position = load_step(checkpoints.folder, chosen, parameters, optimizer, checkpoints.key)
+        position = load_step(checkpoints.folder, chosen, tensors, optimizer, checkpoints.key)
     if position is None:
         return Position(), problems
     position.num_resumed += 1
