@@ -95,7 +95,7 @@ def test_it_is_planned_run_reported_and_evaluated(
         ({"method": NAME, "max_nrm": 1}, "adapter.max_nrm: unknown key. Did you mean 'max_norm'?"),
         ({"method": NAME, "max_norm": [1, 0]}, "adapter.max_norm: 0 is not accepted; should be greater than 0"),
         ({"method": "frozn_a"}, "or 'frozen_a'. Did you mean 'frozen_a'?"),
-        ({"method": 3}, "adapter.method: 3 is not accepted; should be 'bitfit', 'boft', 'dora', 'fourierft', 'full',"),
+        ({"method": 3}, "adapter.method: 3 is not accepted; should be 'adalora', 'bitfit', 'boft', 'dora', 'eva',"),
         ({"method": []}, "adapter.method: the list is empty"),
         ({"method": True}, "adapter.method: True is not accepted"),
     ],
