@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -47,6 +48,26 @@ class _PlainLoader(yaml.SafeLoader):
 _PlainLoader.add_implicit_resolver(  # YAML 1.1 reads 1e-4 as text; people mean a number
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d[\d_]*(?:\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
 )
+
+
+def read_yaml(path: Path, *, kind: str, missing: str, too_large: str) -> Any:
+    """Read a small YAML file safely. `kind` is what the sentences call it.
+
+    Raises ConfigError: `missing` where there is none, with `too_large` at its end where it has too many bytes, and as
+    `parse_yaml` does.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+        if len(content) > MAX_FILE_BYTES:
+            raise ConfigError(f"{path}: the file is larger than {MAX_FILE_BYTES} bytes; {too_large}")
+        text = content.decode("utf-8-sig")
+    except FileNotFoundError:
+        raise ConfigError(missing) from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise ConfigError(f"{path}: the {kind} cannot be read: {reason}") from None
+    return parse_yaml(text, str(path))
 
 
 def parse_yaml(text: str, where: str) -> Any:

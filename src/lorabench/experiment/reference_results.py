@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, fi
 
 from lorabench.core.errors import ConfigError, near_matches
 from lorabench.core.home import user_path
-from lorabench.core.plain_yaml import MAX_FILE_BYTES, parse_yaml, show_value
+from lorabench.core.plain_yaml import read_yaml, show_value
 from lorabench.core.settings import Frozen, Reference, check_text, refuse_key, tidy
 from lorabench.experiment.shipped import shipped_references
 from lorabench.methods.registry import METHODS
@@ -20,8 +20,6 @@ from lorabench.methods.settings import DEFAULT_METHOD
 
 Text = Annotated[str, Field(max_length=1000), AfterValidator(check_text)]
 Figure = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
-
-
 FIGURES = ("val_perplexity", "val_bits_per_byte", "tokens_per_second")
 
 
@@ -88,21 +86,12 @@ class ReferenceResults(Frozen):
 def load_reference(reference: str) -> ReferenceResults:
     """One that is shipped, by its name, or a file by its path. Raises ConfigError naming file and key."""
     path = shipped_references().get(reference) or user_path(reference)
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_FILE_BYTES + 1)
-        if len(content) > MAX_FILE_BYTES:
-            raise ConfigError(f"{path}: the file is larger than {MAX_FILE_BYTES} bytes; results from elsewhere are few")
-        text = content.decode("utf-8-sig")
-    except FileNotFoundError:
-        shipped = ", ".join(shipped_references())
-        raise ConfigError(
-            f"{reference}: there is no such reference file; give the path of one (.yaml), or what is shipped: {shipped}"
-        ) from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise ConfigError(f"{path}: the reference file cannot be read: {reason}") from None
-    return read_reference(parse_yaml(text, str(path)), str(path))
+    missing = (
+        f"{reference}: there is no such reference file; give the path of one (.yaml), or what is shipped: "
+        f"{', '.join(shipped_references())}"
+    )
+    values = read_yaml(path, kind="reference file", missing=missing, too_large="results from elsewhere are few")
+    return read_reference(values, str(path))
 
 
 def read_reference(values: Any, where: str) -> ReferenceResults:

@@ -27,7 +27,7 @@ from pydantic import (
 )
 
 from lorabench.core.errors import ConfigError
-from lorabench.core.plain_yaml import MAX_FILE_BYTES, parse_yaml, show_value
+from lorabench.core.plain_yaml import read_yaml, show_value
 from lorabench.core.settings import Frozen, PositiveInt, Reference, check_reference, check_text, refuse_key, tidy
 from lorabench.corpora.references import CorpusReference, build_reference
 from lorabench.experiment.adapter_axes import make_adapter, read_adapter_axes
@@ -353,18 +353,8 @@ def load_experiment(path: Path | str, overrides: Sequence[str] = ()) -> Experime
     if not isinstance(path, str | os.PathLike) or not os.fspath(path) or "\0" in os.fspath(path):
         raise ConfigError(f"experiment: {show_value(path)} is not accepted; the path of an experiment file is expected")
     path = Path(path)
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_FILE_BYTES + 1)
-        text = content.decode("utf-8-sig", errors="strict" if len(content) <= MAX_FILE_BYTES else "ignore")
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: there is no such file; give the path of an experiment file (.yaml)") from None
-    except (OSError, UnicodeDecodeError) as error:
-        reason = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror
-        raise ConfigError(f"{path}: the file cannot be read: {reason}") from None
-    if len(content) > MAX_FILE_BYTES:
-        raise ConfigError(f"{path}: the file is larger than {MAX_FILE_BYTES} bytes; an experiment is one short page")
-    values = parse_yaml(text, str(path))
+    missing = f"{path}: there is no such file; give the path of an experiment file (.yaml)"
+    values = read_yaml(path, kind="file", missing=missing, too_large="an experiment is one short page")
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: an experiment is a mapping with at least name, models and datasets")
     values = corpora_beside(values, path)
