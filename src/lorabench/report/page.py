@@ -37,7 +37,7 @@ RELOAD_SECONDS = 30
 _SCRIPTS_SHARED = ("plotly.js", "reload.js")
 _SCRIPTS_BEFORE, _SCRIPTS_AFTER = ("common.js", "figures.js"), ("start.js",)
 _FILTERS = ("bits", "figure", "percent", "count", "size", "number", "shorten", "millions", "span", "documents")
-_MACROS = ("span", "standing", "some", "data_table", "figure", "caveats")
+_MACROS = ("span", "standing", "some", "data_table", "scrolling", "figure", "caveats")
 
 
 @dataclass

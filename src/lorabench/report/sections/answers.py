@@ -22,7 +22,7 @@ _INTRODUCTION = (
 _PAGE = """
 <h2>Answers</h2>
 <p class="lead">{{ introduction }}</p>
-<div class="scroll" role="region" tabindex="0" aria-label="answers"><table>
+{{ scrolling("answers") }}<table>
 <thead><tr>{% for heading in headings %}<th>{{ heading }}</th>{% endfor %}</tr></thead>
 <tbody>{% for row in rows %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
 {% endfor %}</tbody></table></div>

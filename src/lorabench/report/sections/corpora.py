@@ -30,7 +30,7 @@ _PAGE = """
 <h2>Best per corpus</h2>
 <p class="lead">Chosen on validation; test was scored once per finished run and is shown beside what validation
  chose.</p>
-<div class="scroll" role="region" tabindex="0" aria-label="best per corpus"><table>
+{{ scrolling("best per corpus") }}<table>
   <thead><tr><th scope="col">corpus</th><th scope="col">lowest</th><th scope="col" class="n">bits/byte</th>
     <th scope="col" class="n">95 % interval</th><th scope="col" class="n">gain</th><th scope="col" class="n">test</th>
     <th scope="col" class="n">seeds</th><th scope="col" class="n">tied</th><th scope="col">training</th></tr></thead>

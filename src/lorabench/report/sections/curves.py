@@ -22,7 +22,7 @@ _PAGE = """
   {% endfor %}
 </div>
 <details><summary>The figures as a table</summary>
-  <div class="scroll" role="region" tabindex="0" aria-label="curves as a table"><table id="curves-table">
+  {{ scrolling("curves as a table") }}<table id="curves-table">
     <thead><tr><th scope="col">run</th><th scope="col" class="n">steps</th>
       <th scope="col" class="n">training, first</th>
       <th scope="col" class="n">training, last</th><th scope="col" class="n">validation, first</th>

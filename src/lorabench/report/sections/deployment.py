@@ -29,14 +29,14 @@ _PAGE = """
 <h3>{{ run.run_id }}</h3>
 <p class="lead">{{ run.verdict }}.</p>
 <ul>{% for reason in run.reasons %}<li>{{ reason }}.</li>{% endfor %}</ul>
-<div class="scroll" role="region" tabindex="0" aria-label="forms of {{ run.run_id }}"><table class="compact">
+{{ scrolling("forms of " ~ run.run_id) }}<table class="compact">
 <thead><tr>{% for heading in headings %}<th scope="col"{{ ' class=n' if loop.index0 }}>{{ heading }}</th>
 {% endfor %}</tr></thead>
 <tbody>{% for row in run.rows %}<tr><th scope="row">{{ row[0] }}</th>
 {% for cell in row[1:] %}<td class="n">{{ cell }}</td>{% endfor %}</tr>
 {% endfor %}</tbody></table></div>
 {% if run.answers %}
-<div class="scroll" role="region" tabindex="0" aria-label="answers of the forms of {{ run.run_id }}"><table>
+{{ scrolling("answers of the forms of " ~ run.run_id) }}<table>
 <thead><tr>{% for heading in answer_headings %}<th>{{ heading }}</th>{% endfor %}</tr></thead>
 <tbody>{% for row in run.answers %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
 {% endfor %}</tbody></table></div>{% endif %}

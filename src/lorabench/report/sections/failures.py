@@ -18,7 +18,7 @@ _PAGE = """
  {% if num_interrupted %}{{ num_interrupted | count }} interrupted: the same command goes on.{% endif %}
  {% if runs | length > num_interrupted %}{{ (runs | length - num_interrupted) | count }} failed: the same command with
  <code>--retry failed</code> tries again.{% endif %}</p>
-<div class="scroll" role="region" tabindex="0" aria-label="runs without a full result"><table>
+{{ scrolling("runs without a full result") }}<table>
   <thead><tr><th scope="col">state</th><th scope="col">configuration</th><th scope="col">corpus</th>
     <th scope="col">reason</th></tr></thead>
   <tbody>{% for run in runs[:max_table_rows] %}<tr>

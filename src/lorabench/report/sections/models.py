@@ -15,7 +15,7 @@ from lorabench.report.summary_tables import axis_blocks, comparison_table
 _PAGE = """
 <h2>Base models</h2>
 {% if picture %}{{ figure(picture, "short") }}{% else %}<p class="claim"><bdi>{{ hierarchy.claim }}</bdi></p>{% endif %}
-<div class="scroll" role="region" tabindex="0" aria-label="base models"><table>
+{{ scrolling("base models") }}<table>
   <thead><tr><th scope="col">model</th><th scope="col" class="n">mean bits/byte</th>
     <th scope="col" class="n">95 % interval</th><th scope="col" class="n">best alone on</th>
     <th scope="col" class="n">parameters</th><th scope="col"></th></tr></thead>
@@ -28,7 +28,7 @@ _PAGE = """
     <td>{{ standing(standings[item.model]) if standings[item.model].words }}</td></tr>{% endfor %}</tbody></table></div>
 {{ caveats(hierarchy.caveats) }}
 {% if hierarchy.per_corpus %}<details><summary>Corpus by corpus</summary>
-  <div class="scroll" role="region" tabindex="0" aria-label="models by corpus"><table>
+  {{ scrolling("models by corpus") }}<table>
     <thead><tr><th scope="col">corpus</th><th scope="col">result</th></tr></thead>
     <tbody>{% for item in hierarchy.per_corpus %}<tr><th scope="row"><bdi>{{ item.corpus }}</bdi></th>
       <td><bdi>{{ item.claim }}</bdi></td></tr>{% endfor %}</tbody></table></div></details>{% endif %}

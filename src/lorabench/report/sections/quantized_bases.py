@@ -19,7 +19,7 @@ _INTRODUCTION = (
 _PAGE = """
 <h2>What quantising costs the base</h2>
 <p class="claim"><bdi>{{ claim }}.</bdi></p>
-<div class="scroll" role="region" tabindex="0" aria-label="quantised bases"><table>
+{{ scrolling("quantised bases") }}<table>
 <thead><tr>{% for heading in headings %}<th scope="col"{{ ' class=n' if loop.index0 > 2 }}>{{ heading }}</th>
 {% endfor %}</tr></thead>
 <tbody>{% for row in rows %}<tr><th scope="row"><bdi>{{ row[0] }}</bdi></th>

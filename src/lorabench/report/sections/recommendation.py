@@ -22,7 +22,7 @@ _PAGE = """
 {{ some(first.reasons) }}
 <div class="pair wider">
 <div class="stack"><h3>Base models</h3>
-{% if first.models %}<div class="scroll" role="region" tabindex="0" aria-label="base models, in short"><table>
+{% if first.models %}{{ scrolling("base models, in short") }}<table>
   <thead><tr><th scope="col">model</th><th scope="col" class="n">bits/byte</th>
     <th scope="col" class="n">95 %</th></tr></thead>
   <tbody>{% for item in first.models[:max_models] %}<tr>
@@ -31,7 +31,7 @@ _PAGE = """
   </tbody></table></div>{% endif %}
 <p class="note"><bdi>{{ first.model_claims | join(". ") }}.</bdi></p></div>
 {% if first.corpora %}<div class="stack"><h3>Best per corpus</h3>
-<div class="scroll" role="region" tabindex="0" aria-label="best per corpus, in short"><table>
+{{ scrolling("best per corpus, in short") }}<table>
   <thead><tr><th scope="col">corpus</th><th scope="col">take</th><th scope="col" class="n">bits/byte</th>
     <th scope="col" class="n">gain</th><th scope="col" class="n">on test</th></tr></thead>
   <tbody>{% for item in first.corpora[:max_corpora] %}<tr>

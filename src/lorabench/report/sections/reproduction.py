@@ -22,7 +22,7 @@ _PAGE = """
 <p class="note">The same command does only what is missing; <code>lorabench reproduce RUN_ID</code> does one run again
  from its record and compares.</p>
 <h3>Texts and models</h3>
-<div class="scroll" role="region" tabindex="0" aria-label="texts and models"><table>
+{{ scrolling("texts and models") }}<table>
   <thead><tr><th scope="col">name</th><th scope="col">what</th><th scope="col">revision</th><th scope="col">licence</th>
     <th scope="col">remarks</th></tr></thead>
   <tbody>

@@ -59,7 +59,7 @@ _PAGE = """
 </div>
 <details class="screen"><summary>Choose columns <span class="muted" id="runs-hidden"></span></summary>
   <fieldset class="choice" id="runs-columns"><legend class="unseen">Columns shown</legend></fieldset></details>
-<div class="scroll" role="region" tabindex="0" aria-label="all runs"><table id="runs-table">
+{{ scrolling("all runs") }}<table id="runs-table">
   <caption class="unseen">All runs; column heads sort</caption><thead></thead><tbody></tbody></table></div>
 <div class="pager">
   <button type="button" id="runs-previous">Previous</button><button type="button" id="runs-next">Next</button>

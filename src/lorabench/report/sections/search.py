@@ -21,7 +21,7 @@ _PAGE = """
 <p class="note">{{ item.promise }}.</p>{% endfor %}
 {{ figure(picture) }}
 {% for item in searches %}<details><summary>Who left where on <bdi>{{ item.corpus }}</bdi></summary>
-<div class="scroll" role="region" tabindex="0" aria-label="who left the search where"><table>
+{{ scrolling("who left the search where") }}<table>
   <thead><tr>{% for heading in headings %}<th scope="col">{{ heading }}</th>{% endfor %}</tr></thead>
   <tbody>{% for row in rows[loop.index0][:max_table_rows] %}<tr>{% for cell in row %}
     <td><bdi>{{ cell }}</bdi></td>{% endfor %}</tr>{% endfor %}</tbody></table></div></details>{% endfor %}

@@ -26,7 +26,7 @@ _PAGE = """
 {% if picture %}{{ figure(picture, "wide") }}{% endif %}
 {% if axes %}<details{% if axes | length <= 6 %} open{% endif %}><summary>What can be said of each setting
   ({{- axes | length }})</summary>
-<div class="scroll" role="region" tabindex="0" aria-label="settings"><table>
+{{ scrolling("settings") }}<table>
   <thead><tr><th scope="col">setting</th><th scope="col">model</th><th scope="col">corpus</th>
     <th scope="col">result</th></tr></thead>
   <tbody>{% for item in axes %}<tr><th scope="row"><bdi>{{ item.title }}</bdi></th>

@@ -18,7 +18,7 @@ _INTRODUCTION = (
 _PAGE = """
 <h2>Tasks</h2>
 <p class="lead">{{ introduction }}</p>
-<div class="scroll" role="region" tabindex="0" aria-label="tasks"><table>
+{{ scrolling("tasks") }}<table>
 <thead><tr>{% for heading in headings %}<th>{{ heading }}</th>{% endfor %}</tr></thead>
 <tbody>{% for row in rows %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
 {% endfor %}</tbody></table></div>
