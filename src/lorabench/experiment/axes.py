@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import cache
 from typing import Annotated, Any, get_args
@@ -23,13 +24,13 @@ DRAWN_WHOLE_NUMBERS = frozenset({"rank"})
 """Settings that are whole numbers of which a range means something; of the others a few values are tried."""
 
 
-class Range(Frozen):
+class Range(Frozen, ABC):
     """An axis of which values are drawn."""
 
     @property
+    @abstractmethod
     def ends(self) -> Ends:
         """Lowest and highest."""
-        raise NotImplementedError
 
     @property
     def is_log(self) -> bool:

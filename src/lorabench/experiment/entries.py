@@ -16,9 +16,8 @@ from lorabench.experiment.axes import read_axes
 
 Corpus = str | CorpusReference
 _PLACES = ("models", "datasets")
-
-
 _NO_AXES = {"devices": "on any number", "gradient_checkpointing": "with it and without"}
+"""Training values that change no run's figures, and so with what runs are the same."""
 
 
 class AdapterEntry(Frozen):
