@@ -33,6 +33,11 @@ class SavingLaunches(PlainKernels):
     saves_launches = True
 
 
+def another(base: FrozenBase) -> FrozenBase:
+    """Over the same weights."""
+    return FrozenBase(base.model_for_another(), base.device, base.precision)
+
+
 def variants(dropout: float) -> list[AdapterSettings]:
     """Of another rank and scaling each, one of them on two of the layers, one with dropout if there is any."""
     return [
@@ -94,7 +99,7 @@ def test_four_runs_launch_at_most_three_tenths_of_four_alone() -> None:
     batch = batch_of("windows", 4, 512)
     alone = count_step(base, adapter, batch).total
     adapter.detach()
-    bases = [base.twin() for _ in range(4)]
+    bases = [another(base) for _ in range(4)]
     adapters = [attach(twin, settings(rank=rank), seed=0) for twin, rank in zip(bases, (8, 16, 16, 64), strict=True)]
     shared = SharedPass([twin.decoder for twin in bases if twin.decoder is not None])
     for _ in range(2):  # the first makes the mask
@@ -117,7 +122,7 @@ def test_runs_beside_one_another_learn_what_they_learn_alone(
 ) -> None:
     chosen = variants(dropout)
     shared = tiny_base(tiny_model(family))
-    bases = [shared.twin() for _ in chosen]
+    bases = [another(shared) for _ in chosen]
     adapters = [attach(base, own, seed=run) for run, (base, own) in enumerate(zip(bases, chosen, strict=True))]
     together = train_together(bases, adapters, masked)
     for run, own in enumerate(chosen):
@@ -165,7 +170,7 @@ def test_in_bfloat16_by_our_own_products_they_are_the_same_bit_for_bit(
         pytest.skip("torch's matrix library multiplies bfloat16 here, in another order with other rows")
     chosen = variants(dropout)
     shared = tiny_base(tiny_model("smollm2"), "bf16")
-    bases = [shared.twin() for _ in chosen]
+    bases = [another(shared) for _ in chosen]
     adapters = [attach(base, own, seed=run) for run, (base, own) in enumerate(zip(bases, chosen, strict=True))]
     together = train_together(bases, adapters, masked=False)
     for run, own in enumerate(chosen):

@@ -105,12 +105,10 @@ class FrozenBase:
             alone = self._sharing == "one document" and not self._packs
             self.execution = ExecutionPath("reference", f"{answer}; one document a pass" if alone else str(answer))
 
-    def twin(self) -> FrozenBase:
-        """Another base over the same weights, for another adapter at the same time. Call while none is attached."""
+    def model_for_another(self) -> Any:
+        """Transformers' model over the same weights, for another adapter beside. Call while none is attached."""
         shared = {id(tensor): tensor for tensor in (*self.model.parameters(), *self.model.buffers())}
-        twin = FrozenBase(copy.deepcopy(self.model, shared), self.device, self.precision)
-        twin.folder = self.folder
-        return twin
+        return copy.deepcopy(self.model, shared)
 
     @property
     def compile_seconds(self) -> float:

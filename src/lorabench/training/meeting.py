@@ -38,7 +38,7 @@ class Member(FrozenBase):
     """The base as one of the runs of a meeting has it: the weights of all, with an adapter of its own."""
 
     def __init__(self, base: FrozenBase, meeting: Meeting, number: int) -> None:
-        super().__init__(base.twin().model, base.device, base.precision)
+        super().__init__(base.model_for_another(), base.device, base.precision)
         self.folder = base.folder
         self.number = number
         self._meeting = meeting
