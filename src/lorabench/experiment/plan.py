@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from lorabench.core.device import Device, choose_device
@@ -17,7 +17,7 @@ from lorabench.experiment.budgets import with_budget_in_runs
 from lorabench.experiment.estimates import Workload, estimate_gpu_seconds, estimate_run, start_seconds
 from lorabench.experiment.generate import answer_work, check_room
 from lorabench.experiment.identity import run_id
-from lorabench.experiment.layout import check_checkpointing, fitting, rows_at_most
+from lorabench.experiment.layout import Layout, check_checkpointing, fitting, rows_at_most, workload_of
 from lorabench.experiment.measurements import MeasurementRequest
 from lorabench.experiment.schema import Experiment, RunSpec, TrainingSettings
 from lorabench.experiment.scored_text import scored_bytes
@@ -273,7 +273,6 @@ def _make_group(
 ) -> Group:
     others = tuple(other for other in also_on if other.name != dataset.name)
     runs = plan_runs(experiment, device, (model, dataset, others), combinations)
-    measures = MeasurementRequest.of(experiment.evaluation, dataset, others)
     contexts = {(run.spec.training.context_length, run.spec.training.precision, run.spec.quantization) for run in runs}
     scoring = [
         Workload.evaluation_only(
@@ -281,7 +280,7 @@ def _make_group(
             context_length=context,
             precision=precision,
             quantization=quantization,
-            answers=answer_work(measures.answers, dataset),
+            answers=answer_work(runs[0].measures.answers, dataset),
         )
         for context, precision, quantization in contexts
     ]
@@ -347,13 +346,9 @@ def _plan_run(
     targets = tuple(method.resolve_targets(model.shape, adapter))
     text, tokens_are_exact = train_text(experiment, model, dataset, training.train_bytes)
     checkpointing = check_checkpointing(spec, experiment.gradient_checkpointing)
-    wanted = Workload(
-        adapter=adapter,
-        target_modules=targets,
-        context_length=training.context_length,
-        rows_at_once=rows_at_most(spec, device, device.memory_bytes, experiment.num_devices),
-        precision=training.precision,
-        quantization=spec.quantization,
+    rows = rows_at_most(spec, device, device.memory_bytes, experiment.num_devices)
+    wanted = replace(
+        workload_of(spec, targets, Layout(rows)),
         sharing=experiment.num_devices if device.is_gpu else 1,
         train_tokens=text.num_tokens * training.epochs,
         evaluation_tokens=model.tokens_in(scored_bytes(experiment.evaluation, dataset, others, along_the_run=True)),
