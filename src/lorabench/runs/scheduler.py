@@ -13,22 +13,20 @@ from lorabench.core.machine import prepare_process
 from lorabench.experiment.estimates import remember_speed
 from lorabench.experiment.plan import Plan, make_plan
 from lorabench.experiment.schema import Experiment
-from lorabench.models.quantized import require_quantization
 from lorabench.records.asked import write_asked
 from lorabench.records.measurements import missing_in
 from lorabench.records.provenance import command_line, describe_environment
 from lorabench.records.schema import RunRecord, Status
 from lorabench.records.store import DamagedRecordError, RecordProblem, RecordStore
-from lorabench.runs.around import asked_by, check_run_options, make_folders
+from lorabench.runs.around import asked_by, begin, check_needs, check_run_options, make_folders
 from lorabench.runs.context import RunContext
 from lorabench.runs.executor import ExecutorKind
 from lorabench.runs.growing import Growing, with_proposal
-from lorabench.runs.launching import check_devices
 from lorabench.runs.leases import SILENCE_SECONDS, Watch, lease_path, try_lease
 from lorabench.runs.measuring import unmeasured_notes
 from lorabench.runs.needs import Need, find_need, lacks_measurements
 from lorabench.runs.outcome import Counts, Outcome
-from lorabench.runs.place import choose_place, parse_side_by_side, worker_warnings
+from lorabench.runs.place import choose_place, parse_side_by_side
 from lorabench.runs.race import Deciding
 from lorabench.runs.remaining import measuring_seconds, with_recorded_ids
 from lorabench.runs.reporting import reported
@@ -39,12 +37,11 @@ from lorabench.runs.stopping import stop_in_good_order
 from lorabench.runs.strategy import Request, Standing, Strategy, StrategyKind
 from lorabench.runs.task import RunOptions, TaskOutcome, TaskState, make_tasks
 from lorabench.runs.view import RunView
-from lorabench.scoring.tasks import check_tasks
 from lorabench.trackers.make import make_trackers, parse_tracker_names
 from lorabench.training.checkpoints import remove_checkpoints
-from lorabench.training.optimizers import require_optimizer
 
 _POLL_SECONDS = 1.0
+_STOPPING = "Stopping as soon as nothing is lost by it; Ctrl-C again stops at once"
 
 
 def run_experiment(
@@ -79,13 +76,7 @@ def run_experiment(
     prepare_process()
     plan = with_recorded_ids(make_plan(experiment, planned_device), store)
     make_strategy = strategy_of(plan.experiment, strategy, store)
-    check_devices(plan.device, experiment.num_devices, is_worker=devices is not None or executor != "here")
-    for quantization in experiment.quantizations:
-        require_quantization(quantization)
-    for optimizer in experiment.optimizers:
-        require_optimizer(optimizer, plan.device.type)
-    if experiment.evaluation.tasks:
-        check_tasks(list(plan.runs[0].measures.tasks))
+    check_needs(plan, is_worker=devices is not None or executor != "here")
     tracker_group = make_trackers(trackers, store.output_dir, upload_adapters=upload_adapters)
     make_folders(store)
     options = RunOptions(
@@ -98,9 +89,7 @@ def run_experiment(
     with tracker_group:
         with (
             view as shown,
-            stop_in_good_order(
-                lambda: shown.message("Stopping as soon as nothing is lost by it; Ctrl-C again stops at once")
-            ) as should_stop,
+            stop_in_good_order(lambda: shown.message(_STOPPING)) as should_stop,
         ):
             context = RunContext(
                 store=store,
@@ -111,9 +100,7 @@ def run_experiment(
                 should_stop=should_stop,
                 side_by_side=num_at_once,
             )
-            for warning in (*plan.warnings, *worker_warnings(plan, devices)):
-                shown.message(warning)
-            write_asked(store.output_dir, asked_by(plan))
+            begin(context, plan, devices)
             outcome = Scheduler(context, plan, options, make_strategy, make_executor).run(retry_failed=retry_failed)
         return reported(outcome, plan, store, tracker_group)
 
@@ -187,15 +174,19 @@ class Scheduler:
     def _grow(self, strategy: Strategy) -> None:
         """Plan what the strategy proposes; of what has ended before it is told, and so may propose more."""
         while isinstance(strategy, Growing) and (proposals := strategy.proposals()):
+            planned = []
             for proposal in proposals:
                 self.plan, runs = with_proposal(self.plan, proposal)
-                tasks = make_tasks(self.plan, self.options)
-                new = [run.run_id for run in runs if run.run_id not in self.tasks]
-                self.tasks |= {run_id: tasks[run_id] for run_id in new}
-                self.planned = {run.run_id: (group, run) for group in self.plan.groups for run in group.runs}
-                self._look_at(new)
+                planned.append((proposal, runs))
+            tasks = make_tasks(self.plan, self.options)
+            proposed = dict.fromkeys(run.run_id for _, runs in planned for run in runs)
+            new = [run_id for run_id in proposed if run_id not in self.tasks]
+            self.tasks |= {run_id: tasks[run_id] for run_id in new}
+            self.planned = {run.run_id: (group, run) for group in self.plan.groups for run in group.runs}
+            self._look_at(new)
+            for proposal, runs in planned:
                 strategy.add(proposal, [run for run in runs if run.run_id in self.needs])
-                self._tell_recorded(strategy, new)
+            self._tell_recorded(strategy, new)
             write_asked(self.context.store.output_dir, asked_by(self.plan))
 
     def _make_room(self, run_ids: Collection[str]) -> None:
