@@ -10,6 +10,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -169,18 +170,10 @@ def score_documents(
     (tokens scored, tokens to score) after each batch. Where memory runs out, half as much is scored at once, and `room`
     keeps it; raises OutOfMemoryRunError where a single row does not fit.
     """
-    segments = [
-        segment
-        for index, ids in enumerate(tokens)
-        for segment in document_segments(
-            index,
-            ids,
-            prefix=prefix,
-            context_length=context_length,
-            stride=stride,
-            marks=None if marks is None else marks[index],
-        )
-    ]
+    cut = partial(document_segments, prefix=prefix, context_length=context_length, stride=stride)
+    marked: Sequence[Marks | None] = marks or [None] * len(tokens)
+    pairs = enumerate(zip(tokens, marked, strict=True))
+    segments = [segment for index, (ids, own) in pairs for segment in cut(index, ids, marks=own)]
     nll, end_nll = np.zeros((2, len(documents)), dtype=np.float64)
     num_scored = np.zeros(len(documents), dtype=np.int64)
     lengths = [len(ids) for ids in tokens] if marks is None else [np.count_nonzero(of_it) for of_it in marks]

@@ -33,15 +33,9 @@ def plan(
 ) -> None:
     """Show every run an experiment would do, and what of it the output folder already holds; nothing is run."""
     from lorabench.analysis.designs import detections, known_spreads
+    from lorabench.cli.views import plan as views
     from lorabench.cli.views.detections import print_detections
     from lorabench.cli.views.elsewhere import print_elsewhere
-    from lorabench.cli.views.plan import (
-        print_deployment_plan,
-        print_misfits,
-        print_plan,
-        print_remaining,
-        print_workers,
-    )
     from lorabench.cli.views.rows import print_json
     from lorabench.deploy.planning import plan_deployment
     from lorabench.experiment.misfits import find_misfits
@@ -76,16 +70,16 @@ def plan(
         }
         print_json(planned.to_json() | {name: value for name, value in beside.items() if value is not None})
     else:
-        print_plan(planned, searches)
-        print_misfits(planned, misfits)
+        views.print_plan(planned, searches)
+        views.print_misfits(planned, misfits)
         if elsewhere is not None:
             print_elsewhere(elsewhere, price)
         if seconds is not None:
-            print_workers(len(workers), seconds, worker_warnings(planned, devices))
+            views.print_workers(len(workers), seconds, worker_warnings(planned, devices))
         print_detections(found)
         if shipping is not None:
-            print_deployment_plan(shipping)
-        print_remaining(remaining, output_dir)
+            views.print_deployment_plan(shipping)
+        views.print_remaining(remaining, output_dir)
 
 
 def _with_workers(plan: Plan, devices: str | None) -> tuple[list[str], float | None]:
