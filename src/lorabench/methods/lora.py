@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from lorabench.methods.adapter import Adapter
-from lorabench.methods.lora_settings import LoraSettings, layer_ranks, matched
+from lorabench.methods.lora_settings import LoraSettings, layer_ranks, lora_settings, matched
 from lorabench.methods.method import BYTES_PER_TRAINED, Method
 from lorabench.methods.peft_adapter import PeftAdapter
 from lorabench.methods.settings import AdapterSettings
@@ -37,8 +37,7 @@ class Lora(Method):
         """Full paths of the adapted modules; a rank that is larger than its module is refused too."""
         targets = super().resolve_targets(shape, settings)
         require_rank_fits(shape, settings.rank, layer_ranks(settings, targets))
-        if isinstance(settings, LoraSettings):
-            matched("alpha_pattern", settings.alpha_pattern, targets)
+        matched("alpha_pattern", lora_settings(settings).alpha_pattern, targets)
         whole_modules(shape, settings, targets)
         return targets
 
@@ -76,7 +75,7 @@ class Lora(Method):
 
         shape = LoadedLinears(base.model)
         targets = self.resolve_targets(shape, settings)
-        patterns = settings if isinstance(settings, LoraSettings) else LoraSettings()
+        patterns = lora_settings(settings)
         whole = whole_modules(shape, settings, targets)
         require_trainable(base.model, whole)
         config = LoraConfig(

@@ -48,9 +48,16 @@ class LoraSettings(AdapterSettings):
     """Modules of the base that are trained whole, by names or ends of their paths, separated by commas."""
 
 
+def lora_settings(settings: AdapterSettings) -> LoraSettings:
+    """As they are; with no patterns and no whole modules where they are those that every method has."""
+    if isinstance(settings, LoraSettings):
+        return settings
+    return LoraSettings(**{name: getattr(settings, name) for name in AdapterSettings.model_fields})
+
+
 def layer_ranks(settings: AdapterSettings, paths: Sequence[str]) -> dict[str, int]:
     """The rank of each adapted module, by its full path. Raises ConfigError as `matched` does."""
-    pattern = settings.rank_pattern if isinstance(settings, LoraSettings) else {}
+    pattern = lora_settings(settings).rank_pattern
     return dict.fromkeys(paths, settings.rank) | matched("rank_pattern", pattern, paths)
 
 

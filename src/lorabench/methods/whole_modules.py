@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from lorabench.core.errors import ConfigError
-from lorabench.methods.lora_settings import LoraSettings
+from lorabench.methods.lora_settings import lora_settings
 from lorabench.methods.settings import AdapterSettings
 from lorabench.methods.targets import require_files
 from lorabench.models.linears import HasLinears, is_embedding, is_head, is_tied
@@ -19,11 +19,12 @@ def whole_modules(shape: HasLinears, settings: AdapterSettings, targets: Sequenc
     A head that is the embedding is trained apart from it, as in PEFT. Raises ConfigError for a name that matches
     nothing, what carries an adapter already, and experts or their router.
     """
-    if not isinstance(settings, LoraSettings) or settings.modules_to_save is None:
+    asked = lora_settings(settings).modules_to_save
+    if asked is None:
         return {}
     sizes = _sizes(shape, settings)
     chosen: set[str] = set()
-    for name in settings.modules_to_save.split(","):
+    for name in asked.split(","):
         matching = {path for path in sizes if path == name or path.endswith(f".{name}")}
         if not matching:
             raise ConfigError(
