@@ -172,7 +172,7 @@ def _suggested(space: Space, trial: Trial) -> tuple[Point, Point]:
 def _drawn(trial: Trial, name: str, values: Range) -> float:
     low, high = values.ends
     if values.is_whole:
-        return trial.suggest_int(name, int(low), int(high), log=values.is_log)
+        return int(trial.suggest_int(name, int(low), int(high), log=values.is_log))
     return values.rounded(trial.suggest_float(name, low, high, log=values.is_log))
 
 
