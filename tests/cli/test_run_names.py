@@ -11,6 +11,7 @@ import pytest
 
 from lorabench.cli.run_names import resolve_run
 from lorabench.core.errors import InputError, UnknownNameError
+from lorabench.records.asked import Asked, write_asked
 from lorabench.records.schema import RunRecord
 from tests.report.synthetic import SyntheticResults, Truth
 
@@ -74,6 +75,35 @@ def test_where_nothing_is_recommended_there_is_no_best(tmp_path: Path) -> None:
         resolve_run("best", tmp_path / "worse")
     with pytest.raises(InputError, match="no run has a result"):
         resolve_run("best", tmp_path / "empty")
+
+
+def test_experiments_that_disagree_are_never_mixed(tmp_path: Path) -> None:
+    """Each by itself as its report says it; the lowest of both is not the answer to both."""
+    ranks = SyntheticResults(tmp_path, Truth(by_rank={8: 0.05}), experiment="ranks")
+    first = ranks.grid(ranks=[8, 16], seeds=[0, 1, 2])
+    rates = SyntheticResults(tmp_path, Truth(by_learning_rate={3e-4: 0.05}, gain=0.1), experiment="rates")
+    second = rates.grid(["gpt2"], ranks=[8], learning_rates=[3e-4, 1e-3], seeds=[0, 1, 2])
+    for name in ("best:ranks", "best:ranks:news"):
+        assert resolve_run(name, tmp_path)[0] == lowest(first, "news"), name
+    assert resolve_run("best:rates", tmp_path)[0] == lowest(second, "news")
+    with pytest.raises(InputError, match=r"2 experiments on news, .*; accepted: best:(ranks|rates)"):
+        resolve_run("best", tmp_path)
+    with pytest.raises(InputError, match=r"best:news: there are 2 experiments .* best:ranks:news"):
+        resolve_run("best:news", tmp_path)
+    with pytest.raises(InputError, match=r"best:third: there is no such corpus or experiment .* best:news"):
+        resolve_run("best:third", tmp_path)
+    rates.grid(["gpt2"], ["medical"], ranks=[8], learning_rates=[3e-4, 1e-3], seeds=[0, 1, 2])
+    with pytest.raises(InputError, match=r"best:rates: there are 2 corpora, .* best:rates:news"):
+        resolve_run("best:rates", tmp_path)
+
+
+def test_experiments_that_share_the_recommended_run_have_one_best(tmp_path: Path) -> None:
+    records = results(tmp_path, "news")
+    runs = {record.run_id: "news" for record in records}
+    for name in ("first", "second"):
+        write_asked(tmp_path, Asked(name=name, started_at="2026-11-25T11:00:00+00:00", is_search=False, runs=runs))
+    for name in ("best", "best:news", "best:second"):
+        assert resolve_run(name, tmp_path)[0] == lowest(records, "news"), name
 
 
 def test_the_command_takes_it(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ TextField = Annotated[str, typer.Option(help="The field that holds the text.")]
 RunId = Annotated[
     str,
     typer.Argument(
-        metavar="RUN_ID", help="An id, its beginning or its last digits, a run's folder, best, or best:CORPUS."
+        metavar="RUN_ID",
+        help="An id, its beginning or its last digits, a run's folder, best, best:CORPUS, or best:EXPERIMENT.",
     ),
 ]
