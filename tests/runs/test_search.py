@@ -6,7 +6,6 @@ import math
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -160,54 +159,51 @@ def test_a_rung_is_what_a_run_of_its_length_scores(experiment: ExperimentWriter,
 
 def test_racing_stops_only_what_a_survivor_beats_over_documents_and_seeds(tmp_path: Path) -> None:
     """The rule on made figures: a clear loser leaves, a close one and one that cannot be compared stay."""
-    store = RecordStore(tmp_path)
+    store, search = RecordStore(tmp_path), SearchSettings(strategy="racing")
     random = np.random.default_rng(0)
     difficulty = random.lognormal(0.0, 0.3, 60)
-    offsets = [0.0, 0.001, 0.3]
-    entrants = []
-    for place, offset in enumerate(offsets):
+    written = []
+    for place, offset in enumerate([0.0, 0.001, 0.3]):
         runs = [f"run{place}-s{seed}" for seed in (0, 1, 2)]
-        rungs = [made_rung(store, run, difficulty + offset + random.normal(0, 0.01, 60)) for run in runs]
-        spec = make_spec(adapter=AdapterSettings(rank=2 + place))
-        entrants.append(Entrant(spec, tuple(runs), tuple(rungs)))
-    search = SearchSettings(strategy="racing")
-    leaving = leave_when_beaten(AtRung(Situation(search, (0, 1, 2), store), 1, tuple(entrants)))
+        written.append(
+            (runs, [made_rung(store, run, difficulty + offset + random.normal(0, 0.01, 60)) for run in runs])
+        )
+
+    def leaving_with(num_seeds: int) -> dict[int, str]:
+        situation = Situation(search, tuple(range(num_seeds)), store)
+        entrants = []
+        for place, (runs, rungs) in enumerate(written):
+            documents = situation.documents(runs[:num_seeds], rungs[:num_seeds])
+            figure = float(np.mean([rung.validation.bits_per_byte for rung in rungs[:num_seeds]]))
+            spec = make_spec(adapter=AdapterSettings(rank=2 + place))
+            entrants.append(Entrant(spec, tuple(runs[:num_seeds]), figure, documents))
+        return leave_when_beaten(AtRung(search, 1, tuple(entrants)))
+
+    leaving = leaving_with(3)
     assert list(leaving) == [2]
     assert leaving[2].startswith("stopped at rung 2 of 3 (0.111 of its steps): run0-s0 was lower by 0.")
     assert "over 3 seeds" in leaving[2]
-    one_seed = [Entrant(item.spec, item.run_ids[:1], item.rungs[:1]) for item in entrants]
-    assert leave_when_beaten(AtRung(Situation(search, (0,), store), 1, tuple(one_seed))) == {}
-    (tmp_path / "runs" / "run2-s1" / entrants[2].rungs[1].documents).write_bytes(b"damaged")
-    assert leave_when_beaten(AtRung(Situation(search, (0, 1, 2), store), 1, tuple(entrants))) == {}
+    assert leaving_with(1) == {}
+    (tmp_path / "runs" / "run2-s1" / written[2][1][1].documents).write_bytes(b"damaged")
+    assert leaving_with(3) == {}
 
 
-@dataclass(frozen=True)
-class Remembered(Situation):
-    """Knows what documents scored, by run."""
-
-    nll: dict[str, Any]
-
-    def documents(self, run_id: str, rung: Rung) -> DocumentResults:
-        sizes = np.full(40, 100.0)
-        return DocumentResults("the same", sizes, sizes / 4, sizes / 6, self.nll[run_id], None)
-
-
-def test_of_equals_racing_stops_one_in_at_most_twenty_races(tmp_path: Path) -> None:
+def test_of_equals_racing_stops_one_in_at_most_twenty_races() -> None:
     """Over all three rungs; nine equal configurations on 40 documents and two seeds."""
-    store, random, search = RecordStore(tmp_path), np.random.default_rng(1), SearchSettings(strategy="racing")
-    rung = made_rung(store, "any", np.ones(40))
-    lost = 0
+    random, search = np.random.default_rng(1), SearchSettings(strategy="racing")
+    sizes, lost = np.full(40, 100.0), 0
     for _ in range(200):
         is_out = False
         for number in range(3):
-            difficulty, nll = random.lognormal(0.0, 0.3, 40), {}
-            entrants = []
+            difficulty, entrants = random.lognormal(0.0, 0.3, 40), []
             for place in range(9):
+                bits = difficulty + random.normal(0, 0.02, (2, 40))
+                nll = 100 * math.log(2.0) * bits
+                documents = [DocumentResults("the same", sizes, sizes / 4, sizes / 6, row, None) for row in nll]
+                spec = make_spec(adapter=AdapterSettings(rank=1 + place))
                 runs = (f"run{place}-s0", f"run{place}-s1")
-                nll |= {run: 100 * math.log(2.0) * (difficulty + random.normal(0, 0.02, 40)) for run in runs}
-                entrants.append(Entrant(make_spec(adapter=AdapterSettings(rank=1 + place)), runs, (rung, rung)))
-            situation = Remembered(search, (0, 1), store, nll)
-            is_out |= 0 in leave_when_beaten(AtRung(situation, number, tuple(entrants)))
+                entrants.append(Entrant(spec, runs, float(bits.mean()), tuple(documents)))
+            is_out |= 0 in leave_when_beaten(AtRung(search, number, tuple(entrants)))
         lost += is_out
     assert lost <= 17  # 5 % of 200 is 10; more than 17 would come up once in a hundred
 

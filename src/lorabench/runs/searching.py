@@ -38,15 +38,23 @@ class Situation:
     """That configurations are compared with; what is trained to the end has more."""
     store: RecordStore
 
-    def documents(self, run_id: str, rung: Rung) -> DocumentResults | None:
-        """What the documents scored at a rung; None where they are not those that the run wrote."""
-        try:
-            content = read_regular(self.store.run_dir(run_id) / rung.documents)
-            if hashlib.sha256(content).hexdigest() == rung.documents_sha256:
-                return parse_documents(content, rung.validation)
-        except (OSError, ValueError):
-            pass
-        return None
+    def documents(self, run_ids: Sequence[str], rungs: Sequence[Rung]) -> tuple[DocumentResults, ...]:
+        """What the same documents scored at a rung with each seed; empty where that is not what all runs wrote."""
+        found = []
+        for run_id, rung in zip(run_ids, rungs, strict=True):
+            try:
+                found.append(read_rung_documents(self.store, run_id, rung))
+            except (OSError, ValueError):
+                return ()
+        return tuple(found) if len({item.fingerprint for item in found}) == 1 else ()
+
+
+def read_rung_documents(store: RecordStore, run_id: str, rung: Rung) -> DocumentResults:
+    """What the documents of a run scored at a rung. Raises OSError, or ValueError where the run did not write that."""
+    content = read_regular(store.run_dir(run_id) / rung.documents)
+    if hashlib.sha256(content).hexdigest() != rung.documents_sha256:
+        raise ValueError("its content does not match the hash in the record")
+    return parse_documents(content, rung.validation)
 
 
 @dataclass(frozen=True)
@@ -56,19 +64,17 @@ class Entrant:
     spec: RunSpec
     run_ids: tuple[str, ...]
     """One for each seed."""
-    rungs: tuple[Rung, ...]
-
-    @property
-    def bits_per_byte(self) -> float:
-        """Mean over seeds."""
-        return fmean(rung.validation.bits_per_byte for rung in self.rungs)
+    bits_per_byte: float
+    """Mean over seeds."""
+    documents: tuple[DocumentResults, ...]
+    """With each seed, of the same documents; empty where some cannot be read."""
 
 
 @dataclass(frozen=True)
 class AtRung:
     """Those that reached a rung, in the order of the plan."""
 
-    situation: Situation
+    search: SearchSettings
     number: int
     """From 0."""
     entrants: tuple[Entrant, ...]
@@ -76,7 +82,7 @@ class AtRung:
     @property
     def where(self) -> str:
         """The rung in words."""
-        shares = self.situation.search.shares
+        shares = self.search.shares
         return f"rung {self.number + 1} of {len(shares)} ({shares[self.number]:.3g} of its steps)"
 
 
@@ -241,9 +247,11 @@ class Search:
             elif self._wish(bracket, key) is Wish.STOP:
                 leaving[key] = STOPPED_BY_USER
             elif len(rungs) == len(runs):  # what was finished without rungs goes on, uncompared
-                entrants[key] = Entrant(runs[0].spec, tuple(run.run_id for run in runs), tuple(rungs))
+                run_ids = tuple(run.run_id for run in runs)
+                figure = fmean(rung.validation.bits_per_byte for rung in rungs)
+                entrants[key] = Entrant(runs[0].spec, run_ids, figure, self._situation.documents(run_ids, rungs))
         keys = list(entrants)
-        at_rung = AtRung(self._situation, number, tuple(entrants.values()))
+        at_rung = AtRung(self._situation.search, number, tuple(entrants.values()))
         beaten = self._rule(at_rung) if entrants else {}
         kept = {key for key in keys if self._wish(bracket, key) is Wish.KEEP}
         beaten = {place: reason for place, reason in beaten.items() if keys[place] not in kept}
@@ -264,14 +272,10 @@ def _decision(at_rung: AtRung, beaten: Set[int], uncompared: Sequence[RunSpec]) 
     settings = [settings_of(spec, spec.model) for spec in specs]
     varied = varied_axes(settings)
     labels = [describe(values, varied) for values in settings]
-    num_seeds = len(at_rung.situation.seeds)
+    num_seeds = len(entrants[0].run_ids)
     rows = []
     for place in sorted(range(len(entrants)), key=lambda place: entrants[place].bits_per_byte):
-        pairs = zip(entrants[place].run_ids, entrants[place].rungs, strict=True)
-        found = [at_rung.situation.documents(run_id, rung) for run_id, rung in pairs]
-        documents = [item for item in found if item is not None]
-        interval = interval_of(documents) if len(documents) == len(found) else None
-        figure = entrants[place].bits_per_byte
+        figure, interval = entrants[place].bits_per_byte, interval_of(entrants[place].documents)
         rows.append(RaceRow(labels[place], num_seeds, figure, interval, place not in beaten))
     rows += [RaceRow(label, num_seeds, None, None, False) for label in labels[len(entrants) :]]
     return Decision(specs[0].dataset, at_rung.where, tuple(rows))

@@ -9,34 +9,30 @@ from __future__ import annotations
 import numpy as np
 
 from lorabench.analysis.best import find_best
-from lorabench.analysis.rules import SIGNIFICANCE
 from lorabench.analysis.statistics import compare_all
-from lorabench.records.documents import DocumentResults
-from lorabench.runs.searching import AtRung, Entrant, SearchKind
+from lorabench.experiment.schema import RunSpec
+from lorabench.runs.searching import AtRung, SearchKind
 
 
 def leave_when_beaten(at_rung: AtRung) -> dict[int, str]:
     """Those that are higher than some survivor beyond chance; what cannot be compared stays."""
-    results = [_documents(at_rung, entrant) for entrant in at_rung.entrants]
+    results = [entrant.documents for entrant in at_rung.entrants]
     texts = {found[0].fingerprint for found in results if found}
     places = [place for place, found in enumerate(results) if found]
-    if len(at_rung.situation.seeds) < 2 or len(texts) != 1 or len(places) < 2:
+    if len(texts) != 1 or len(places) < 2 or len(results[places[0]]) < 2:
         return {}
     nll = np.stack([[item.nll for item in results[place]] for place in places])
-    spread_alike = [_spreads_like(at_rung.entrants[place]) for place in places]
+    spread_alike = [spreads_like(at_rung.entrants[place].spec) for place in places]
     alike = [spread_alike.index(kind) for kind in spread_alike]
     differences = compare_all(nll, results[places[0]][0].num_bytes, alike)
-    num_rungs = len(at_rung.situation.search.shares)
+    num_rungs = len(at_rung.search.shares)
     best = find_best(differences, num_looks=num_rungs)
-    p_values = differences.p_value()
+    members = np.array(best.members)
     leaving = {}
     for beaten in sorted(best.beaten_by):
         factor = best.factors[beaten] * num_rungs
-        lower = [
-            member
-            for member in best.members
-            if differences.estimate[member, beaten] < 0 and factor * p_values[member, beaten] < SIGNIFICANCE
-        ]
+        against = differences.take((members, np.full_like(members, beaten)))
+        lower = members[against.estimate < -against.half_width(factor)].tolist()
         if lower:
             member = min(lower, key=lambda place: float(differences.estimate[place, beaten]))
             shown = differences.take((member, beaten)).interval(nll.shape[2], nll.shape[1], factor=factor).negated
@@ -47,18 +43,9 @@ def leave_when_beaten(at_rung: AtRung) -> dict[int, str]:
     return leaving
 
 
-def _documents(at_rung: AtRung, entrant: Entrant) -> list[DocumentResults]:
-    """Of every seed, on the same documents; empty where those of one are missing."""
-    pairs = zip(entrant.run_ids, entrant.rungs, strict=True)
-    found = [at_rung.situation.documents(run_id, rung) for run_id, rung in pairs]
-    whole = [item for item in found if item is not None]
-    is_whole = len(whole) == len(found) and len({item.fingerprint for item in whole}) == 1
-    return whole if is_whole else []
-
-
-def _spreads_like(entrant: Entrant) -> tuple[object, ...]:
+def spreads_like(spec: RunSpec) -> tuple[object, ...]:
     """What a configuration's spread over seeds depends on."""
-    return entrant.spec.model, entrant.spec.adapter.method, entrant.spec.training
+    return spec.model, spec.adapter.method, spec.training
 
 
 STRATEGY = SearchKind(leave_when_beaten)
