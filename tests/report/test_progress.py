@@ -51,6 +51,7 @@ def test_verdict_and_advice_wait_for_what_is_planned(results: SyntheticResults) 
     page, summary = page_of(paths), (paths.results_dir / "results_summary.md").read_text(encoding="utf-8")
     assert "6 of 8 runs of synthetic have ended, 2 to come" in page
     assert "6 of 8 runs of synthetic have ended, 2 to come." in summary
+    assert "Only one learning rate" not in summary, "another may be among those to come"
     assert "queued-1" in page
     assert 'id="reload"' in page
     assert 'id="reload"' not in page_of(build(results))

@@ -111,6 +111,7 @@ def test_with_one_model_the_summary_names_no_best_model(tmp_path: Path) -> None:
     text = summary_of(results)
     assert "Only one model was tried (tiny), so there is no best model" in text
     assert "With one model there is no best model" in text
+    assert "Only one learning rate was tried, so learning rates cannot be compared." in text
     assert "Best model for" not in text
     assert "Best model over" not in text
 
@@ -162,6 +163,7 @@ def test_only_failures_make_a_summary_too(tmp_path: Path) -> None:
     text = (paths.results_dir / "results_summary.md").read_text(encoding="utf-8")
     assert "memory ran out at a micro-batch of one row" in text
     assert "2 out of memory" in text
+    assert "Only one" not in text, "what has no result is not what was tried"
 
 
 def test_a_report_holds_everything_and_embeds_only_what_is_there(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from lorabench.analysis.findings import Candidate
 from lorabench.core.formatting import figure, figure_and_span, span
+from lorabench.records.columns import AXES
 from lorabench.report.headline import setting_sentences
 from lorabench.report.markdown import escape
 from lorabench.report.picture import BITS_TITLE, Kind, Panel, Picture, Series, interval_point
@@ -46,8 +47,8 @@ def _values(report: Report, picture: Picture | None) -> Mapping[str, Any] | None
 def _summary(report: Report, reference: References) -> list[str]:
     findings = report.findings
     groups = (
-        ("Rank", findings.ranks, "Only one rank was tried, so ranks cannot be compared."),
-        ("Learning rate", findings.learning_rates, "Only one learning rate was tried, so rates cannot be compared."),
+        ("Rank", findings.ranks, _only_one(report, "rank", "rank")),
+        ("Learning rate", findings.learning_rates, _only_one(report, "learning_rate", "learning rate")),
         ("Other settings", findings.other_axes, ""),
     )
     parts = [f"{'. '.join(map(escape, found))}." if (found := setting_sentences(findings)) else ""]
@@ -59,6 +60,15 @@ def _summary(report: Report, reference: References) -> list[str]:
         parts.append(f"… and {len(axes) - MAX_AXES} more in the tables." if len(axes) > MAX_AXES else "")
         parts += [Detail(block) for axis in axes for block in axis_blocks(findings, axis, reference)]
     return parts
+
+
+def _only_one(report: Report, axis: str, title: str) -> str:
+    """That a setting was not varied; nothing before there is a result, or while runs are to come."""
+    has_result = any(corpus.candidates for corpus in report.findings.corpora)
+    shown = {AXES[axis].show(record.spec) for record in report.records}
+    if not has_result or report.progress or len(shown) != 1 or None in shown:
+        return ""
+    return f"Only one {title} was tried, so {title}s cannot be compared."
 
 
 def _picture(report: Report) -> Picture:
