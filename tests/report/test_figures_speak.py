@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lorabench.records.schema import RunRecord
 from lorabench.report.build import build_report
+from lorabench.report.curves import leaving, norm_finding, rate_finding
 from lorabench.report.page_figures import figures_payload
 from lorabench.report.picture import Panel, Picture
 from lorabench.report.section import Report
@@ -50,8 +52,7 @@ def at_speeds(folder: Path, by_rank: dict[int, float], spread: float) -> Report:
 @pytest.mark.parametrize("name", FOLDERS)
 def test_every_title_is_a_finding(tmp_path: Path, name: str) -> None:
     for item in report_of(name, tmp_path).reports[0].pictures:
-        panels = item.panels[:1] if item.name == "training_curves" else item.panels
-        assert all(len(one.finding.split()) > 3 for one in panels), item.name
+        assert all(len(one.finding.split()) > 3 for one in item.panels), item.name
 
 
 def test_points_of_one_model_are_told_apart_by_what_varied(tmp_path: Path) -> None:
@@ -116,3 +117,69 @@ def test_speed_beyond_its_spread_has_an_axis_that_is_no_narrower(tmp_path: Path)
     speeds = [point.x for one in found.series for point in one.points]
     assert (high - low) / 2.0 >= 2.0 * 0.039 * sorted(speeds)[len(speeds) // 2] * 0.9
     assert found.finding.endswith("bits per byte worse") or "nothing else is faster" in found.finding
+
+
+def diverging(folder: Path) -> Report:
+    """Two ranks at three rates, the last of which ruins the model."""
+    results = SyntheticResults(folder, Truth(by_learning_rate={3e-3: 0.01, 1.0: 6.1}), also_on=("wiki",))
+    results.grid(ranks=[8, 16], learning_rates=[1e-3, 3e-3, 1.0])
+    return reported(results)
+
+
+def test_what_is_far_worse_than_the_base_stands_at_the_edge_and_is_named(tmp_path: Path) -> None:
+    report = diverging(tmp_path)
+    (corpus,) = report.findings.corpora
+    highest = max(item.bits_per_byte.estimate for item in corpus.candidates)
+    for name, label, axis, end in (
+        ("rank_by_learning_rate", "news · tiny", "y", f"up to {highest:.1f}, are drawn at the edge"),
+        ("quality_by_cost", "news · memory", "y", f"up to {highest:.1f}, are drawn at the edge"),
+        ("gain_over_base", "news", "x", "are drawn at the edge"),
+        ("gain_against_drift", "news → wiki", "x", "are drawn at the edge"),
+    ):
+        found = panel(report, name, label)
+        points = [point for one in found.series if not one.is_front for point in one.points]
+        far = [getattr(point, axis) for point in points if point.is_far]
+        near = [getattr(point, axis) for point in points if not point.is_far]
+        ends = [end for point in points if name != "gain_against_drift" for end in (point.low, point.high) if end]
+        spread = [*near, *ends]
+        room = 0.101 * (max(spread) - min(spread))
+        assert len(far) == 2, name
+        assert all(min(spread) - room <= value <= max(spread) + room for value in far), name
+        assert all(value <= min(near) if axis == "x" else value >= max(near) for value in far), name
+        assert "; 2 far worse than the base, " in found.finding
+        assert found.finding.endswith(end)
+        assert f"{highest:.2f}" in " ".join(line for point in points for line in point.lines) or axis == "x", name
+
+
+def test_a_figure_somewhat_worse_than_the_base_is_not_far(tmp_path: Path) -> None:
+    results = SyntheticResults(tmp_path, Truth(by_learning_rate={3e-3: 0.25}))
+    results.grid(ranks=[8], learning_rates=[1e-3, 3e-3])
+    found = panel(reported(results), "rank_by_learning_rate", "news · tiny")
+    assert not any(point.is_far for one in found.series for point in one.points)
+    assert "drawn at the edge" not in found.finding
+
+
+def test_where_all_is_far_nothing_is_moved(tmp_path: Path) -> None:
+    results = SyntheticResults(tmp_path, Truth(gain=-6.0))
+    records = results.grid(ranks=[8, 16])
+    found = panel(reported(results), "rank_by_learning_rate", "news · tiny")
+    figures = [record.validation.bits_per_byte for record in records if record.validation is not None]
+    assert sorted(point.y for one in found.series for point in one.points) == pytest.approx(sorted(figures))
+
+
+def curve(training: list[float], rates: list[float], norms: list[float]) -> dict[str, Any]:
+    steps = list(range(1, len(training) + 1))
+    peak = [max(norms) / sorted(norms)[len(norms) // 2], steps[norms.index(max(norms))]]
+    return {"step": steps, "training": training, "learning_rate": rates, "gradient_norm": norms, "norm_peak": peak,
+            "evaluated": [[steps[-1], training[-1]]], "most": 1.25 * training[0]}  # fmt: skip
+
+
+def test_curves_are_titled_by_what_they_show() -> None:
+    calm = curve([1.2, 1.1, 1.0], [1e-4, 1e-3, 0.0], [1.0, 1.2, 1.1])
+    wild = curve([1.2, 3.0, 7.31], [1e-3, 1e-2, 0.0], [1.0, 1.0, 40.0])
+    assert leaving([calm]) == ""
+    assert leaving([calm, wild]) == "1 of 2 runs leaves the axis, up to 7.3"
+    assert rate_finding([calm]) == "The learning rate is at most 0.001 and ends at 0"
+    assert rate_finding([calm, wild]) == "The learning rate is at most 0.001 to 0.01 and ends at 0"
+    assert norm_finding([calm, wild]) == "The gradient norm is at most 40 times its run's median, at step 3"
+    assert rate_finding([]) == norm_finding([]) == ""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lorabench.analysis.findings import Findings
 from lorabench.core.errors import DiskError
-from lorabench.core.formatting import plural
+from lorabench.core.formatting import number, plural
 from lorabench.records.columns import AXES, STEP_FIGURES
 from lorabench.records.schema import RunRecord
 from lorabench.records.store import RecordStore
@@ -21,6 +22,10 @@ MAX_POINTS = 200
 POINTS_IN_ALL = 40_000
 MIN_POINTS = 16
 NUM_FIRST = 4
+RISE = 1.25
+"""A curve that rises above so many times what it began at leaves the axis, so that the others can be read."""
+WILD = 10
+"""Times the median: gradients with a larger norm than this are drawn on a logarithmic axis."""
 TITLES = {
     "training": "Training and validation, bits per byte",
     "learning_rate": STEP_FIGURES["learning_rate"].heading,
@@ -28,11 +33,15 @@ TITLES = {
 }
 
 
+Curve = dict[str, Any]
+"""Of one run, as the page's script reads it."""
+
+
 @dataclass(frozen=True)
 class Curves:
     """Thinned training curves with the validation scorings, in the order of the runs that were asked for."""
 
-    payload: list[dict[str, Any]]
+    payload: list[Curve]
     problems: list[str]
     """A sentence on each run whose steps are left out."""
 
@@ -56,18 +65,78 @@ def first_runs(findings: Findings, records: Sequence[RunRecord]) -> list[int]:
 def curves_picture(findings: Findings, records: Sequence[RunRecord], store: RecordStore) -> Picture:
     """The curves of the first runs: losses, learning rate and norm of the gradient."""
     chosen = [(records[place], _curve(records[place], store, MAX_POINTS)[0]) for place in first_runs(findings, records)]
+    curves = [curve for _, curve in chosen]
+    names = [run_name(record) + (f" ({curve['note']})" if "note" in curve else "") for record, curve in chosen]
     panels = []
     for field, title in TITLES.items():
         series: list[Series] = []
-        for index, (record, curve) in enumerate(chosen):
-            name = f"{run_name(record)} ({curve['note']})" if "note" in curve else run_name(record)
+        for index, (name, curve) in enumerate(zip(names, curves, strict=True)):
             series += _series(name, index, zip(curve["step"], curve[field], strict=True))
             if field == "training":
                 series += _series(f"{name}: validation", index, curve["evaluated"], is_dashed=True)
         if series:
-            finding = curves_finding(findings) if field == "training" else ""
-            panels.append(Panel(title, "", Kind.LINES, "step", "", tuple(series), finding=finding))
+            panels.append(_panel(field, title, tuple(series), curves, findings))
     return Picture("training_curves", "Training curves", tuple(panels), (), ())
+
+
+def _panel(field: str, title: str, series: tuple[Series, ...], curves: Sequence[Curve], findings: Findings) -> Panel:
+    panel = Panel(title, "", Kind.LINES, "step", "", series)
+    if field == "learning_rate":
+        return replace(panel, finding=rate_finding(curves))
+    if field == "gradient_norm":
+        is_wild = any(curve["norm_peak"] and curve["norm_peak"][0] > WILD for curve in curves)
+        return replace(panel, finding=norm_finding(curves), is_log_y=is_wild)
+    found = leaving(curves)
+    finding = "; ".join(filter(None, (curves_finding(findings), found)))
+    return replace(panel, finding=finding, most_y=_most(curves) if found else None)
+
+
+def _most(curves: Sequence[Curve]) -> float:
+    """Bits per byte at which the axis of these ends at most."""
+    return max(_known([curve["most"] for curve in curves]), default=math.inf)
+
+
+def leaving(curves: Sequence[Curve]) -> str:
+    """How many curves rise so far that they leave the axis, and to what; empty where none does."""
+    most = _most(curves)
+    highest = [max(_losses(curve), default=0.0) for curve in curves]
+    out = [value for value in highest if value > most]
+    if not out:
+        return ""
+    verb = "leaves" if len(out) == 1 else "leave"
+    return f"{len(out)} of {plural(len(curves), 'run')} {verb} the axis, up to {number(max(out), 2)}"
+
+
+def rate_finding(curves: Sequence[Curve]) -> str:
+    """How high learning rates are and where they end; empty where none is known."""
+    rates = [known for curve in curves if (known := _known(curve["learning_rate"]))]
+    if not rates:
+        return ""
+    highest, last = _between([max(known) for known in rates]), _between([known[-1] for known in rates])
+    return f"The learning rate is at most {highest} and ends at {last}"
+
+
+def norm_finding(curves: Sequence[Curve]) -> str:
+    """How calm the gradients are: the largest norm beside its run's median; empty where none is known."""
+    peaks = [curve["norm_peak"] for curve in curves if curve["norm_peak"]]
+    if not peaks:
+        return ""
+    times, step = max(peaks)
+    return f"The gradient norm is at most {times:g} times its run's median, at step {step}"
+
+
+def _between(values: Sequence[float]) -> str:
+    low, high = (f"{value:.3g}" for value in (min(values), max(values)))
+    return low if low == high else f"{low} to {high}"
+
+
+def _known(values: Sequence[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
+
+
+def _losses(curve: Curve) -> list[float]:
+    """All that the first panel draws of it."""
+    return _known([*curve["training"], *(value for _, value in curve["evaluated"])])
 
 
 def _series(name: str, colour: int, pairs: Iterable[Sequence[Any]], *, is_dashed: bool = False) -> list[Series]:
@@ -104,7 +173,7 @@ def _bits_per_nat(record: RunRecord) -> float | None:
     return None if scores is None else scores.num_tokens / scores.num_bytes / math.log(2.0)
 
 
-def _curve(record: RunRecord, store: RecordStore, max_points: int) -> tuple[dict[str, Any], str | None]:
+def _curve(record: RunRecord, store: RecordStore, max_points: int) -> tuple[Curve, str | None]:
     problem = None
     try:
         lines = store.metrics(record, max_points)
@@ -113,11 +182,25 @@ def _curve(record: RunRecord, store: RecordStore, max_points: int) -> tuple[dict
     steps = [line for line in lines if line.get("kind") == "step" and short(line.get("step")) is not None]
     to_bits = _bits_per_nat(record)
     losses = [short(line.get("smoothed_loss")) for line in steps]
-    curve: dict[str, Any] = {"step": [line.get("step") for line in steps]}
+    curve: Curve = {"step": [line.get("step") for line in steps]}
     curve["training"] = [None if loss is None or to_bits is None else short(to_bits * loss) for loss in losses]
     for name in ("learning_rate", "gradient_norm"):
         curve[name] = [short(line.get(name)) for line in steps]
     curve["evaluated"] = [[item.step, short(item.validation.bits_per_byte)] for item in record.evaluations]
+    base = None if record.base_validation is None else record.base_validation.bits_per_byte
+    began = _known([*curve["training"][:1], base])
+    curve["most"] = short(RISE * max(began)) if began else None
+    curve["norm_peak"] = _norm_peak(curve["step"], curve["gradient_norm"])
     if steps and not store.has_checked_metrics(record):
         curve["note"] = "unfinished, unchecked"
     return curve, problem
+
+
+def _norm_peak(steps: Sequence[int], norms: Sequence[float | None]) -> list[float] | None:
+    """How many times the median the largest norm is, and at which step; None where none is known."""
+    known = [(norm, step) for norm, step in zip(norms, steps, strict=True) if norm is not None]
+    middle = statistics.median([norm for norm, _ in known]) if known else 0.0
+    if not middle:
+        return None
+    largest, step = max(known)
+    return [float(f"{largest / middle:.2g}"), step]

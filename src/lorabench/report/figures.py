@@ -176,8 +176,13 @@ def _draw_panel(area: Axes, panel: Panel) -> None:
     elif panel.least_x is not None:
         low, high = area.get_xlim()
         area.set_xlim(min(low, panel.least_x[0]), max(high, panel.least_x[1]))
+    if panel.is_log_y:
+        area.set_yscale("log")
+    if panel.most_y is not None:
+        area.set_ylim(top=panel.most_y)
     if panel.kind is Kind.POINTS and panel.has_texts:
         _draw_texts(area, panel)
+    _draw_far(area, panel)
     positions, texts = [position for position, _ in panel.ticks], [text for _, text in panel.ticks]
     if panel.ticks and panel.kind is Kind.ROWS:
         area.set_yticks(positions, texts)
@@ -201,6 +206,15 @@ def _draw_texts(area: Axes, panel: Panel) -> None:
     for place, (x, y, text) in enumerate(points):
         offset = (0, 5) if place % 2 == 0 else (0, -10)
         area.annotate(text, (x, y), offset, textcoords="offset points", fontsize=6, color=_GREY, ha="center")
+
+
+def _draw_far(area: Axes, panel: Panel) -> None:
+    """A cross on what stands at the edge, and its figure where no texts stand beside the points."""
+    for point in [point for series in panel.series for point in series.points if point.is_far]:
+        area.plot(point.x, point.y, marker="x", markersize=7, markeredgewidth=1.6, color=_GREY)
+        if panel.has_far_texts and not (panel.kind is Kind.POINTS and panel.has_texts):
+            offset = (7, -2) if panel.kind is Kind.ROWS else (0, -11)
+            area.annotate(point.text, (point.x, point.y), offset, textcoords="offset points", fontsize=6, color=_GREY)
 
 
 def _has_long_ticks(panel: Panel) -> bool:

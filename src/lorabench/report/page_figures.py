@@ -67,6 +67,8 @@ def _panel(panel: Panel) -> dict[str, Any]:
     data = [trace(series, panel.kind) for series in panel.series]
     if panel.kind is Kind.POINTS and panel.has_texts:
         _add_texts(panel, data)
+    elif panel.has_far_texts:
+        _add_far_texts(panel, data)
     return {"data": data, "layout": layout}
 
 
@@ -93,6 +95,24 @@ def _add_texts(panel: Panel, data: Sequence[dict[str, Any]]) -> None:
             }
 
 
+def _add_far_texts(panel: Panel, data: Sequence[dict[str, Any]]) -> None:
+    """Beside the points at the edge alone."""
+    for series, trace in zip(panel.series, data, strict=True):
+        if any(point.is_far for point in series.points):
+            trace |= {
+                "mode": f"{trace['mode']}+text",
+                "text": [plot_text(point.text) if point.is_far else "" for point in series.points],
+                "textposition": "middle right" if panel.kind is Kind.ROWS else "bottom center",
+                "textfont": {"size": 11, "color": "--muted"},
+            }
+
+
+def _symbol(series: Series, usual: str) -> str | list[str]:
+    if not any(point.is_far for point in series.points):
+        return usual
+    return ["x" if point.is_far else usual for point in series.points]
+
+
 def _name_range(num_names: int) -> list[float]:
     """Room for at least three names, so that a single bar is not as wide as the figure."""
     pad = 0.6 + max(0, 3 - num_names) / 2
@@ -110,7 +130,7 @@ def _scatter(series: Series, kind: Kind) -> dict[str, Any]:
     }
     if series.is_front:
         return trace | {"mode": "lines", "line": trace["line"] | {"shape": "hv", "width": 1.5}, "hoverinfo": "skip"}
-    symbol = _SYMBOLS[series.colour % len(_SYMBOLS)]
+    symbol = _symbol(series, _SYMBOLS[series.colour % len(_SYMBOLS)])
     return trace | {
         "mode": "markers" if kind is Kind.POINTS else "lines+markers",
         "marker": {"color": _colour(series.colour), "size": 8, "symbol": symbol, "opacity": 0.85},
@@ -129,7 +149,7 @@ def _rows(series: Series, kind: Kind) -> dict[str, Any]:
         "mode": "markers",
         "x": [point.x for point in points],
         "y": [point.y for point in points],
-        "marker": {"color": _colour(series.colour), "size": 10},
+        "marker": {"color": _colour(series.colour), "size": 10, "symbol": _symbol(series, "circle")},
         "hoverinfo": "text",
         "hovertext": [_hover(point.lines) for point in points],
         "error_x": _error(points, [point.x for point in points], series.colour),

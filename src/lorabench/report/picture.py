@@ -39,6 +39,8 @@ class Point:
     lines: tuple[str, ...] = ()
     text: str = ""
     """Beside the point, where the panel has room for all."""
+    is_far: bool = False
+    """Far worse than its base: marked, and drawn at the edge of the others (`report.far`)."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class Panel:
     y_title: str
     series: tuple[Series, ...]
     is_log_x: bool = False
+    is_log_y: bool = False
     ticks: tuple[tuple[float, str], ...] = ()
     """Positions and texts on the axis of names: x, or y for rows. Empty: numbers of the axis's own choosing."""
     finding: str = ""
@@ -72,10 +75,19 @@ class Panel:
     least_x: tuple[float, float] | None = None
     """The axis of x shows at least this range, so that small differences look small."""
 
+    most_y: float | None = None
+    """The axis of y ends there, whatever lies above."""
+
     @property
     def has_texts(self) -> bool:
         """Whether the points' texts have room."""
         return sum(len(series.points) for series in self.series if not series.is_front) <= MAX_TEXTS
+
+    @property
+    def has_far_texts(self) -> bool:
+        """Whether what is far has its figure beside it: on lines the far points of several would cover one another."""
+        num_far = sum(point.is_far for series in self.series for point in series.points)
+        return num_far == 1 or (num_far > 1 and self.kind is not Kind.LINES)
 
 
 @dataclass(frozen=True)
@@ -106,9 +118,9 @@ class Picture:
     rows: tuple[tuple[str, ...], ...]
 
 
-def interval_point(x: float, interval: Interval, *lines: str) -> Point:
+def interval_point(x: float, interval: Interval, *lines: str, is_far: bool = False) -> Point:
     """A figure with its interval."""
-    return Point(x, interval.estimate, interval.low, interval.high, lines)
+    return Point(x, interval.estimate, interval.low, interval.high, lines, is_far=is_far)
 
 
 def colours_of(findings: Findings) -> dict[str, int]:

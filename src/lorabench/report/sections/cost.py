@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from lorabench.analysis.findings import Candidate, Cost, EfficiencyPoint, Findings
 from lorabench.core.formatting import cost, count, figure, millions, number, size
+from lorabench.report.far import far_of, fitted
 from lorabench.report.markdown import escape, table
 from lorabench.report.marking import Mark, marks_of, series_of
 from lorabench.report.picture import BITS_TITLE, Kind, Panel, Picture, Point, Series, colours_of
@@ -130,7 +131,7 @@ def _picture(report: Report) -> Picture:
     findings = report.findings
     candidates = {item.key: item for corpus in findings.corpora for item in corpus.candidates}
     marks = marks_of(list(candidates.values()), colours_of(findings))
-    by_place = _by_place(findings)
+    by_place, far = _by_place(findings), far_of(findings.corpora)
     has_one_place = len({place[1:] for place in by_place}) <= 1
     panels: list[Panel] = []
     for place, points in by_place.items():
@@ -138,7 +139,7 @@ def _picture(report: Report) -> Picture:
         for axis in _COSTS:
             known = [(value * axis.factor, point) for point in points if (value := axis.read(point.cost)) is not None]
             if len(known) > 1 and (axis.name != "speed" or points[0].is_speed_told):
-                panels.append(_panel(f"{where} · {axis.name}", axis, known, candidates, marks))
+                panels.append(fitted(_panel(f"{where} · {axis.name}", axis, known, candidates, marks, far)))
     on_front = [p for p in findings.efficiency if p.on_speed_front or p.on_memory_front or p.on_size_front]
     columns = ("corpus", "configuration", "bits/byte", "tokens/s", "peak memory", "adapter", "on the front of")
     rows = tuple(_cost_row(point, candidates[point.candidate]) for point in on_front)
@@ -171,13 +172,15 @@ def _panel(
     known: Sequence[tuple[float, EfficiencyPoint]],
     candidates: Mapping[str, Candidate],
     marks: Mapping[str, Mark],
+    far: Collection[str],
 ) -> Panel:
     """With what nothing beats in both quality and cost joined by a line."""
     points = []
     for x, point in known:
         item = candidates[point.candidate]
         lines = (item.label, figure(item.bits_per_byte), _cost_text(point.cost))
-        points.append((marks[item.key], Point(x, point.bits_per_byte, lines=lines, text=marks[item.key].text)))
+        mark, is_out = marks[item.key], item.key in far
+        points.append((mark, Point(x, point.bits_per_byte, lines=lines, text=mark.text, is_far=is_out)))
     front = sorted(((x, point) for x, point in known if axis.is_on_front(point)), key=lambda pair: pair[0])
     if axis.is_rising:
         front.reverse()

@@ -17,7 +17,7 @@ _PAGE = """
 <p class="note" id="curves-empty" hidden>No run is chosen.</p>
 <p class="note" id="curves-status" role="status"></p>
 <div class="curves">
-  {% for id, name in panels %}<figure><h3>{{ name }}</h3>
+  {% for id, name in panels %}<figure><h3 id="curve-title-{{ id }}">{{ name }}</h3>
     <div class="plot short" id="curve-{{ id }}" aria-hidden="true"></div></figure>
   {% endfor %}
 </div>

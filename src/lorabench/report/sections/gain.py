@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from lorabench.analysis.findings import Candidate, CorpusFindings, Verdict
+from lorabench.analysis.statistics import Interval
 from lorabench.core.formatting import alike, figure, figure_and_span, plural, relative_gain, shorten, span
+from lorabench.report.far import far_of, fitted
 from lorabench.report.marking import Mark, marks_of, series_of
 from lorabench.report.picture import MAX_NAME, Kind, Panel, Picture, Point, Series, colours_of, interval_point
 from lorabench.report.section import Chapter, PagePart, Report, Section, SummaryPart
@@ -20,7 +22,7 @@ def _picture(report: Report) -> Picture:
     findings, colours = report.findings, colours_of(report.findings)
     marks = marks_of([item for corpus in findings.corpora for item in corpus.candidates], colours)
     panels = [_over_corpora(findings.corpora, colours)] if len(findings.corpora) > 1 else []
-    panels += [_of_corpus(corpus, marks) for corpus in findings.corpora]
+    panels += [fitted(_of_corpus(corpus, marks), "x") for corpus in findings.corpora]
     rows = tuple(
         (
             corpus.label,
@@ -46,9 +48,9 @@ def _gaining(candidates: Sequence[Candidate]) -> list[Candidate]:
 def _of_corpus(corpus: CorpusFindings, marks: Mapping[str, Mark]) -> Panel:
     """Every configuration, one below the other."""
     gaining = _gaining(corpus.candidates)
-    shown = gaining[:MAX_ROWS]
+    shown, far = gaining[:MAX_ROWS], far_of([corpus])
     points = [
-        (marks[item.key], Point(gain.estimate, place, gain.low, gain.high, (item.label, *_words(item))))
+        (marks[item.key], _point(item, gain, place, is_far=item.key in far))
         for place, item in enumerate(shown)
         if (gain := item.gain) is not None
     ]
@@ -74,6 +76,10 @@ def _finding(corpus: str, gaining: Sequence[Candidate], marks: Mapping[str, Mark
     most = f"{marks[first.key].whole} gains {figure(first.gain)} bits per byte on {corpus}"
     share = relative_gain(first.gain, first.bits_per_byte)
     return f"{most} ({share}){', the most; ' + told + ' gain' if told else ''}"
+
+
+def _point(item: Candidate, gain: Interval, place: int, *, is_far: bool) -> Point:
+    return Point(gain.estimate, place, gain.low, gain.high, (item.label, *_words(item)), is_far=is_far)
 
 
 def _words(item: Candidate) -> tuple[str, str]:

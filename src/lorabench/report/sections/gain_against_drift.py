@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from lorabench.analysis.findings import Candidate, DriftCell, Verdict
 from lorabench.core.formatting import percent_and_span, plural, relative_gain
+from lorabench.report.far import far_of, fitted
 from lorabench.report.marking import Mark, marks_of, series_of
 from lorabench.report.picture import Kind, Panel, Picture, Point, colours_of
 from lorabench.report.section import Chapter, PagePart, Report, Section, SummaryPart
@@ -25,7 +26,12 @@ def _picture(report: Report) -> Picture:
         item = findings.candidate(cell.candidate)
         if item.gain is not None and item.base_bits_per_byte and cell.base_bits_per_byte:
             panels.setdefault((cell.trained_on, cell.scored_on), []).append((item, cell))
-    drawn = tuple(_panel(trained, scored, found, marks) for (trained, scored), found in panels.items() if found[1:])
+    far = far_of(findings.corpora)
+    drawn = tuple(
+        fitted(_panel(trained, scored, found, marks, far), "xy")
+        for (trained, scored), found in panels.items()
+        if found[1:]
+    )
     rows = tuple(
         (trained, item.label, *_words(item, cell), scored)
         for (trained, scored), found in panels.items()
@@ -35,8 +41,14 @@ def _picture(report: Report) -> Picture:
     return Picture("gain_against_drift", "Gain against drift", drawn, columns, rows)
 
 
-def _panel(trained: str, scored: str, found: Sequence[tuple[Candidate, DriftCell]], marks: Mapping[str, Mark]) -> Panel:
-    points = [(marks[item.key], _point(item, cell, marks[item.key].text)) for item, cell in found]
+def _panel(
+    trained: str,
+    scored: str,
+    found: Sequence[tuple[Candidate, DriftCell]],
+    marks: Mapping[str, Mark],
+    far: Collection[str],
+) -> Panel:
+    points = [(marks[item.key], _point(item, cell, marks[item.key].text, far)) for item, cell in found]
     return Panel(
         f"{trained} → {scored}",
         f"Gain on {trained} against the change on {scored}; lower and further to the right is better",
@@ -64,13 +76,14 @@ def _change(cell: DriftCell) -> str:
     return percent_and_span(cell.change, cell.base_bits_per_byte, is_signed=True).partition(" (")[0]
 
 
-def _point(item: Candidate, cell: DriftCell, text: str) -> Point:
+def _point(item: Candidate, cell: DriftCell, text: str, far: Collection[str]) -> Point:
     assert item.gain is not None
     assert item.base_bits_per_byte is not None
     share, change = 100.0 / cell.base_bits_per_byte, cell.change
     low, high = (None, None) if change.low is None or change.high is None else (change.low * share, change.high * share)
     gain = 100.0 * item.gain.estimate / item.base_bits_per_byte
-    return Point(gain, change.estimate * share, low, high, (item.label, *_words(item, cell)), text)
+    about = item.label, *_words(item, cell)
+    return Point(gain, change.estimate * share, low, high, about, text, is_far=item.key in far)
 
 
 def _words(item: Candidate, cell: DriftCell) -> tuple[str, str]:

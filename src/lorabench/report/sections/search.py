@@ -7,7 +7,8 @@ from typing import Any
 
 from lorabench.analysis.facts import Racer, SearchFindings
 from lorabench.core.formatting import NONE, shorten
-from lorabench.records.schema import Status
+from lorabench.records.schema import Scores, Status
+from lorabench.report.far import fitted, is_far
 from lorabench.report.markdown import escape, prose, table
 from lorabench.report.picture import BITS_TITLE, Kind, Panel, Picture, Point, Series
 from lorabench.report.section import Chapter, Detail, PagePart, References, Report, Section, SummaryPart
@@ -56,19 +57,24 @@ def _summary(report: Report, reference: References) -> list[str]:
 
 def _picture(report: Report) -> Picture:
     searches = report.findings.searches
-    panels = tuple(_panel(item) for item in searches)
+    bases = {record.run_id: record.base_validation for record in report.records}
+    panels = tuple(fitted(_panel(item, bases)) for item in searches)
     rows = tuple((item.corpus, *_row(racer)) for item in searches for racer in item.racers)
     return Picture("search", "The race over rungs", panels, ("corpus", *_HEADINGS), rows)
 
 
-def _panel(item: SearchFindings) -> Panel:
+def _panel(item: SearchFindings, bases: Mapping[str, Scores | None]) -> Panel:
     """Those that finished in colours, those that were stopped dashed and grey."""
+    below = [
+        base.bits_per_byte - bits for racer in item.racers if (base := bases[racer.run_id]) for _, bits in racer.points
+    ]
+    most = max(below, default=0.0)
     colours = iter(range(len(item.racers)))
     series = tuple(
         Series(
             shorten(f"{racer.label}, seed {racer.seed}", 60),
             next(colours) if racer.status is Status.COMPLETED else -1,
-            tuple(Point(share, bits, lines=(racer.label, f"{bits:.4f}", racer.reason)) for share, bits in racer.points),
+            tuple(_point(racer, share, bits, bases[racer.run_id], most) for share, bits in racer.points),
             is_dashed=racer.status is not Status.COMPLETED,
         )
         for racer in item.racers
@@ -77,6 +83,11 @@ def _panel(item: SearchFindings) -> Panel:
     sentence = "What each run scored at a rung, as though it ended there, and at its end; lower is better"
     axes = ("share of a run", BITS_TITLE)
     return Panel(item.corpus, sentence, Kind.LINES, *axes, series, is_log_x=True, finding=item.claim)
+
+
+def _point(racer: Racer, share: float, bits: float, base: Scores | None, best_gain: float) -> Point:
+    is_out = base is not None and is_far(bits, base.bits_per_byte, best_gain)
+    return Point(share, bits, lines=(racer.label, f"{bits:.4f}", racer.reason), is_far=is_out)
 
 
 SECTION = Section(

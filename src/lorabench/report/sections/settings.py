@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from lorabench.analysis.findings import Candidate
-from lorabench.core.formatting import figure, figure_and_span, span
+from lorabench.core.formatting import figure, figure_and_span, plural, span
 from lorabench.records.columns import AXES
+from lorabench.report.far import far_of, fitted
 from lorabench.report.headline import setting_sentences
 from lorabench.report.markdown import escape
-from lorabench.report.picture import BITS_TITLE, Kind, Panel, Picture, Series, interval_point
+from lorabench.report.picture import BITS_TITLE, Kind, Panel, Picture, Point, Series, interval_point
 from lorabench.report.section import Chapter, Detail, PagePart, References, Report, Section, SummaryPart
 from lorabench.report.summary_tables import axis_blocks, axis_line
 
@@ -74,7 +75,7 @@ def _only_one(report: Report, axis: str, title: str) -> str:
 def _picture(report: Report) -> Picture:
     """Each rank over the learning rates, for every model and corpus with more than one of either."""
     findings = report.findings
-    panels, rows = [], []
+    panels, rows, far = [], [], far_of(findings.corpora)
     claims = {(item.corpus, item.model): item.claim for item in (*findings.learning_rates, *findings.ranks)}
     for corpus in findings.corpora:
         for model in dict.fromkeys(item.model for item in corpus.candidates):
@@ -82,7 +83,7 @@ def _picture(report: Report) -> Picture:
             if len(cells) < 2:
                 continue
             finding = claims.get((corpus.label, model), f"{corpus.label}, {model}: settings that varied together")
-            panels.append(_rank_panel(f"{corpus.label} · {model}", finding, cells))
+            panels.append(fitted(_rank_panel(f"{corpus.label} · {model}", finding, cells, far)))
             rows += [
                 (corpus.label, model, rank, f"{rate:g}", figure(item.bits_per_byte), span(item.bits_per_byte))
                 for (rank, rate), item in sorted(cells.items(), key=lambda cell: _cell_order(cell[0]))
@@ -106,36 +107,29 @@ def _cell_order(cell: tuple[str, float]) -> tuple[bool, float, str, float]:
     return not rank.isdecimal(), float(rank) if rank.isdecimal() else 0.0, rank, rate
 
 
-def _rank_panel(label: str, finding: str, cells: dict[tuple[str, float], Candidate]) -> Panel:
+def _rank_panel(label: str, finding: str, cells: dict[tuple[str, float], Candidate], far: Collection[str]) -> Panel:
     """Over the learning rates a line for each rank; with one rate only, over the ranks."""
     order = sorted(cells, key=_cell_order)
     ranks = list(dict.fromkeys(rank for rank, _ in order))
     rates = sorted({rate for _, rate in order})
     if len(rates) == 1:
-        points = tuple(
-            interval_point(position, cells[rank, rates[0]].bits_per_byte, *_about(cells[rank, rates[0]]))
-            for position, rank in enumerate(ranks)
-        )
+        points = tuple(_point(position, cells[rank, rates[0]], far) for position, rank in enumerate(ranks))
         ticks = tuple((float(position), rank) for position, rank in enumerate(ranks))
         series = (Series(f"rate {rates[0]:g}", 0, points),)
         return Panel(label, _READING, Kind.LINES, "rank", BITS_TITLE, series, ticks=ticks, finding=finding)
     lines = []
     for index, rank in enumerate(ranks):
         shift = _DODGE ** (index - (len(ranks) - 1) / 2)
-        points = tuple(
-            interval_point(rate * shift, cells[rank, rate].bits_per_byte, *_about(cells[rank, rate]))
-            for rate in rates
-            if (rank, rate) in cells
-        )
+        points = tuple(_point(rate * shift, cells[rank, rate], far) for rate in rates if (rank, rate) in cells)
         lines.append(Series(f"rank {rank}" if rank.isdecimal() else rank, index, points))
     ticks = tuple((rate, f"{rate:g}") for rate in rates)
     axes = ("learning rate", BITS_TITLE)
     return Panel(label, _READING, Kind.LINES, *axes, tuple(lines), is_log_x=True, ticks=ticks, finding=finding)
 
 
-def _about(candidate: Candidate) -> tuple[str, ...]:
-    seeds = f"{len(candidate.seeds)} seed{'s' if len(candidate.seeds) != 1 else ''}"
-    return candidate.label, figure_and_span(candidate.bits_per_byte), seeds
+def _point(x: float, item: Candidate, far: Collection[str]) -> Point:
+    about = item.label, figure_and_span(item.bits_per_byte), plural(len(item.seeds), "seed")
+    return interval_point(x, item.bits_per_byte, *about, is_far=item.key in far)
 
 
 SECTION = Section(
