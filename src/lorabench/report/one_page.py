@@ -16,7 +16,7 @@ from lorabench.core.storage import write_atomically
 from lorabench.core.version import VERSION
 from lorabench.records.columns import AXES
 from lorabench.report.headline import Headline, headline_of, trained_words
-from lorabench.report.page import make_environment, title_of
+from lorabench.report.page import environment, title_of
 from lorabench.report.section import Report
 
 ONE_PAGE_NAME = "one_page.html"
@@ -34,7 +34,7 @@ _PRINTING_SECONDS = 60.0
 def render_one_page(reports: Sequence[Report]) -> str:
     """The page's HTML, which prints on one side of A4 for each experiment."""
     sides = [_side(report) for report in reports]
-    return make_environment().get_template("one_page.html").render(sides=sides, version=VERSION)
+    return environment().get_template("one_page.html").render(sides=sides, version=VERSION)
 
 
 def _side(report: Report) -> Mapping[str, Any]:

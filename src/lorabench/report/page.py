@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
 from lorabench.analysis.findings import Findings
@@ -64,7 +64,7 @@ class Panel:
 
 def panel_of(report: Report) -> Panel:
     """Cost: one read of every run's metrics.jsonl, and no other file."""
-    environment, findings = make_environment(), report.findings
+    findings = report.findings
     panel = Panel(
         title=report.experiment or title_of(findings),
         summary=_summary(findings),
@@ -80,7 +80,7 @@ def panel_of(report: Report) -> Panel:
             continue
         if section.page.title or not panel.parts:
             panel.parts.append(_Part(section.name, section.page.title))
-        panel.parts[-1].content += _content(environment, section.page, values)
+        panel.parts[-1].content += _content(section.page, values)
         pictures += [picture] if picture is not None else []
         panel.scripts += [section.page.script] if section.page.script else []
         payloads |= section.page.data(report) if panel.has_runs else {}
@@ -97,7 +97,7 @@ def render_page(panels: Sequence[Panel], version_served: str = "") -> str:
     script = _script([panel.scripts for panel in panels])
     names = [panel.title for panel in panels]
     return (
-        make_environment()
+        environment()
         .get_template("page.html")
         .render(
             title=", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else ""),
@@ -113,25 +113,32 @@ def render_page(panels: Sequence[Panel], version_served: str = "") -> str:
     )
 
 
-def _content(environment: Environment, part: PagePart, values: Mapping[str, Any]) -> Markup:
-    return Markup(environment.from_string(part.template).render(values))
+def _content(part: PagePart, values: Mapping[str, Any]) -> Markup:
+    return Markup(_compiled(part.template).render(values))
 
 
-def make_environment() -> Environment:
-    """Jinja with the report's filters and macros; everything is escaped."""
-    environment = Environment(
+@cache
+def _compiled(source: str) -> Template:
+    """Compiling a section's template takes longer than filling it, and a report is made anew as runs end."""
+    return environment().from_string(source)
+
+
+@cache
+def environment() -> Environment:
+    """Jinja with the report's filters and macros; everything is escaped. It keeps its compiled templates."""
+    jinja = Environment(
         loader=PackageLoader("lorabench.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {name: getattr(formatting, name) for name in _FILTERS}
-    environment.filters |= {"prose": _prose, "numeric": _numeric_columns}
-    environment.globals |= {"max_table_rows": MAX_TABLE_ROWS, "max_sentences": MAX_SENTENCES}
-    macros = environment.get_template("macros.html").module
-    environment.globals |= {name: getattr(macros, name) for name in _MACROS}
-    return environment
+    jinja.filters |= {name: getattr(formatting, name) for name in _FILTERS}
+    jinja.filters |= {"prose": _prose, "numeric": _numeric_columns}
+    jinja.globals |= {"max_table_rows": MAX_TABLE_ROWS, "max_sentences": MAX_SENTENCES}
+    macros = jinja.get_template("macros.html").module
+    jinja.globals |= {name: getattr(macros, name) for name in _MACROS}
+    return jinja
 
 
 def _prose(sentence: str) -> Markup:
