@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -12,6 +13,13 @@ from tests.marks import mount, unmount
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models only lose by threads, most of all beside other tests
 os.environ.setdefault("WANDB_MODE", "offline")
+
+
+def pytest_collection_finish() -> None:
+    """What the imports made stays: each full collection of garbage would go through it for a third of a second."""
+    gc.collect()
+    gc.freeze()
+
 
 FAMILIES = ("gpt2", "pythia", "gemma", "smollm2")
 
