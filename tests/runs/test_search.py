@@ -254,6 +254,28 @@ def test_a_search_that_is_killed_again_and_again_decides_the_same(experiment: Ex
 
 
 @pytest.mark.slow
+def test_a_race_that_is_killed_in_its_rungs_decides_the_same(experiment: ExperimentWriter, tmp_path: Path) -> None:
+    """What is far behind leaves by documents and seeds; SIGKILL at several moments changes no decision and no bit."""
+    path = write(
+        experiment,
+        adapter={"rank": 2, "dropout": 0.1},
+        training={**TRAINING, "learning_rate": [0.00001, 0.03]},
+        evaluation={"validation_bytes": 4000, "test_bytes": 1200, "samples": 0},
+        search={"strategy": "racing", "rungs": ["1/9", "1/3"], "seeds_at_the_end": 3},
+        seeds=[0, 1, 2],
+    )
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert lorabench.run(path, whole, trackers=["none"]).exit_code == 0
+    stopped = by_status(whole)["stopped_early"]
+    assert {record.spec.training.learning_rate for record in stopped} == {0.00001}
+    assert all("over 3 seeds" in (record.status_reason or "") for record in stopped)
+    command = [sys.executable, "-m", "tests.runs.killing", str(path), str(killed), "6", "4"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500)
+    assert "killed 6 times" in done.stdout, done.stderr
+    assert decisions(killed) == decisions(whole)
+
+
+@pytest.mark.slow
 def test_two_processes_share_a_search(experiment: ExperimentWriter, tmp_path: Path) -> None:
     path = write(experiment, training={**TRAINING, "learning_rate": [0.0001, 0.01]})
     whole, shared = tmp_path / "whole", tmp_path / "shared"
