@@ -73,6 +73,19 @@ def test_what_a_search_left_out_is_missing_only_while_it_runs(results: Synthetic
     assert "2 of at most 3 runs" in page_of(build(results, "synthetic"))
 
 
+def test_what_was_begun_and_has_no_record_is_not_queued(results: SyntheticResults) -> None:
+    """A search pauses its runs at a rung; a run that was killed has checkpoints and no record either."""
+    write_asked(results.output_dir, asked_of(results.grid(), "paused-1", "paused-2", "queued-1", is_search=True))
+    for name in ("paused-1", "paused-2"):
+        results.store.checkpoints_dir(name).mkdir(parents=True)
+    page = page_of(build(results, "synthetic"))
+    assert "2 of at most 5 runs of synthetic have ended, 3 to come, 2 of them paused." in "".join(page.split("</bdi>"))
+    assert "At most 3 runs of synthetic have not ended yet" in page
+    assert "<summary>Paused: 2" in page
+    stopped = page_of(build(results))
+    assert "3 to come, 2 of them interrupted; the same command goes on with it" in stopped
+
+
 @pytest.mark.parametrize("content", [b"", b"[]", b'{"name": "../x"}', b"\xff", b"[" * 9999])
 def test_a_damaged_list_is_named_and_the_rest_goes_on(results: SyntheticResults, content: bytes) -> None:
     results.grid()

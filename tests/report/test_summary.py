@@ -153,7 +153,7 @@ def test_no_runs_make_a_summary_too(tmp_path: Path) -> None:
     paths = build_report(RecordStore(tmp_path))
     text = (paths.results_dir / "results_summary.md").read_text(encoding="utf-8")
     assert re.findall(r"^## (.*)$", text, re.MULTILINE) == PARTS
-    assert "**There are no runs yet**" in text
+    assert "**No run has a result yet**" in text
 
 
 def test_only_failures_make_a_summary_too(tmp_path: Path) -> None:

@@ -164,7 +164,8 @@ class SearchFindings:
     @property
     def claim(self) -> str:
         """For the first page."""
-        return f"Found by search: {self.num_tried} tried, {self.num_finished} finished ({self.strategy})"
+        found = "Found by search" if self.num_finished else "By search"
+        return f"{found}: {self.num_tried} tried, {self.num_finished} finished ({self.strategy})"
 
     @property
     def saving(self) -> str:

@@ -86,9 +86,8 @@ class Headline:
 def headline_of(findings: Findings) -> Headline:
     """From everything that was found; lists are as long as they are, and whoever shows them cuts them."""
     chosen = findings.overall or (findings.recommendations[0] if len(findings.recommendations) == 1 else None)
-    no_result = "No run has a result yet" if findings.overview.num_runs else "There are no runs yet"
     return Headline(
-        verdict=_verdict(findings, chosen) if chosen else no_result,
+        verdict=_verdict(findings, chosen) if chosen else "No run has a result yet",
         standing=Standing(chosen.standing, chosen.is_decided) if chosen else Standing("no recommendation"),
         reasons=(*_searches(findings), *(_reasons(findings, chosen) if chosen else ())),
         model_claims=sentences(findings.hierarchy.claim),

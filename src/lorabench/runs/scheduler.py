@@ -312,6 +312,7 @@ class Scheduler:
             return None
         if outcome.state is TaskState.PAUSED:
             self.paused.add(outcome.run_id)
+            self.results.rebuild()
             return Standing.of_pause(outcome)
         if record is None:
             return Standing.of_record(self.context.store.get(outcome.run_id))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lorabench.core.formatting import NONE, millions
+from lorabench.core.formatting import NONE, millions, plural
 from lorabench.report.markdown import escape, table
 from lorabench.report.section import Chapter, References, Report, Section, SummaryPart
 
@@ -10,9 +10,11 @@ from lorabench.report.section import Chapter, References, Report, Section, Summa
 def _summary(report: Report, reference: References) -> list[str]:
     overview = report.findings.overview
     states = ", ".join(f"{num} {status.value.replace('_', ' ')}" for status, num in overview.num_by_status.items())
+    corpora = "1 corpus" if len(overview.corpora) == 1 else f"{len(overview.corpora)} corpora"
+    runs = plural(overview.num_runs, "run") + (f" ({states})" if states else "")
+    seeds = ", ".join(map(str, overview.seeds)) or NONE
     lines = [
-        f"{overview.num_runs} runs{f' ({states})' if states else ''}: {len(overview.models)} models, "
-        f"{len(overview.corpora)} corpora, seeds {', '.join(map(str, overview.seeds)) or NONE}.",
+        f"{runs}: {plural(len(overview.models), 'model')}, {corpora}, seeds {seeds}.",
         f"Varied: {', '.join(overview.varied).replace('_', ' ') or 'nothing'}.",
     ]
     if overview.hardware:

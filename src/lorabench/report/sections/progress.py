@@ -16,7 +16,7 @@ _PAGE = """
 {% if one.under_way %}<ul>{% for run in one.under_way %}
 <li><bdi><code>{{ run.run_id }}</code></bdi> under way: <span data-under-way="{{ run.run_id }}">{{
  run.sentence(one.asked.num_steps.get(run.run_id)) }}</span></li>{% endfor %}</ul>{% endif %}
-{% for title, ids in (("Interrupted", one.interrupted), ("To come", one.queued)) if ids %}
+{% for title, ids in ((one.begun | capitalize, one.interrupted), ("To come", one.queued)) if ids %}
 <details><summary>{{ title }}: {{ ids | length | count }} <span class="muted">of <bdi>{{ one.asked.name }}</bdi>
  </span></summary>
 <ul>{% for run_id in ids[:max_table_rows] %}<li><bdi><code>{{ run_id }}</code></bdi></li>{% endfor %}</ul>
