@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from lorabench.analysis.findings import Findings
 from lorabench.experiment.search import SearchBudget, SearchSettings
 from lorabench.records.schema import Rung, RunRecord, Status
 from lorabench.report.build import build_report
+from lorabench.report.page_figures import figures_payload
+from lorabench.report.picture import Panel
 from tests.report.synthetic import SyntheticResults, Truth
 
 HALVING = SearchSettings(strategy="halving", rungs=(1 / 9, 1 / 3))
@@ -56,6 +59,35 @@ def test_two_searches_on_one_corpus_are_two_and_an_extended_one_is_one(tmp_path:
     build_report(results.store)
     summary = (tmp_path / "results" / "results_summary.md").read_text(encoding="utf-8")
     assert all(f"### The search on {item.corpus}" in summary.replace("\\", "") for item in (halving, other))
+
+
+def test_what_was_stopped_early_is_told_apart_on_the_page(tmp_path: Path) -> None:
+    """One name in the legend, and behind all that finished in the table, however low its figure at a rung is."""
+    results = SyntheticResults(tmp_path, Truth(by_rank={16: 0.05}, noise=0.005))
+    searched(results, ranks=[8, 16, 32])
+    whole = searched(
+        results, ranks=[16], learning_rates=[3e-3], seeds=[0, 1], status=Status.COMPLETED, status_reason=None
+    )
+    report = build_report(results.store, figures=False).reports[0]
+    assert [record.status for record in report.ordered] == [Status.COMPLETED] * 2 + [Status.STOPPED_EARLY] * 3
+    assert report.findings.searches[0].claim == "Found by search: 4 tried, 1 finished (halving)"
+    page = (tmp_path / "results" / "report.html").read_text(encoding="utf-8")
+    assert "<li>Found by search: 4 tried, 1 finished (halving)" in re.sub(r"</?bdi>|\n", "", page)
+    (panel,) = next(item for item in report.pictures if item.name == "search").panels
+    assert isinstance(panel, Panel)
+    names = [series.name for series in panel.series]
+    lowest = min(whole, key=lambda record: record.validation.bits_per_byte if record.validation else 9.0)
+    assert set(names) == {"rank 16, rate 0.003, seed 0", "rank 16, rate 0.003, seed 1", "stopped early"}
+    assert panel.finding.startswith(
+        f"Lowest at the end, of 2 runs, is rank 16, rate 0.003, seed {lowest.spec.seed}, with"
+    )
+    assert [text for _, text in panel.ticks] == ["11.1 %", "the end"]
+    drawn = figures_payload(report.pictures)["search"][0]["data"]
+    assert [trace.get("showlegend", True) for trace in drawn if trace["name"] == "stopped early"] == [
+        True,
+        False,
+        False,
+    ]
 
 
 @pytest.mark.parametrize("num_finished", [1, 2])

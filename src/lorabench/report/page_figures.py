@@ -65,11 +65,20 @@ def _panel(panel: Panel) -> dict[str, Any]:
         layout |= {"showlegend": not has_names and len(panel.series) > 1}
         layout |= {"height": 110 + max(24, 40 - len(panel.ticks)) * len(panel.ticks)}
     data = [trace(series, panel.kind) for series in panel.series]
+    _name_once(data)
     if panel.kind is Kind.POINTS and panel.has_texts:
         _add_texts(panel, data)
     elif panel.has_far_texts:
         _add_far_texts(panel, data)
     return {"data": data, "layout": layout}
+
+
+def _name_once(data: Sequence[dict[str, Any]]) -> None:
+    """Series of one name have one line in the legend, which shows and hides them together."""
+    for place, trace in enumerate(data):
+        trace["legendgroup"] = trace["name"]
+        if any(earlier["name"] == trace["name"] for earlier in data[:place]):
+            trace["showlegend"] = False
 
 
 def _range(panel: Panel) -> list[float]:

@@ -16,7 +16,7 @@ from typing import Any
 from lorabench.analysis.findings import Findings
 from lorabench.analysis.progress import Progress
 from lorabench.experiment.reference_results import ReferenceResults
-from lorabench.records.schema import RunRecord
+from lorabench.records.schema import RunRecord, Status
 from lorabench.records.store import RecordStore
 from lorabench.report.curves import Curves, read_curves
 from lorabench.report.deployment_table import DeployedRun, deployed_runs
@@ -130,7 +130,7 @@ class Report:
 
     @cached_property
     def ordered(self) -> list[RunRecord]:
-        """The records by corpus, the lowest figure first; what has no figure last."""
+        """The records by corpus, the lowest figure first, then what was not trained to its end."""
         return sorted(self.records, key=_order)
 
     @cached_property
@@ -165,9 +165,10 @@ class Report:
         return self._pictures[section.name]
 
 
-def _order(record: RunRecord) -> tuple[str, bool, float, str]:
+def _order(record: RunRecord) -> tuple[str, bool, bool, float, str]:
     figure = None if record.validation is None else record.validation.bits_per_byte
-    return record.spec.dataset, figure is None, figure or 0.0, record.run_id
+    is_whole = record.status is Status.COMPLETED
+    return record.spec.dataset, not is_whole, figure is None, figure or 0.0, record.run_id
 
 
 def in_order(sections: Sequence[Section]) -> list[Section]:

@@ -51,7 +51,8 @@ _SHOWN = {"test_bits_per_byte", "tokens_per_second", "peak_memory_mb"}
 _SHOWN_WHERE_THEY_DIFFER = {"status", "steps", "device_name", "experiment", *(setting.key for setting in SETTINGS)}
 _PAGE = """
 <h2>All runs</h2>
-<p class="lead">By corpus, the lowest first, until a column head is chosen; a run's number opens its details.</p>
+<p class="lead">By corpus, the lowest first, then what was not trained to its end, until a
+ column head is chosen; a run's number opens its details.</p>
 <div class="tools">
   <label for="runs-search">Search<input type="search" id="runs-search" autocomplete="off"
     placeholder="words, all of them"></label>

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lorabench.analysis.facts import Racer, SearchFindings
-from lorabench.core.formatting import NONE, shorten
+from lorabench.core.formatting import NONE, plural, shorten
 from lorabench.records.schema import Scores, Status
 from lorabench.report.far import fitted, is_far
 from lorabench.report.markdown import escape, prose, table
@@ -69,20 +69,47 @@ def _panel(item: SearchFindings, bases: Mapping[str, Scores | None]) -> Panel:
         base.bits_per_byte - bits for racer in item.racers if (base := bases[racer.run_id]) for _, bits in racer.points
     ]
     most = max(below, default=0.0)
+    names = _names(item.racers)
     colours = iter(range(len(item.racers)))
     series = tuple(
         Series(
-            shorten(f"{racer.label}, seed {racer.seed}", 60),
+            shorten(f"{name}, seed {racer.seed}", 60) if racer.status is Status.COMPLETED else "stopped early",
             next(colours) if racer.status is Status.COMPLETED else -1,
             tuple(_point(racer, share, bits, bases[racer.run_id], most) for share, bits in racer.points),
             is_dashed=racer.status is not Status.COMPLETED,
         )
-        for racer in item.racers
+        for name, racer in zip(names, item.racers, strict=True)
         if racer.points
     )
     sentence = "What each run scored at a rung, as though it ended there, and at its end; lower is better"
+    shares = sorted({share for racer in item.racers for share, _ in racer.points})
+    ticks = tuple((share, "the end" if share == 1.0 else f"{100 * share:.3g} %") for share in shares)
     axes = ("share of a run", BITS_TITLE)
-    return Panel(item.corpus, sentence, Kind.LINES, *axes, series, is_log_x=True, finding=item.claim)
+    finding = _finding(item, names)
+    return Panel(item.corpus, sentence, Kind.LINES, *axes, series, is_log_x=True, ticks=ticks, finding=finding)
+
+
+def _names(racers: Sequence[Racer]) -> list[str]:
+    """What of each label is not in all of them."""
+    parts = [racer.label.split(", ") for racer in racers]
+    shared = set(parts[0]).intersection(*parts)
+    return [
+        ", ".join(part for part in own if part not in shared) or racer.label
+        for own, racer in zip(parts, racers, strict=True)
+    ]
+
+
+def _finding(item: SearchFindings, names: Sequence[str]) -> str:
+    """Which run ended lowest."""
+    ended = [
+        (racer.points[-1][1], f"{name}, seed {racer.seed}")
+        for name, racer in zip(names, item.racers, strict=True)
+        if racer.status is Status.COMPLETED and racer.points
+    ]
+    if not ended:
+        return item.claim
+    bits, name = min(ended)
+    return f"Lowest at the end, of {plural(len(ended), 'run')}, is {name}, with {bits:.4f} bits per byte"
 
 
 def _point(racer: Racer, share: float, bits: float, base: Scores | None, best_gain: float) -> Point:

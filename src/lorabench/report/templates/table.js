@@ -79,7 +79,7 @@ function drawRow(run) {
       ? element("td", { class: "name", title: text }, element("bdi", {}, text))
       : element("td", { class: "n" }, text);
   });
-  const isComplete = ["completed", "stopped_early"].includes(valueOf(columnOf.status, run));
+  const isComplete = valueOf(columnOf.status, run) === "completed";
   return element("tr", { class: isComplete ? "" : "off" }, ...cells);
 }
 
