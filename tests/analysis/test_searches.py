@@ -70,6 +70,7 @@ def test_what_was_stopped_early_is_told_apart_on_the_page(tmp_path: Path) -> Non
     )
     report = build_report(results.store, figures=False).reports[0]
     assert [record.status for record in report.ordered] == [Status.COMPLETED] * 2 + [Status.STOPPED_EARLY] * 3
+    assert report.findings.overview.varied == ("rank", "learning_rate"), "what was stopped early was tried too"
     assert report.findings.searches[0].claim == "Found by search: 4 tried, 1 finished (halving)"
     page = (tmp_path / "results" / "report.html").read_text(encoding="utf-8")
     assert "<li>Found by search: 4 tried, 1 finished (halving)" in re.sub(r"</?bdi>|\n", "", page)

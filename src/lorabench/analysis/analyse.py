@@ -48,8 +48,8 @@ def choose(runs: Sequence[ValidationRun], read_drift: DriftReader) -> Findings:
     groups, problems = gather(runs)
     best = best_sets(groups)
     hierarchy = model_hierarchy(groups)
-    varied = varied_axes(item.shown.settings for group in groups for item in group.candidates)
-    tried = varied_axes(settings_of(run.spec, run.spec.model) for run in runs)
+    models = model_labels(runs)
+    tried = varied_axes(settings_of(run.spec, models[run.spec.model, run.spec.model_revision]) for run in runs)
     ranks, rates = _axis("rank", groups, best), _axis("learning_rate", groups, best)
     others = tuple(found for axis in tried if axis not in _SEPARATE_AXES for found in _axis(axis, groups, best))
     axes = (*ranks, *rates, *others)
@@ -59,7 +59,7 @@ def choose(runs: Sequence[ValidationRun], read_drift: DriftReader) -> Findings:
     overall = recommend_overall(groups, best)
     recommendations = [recommend(group, entry) for group, entry in zip(groups, best, strict=True)]
     return Findings(
-        overview=overview_of(runs, tuple(group.label for group in groups), varied),
+        overview=overview_of(runs, tuple(group.label for group in groups), tried),
         corpora=tuple(_corpus(group, entry) for group, entry in zip(groups, best, strict=True)),
         hierarchy=hierarchy,
         ranks=ranks,

@@ -45,7 +45,7 @@ class Overview:
     corpora: tuple[str, ...]
     seeds: tuple[int, ...]
     varied: tuple[str, ...]
-    """Axes with more than one value, by name."""
+    """Axes that were tried with more than one value, whatever became of the runs; by name."""
     hardware: tuple[str, ...]
     lorabench_versions: tuple[str, ...]
     code: tuple[str, ...]
