@@ -1,6 +1,6 @@
 """Packs a search that trained every configuration to its end into one file of numbers, for replays of searches.
 
-lorabench run FILE --output-dir DIR      # search: {strategy: halving, keep: as many as there are}, several seeds
+lorabench run FILE --output-dir DIR      # search: {strategy: halving, keep: as many as there are}; three seeds
 python benchmarks/record_grid.py DIR --to grid.parquet
 
 A row is a configuration with one seed at one rung, or at its end (share 1):
@@ -81,8 +81,13 @@ def read_stages(store: RecordStore, record: RunRecord) -> list[Stage]:
     assert record.budget is not None, "of a completed run"
     assert record.validation is not None
     at_end = store.documents(record, "validation", record.validation)
-    if at_end is None or not stages:
-        raise DataError(f"{record.run_id}: it has no {'rungs' if at_end else 'per-document results'}")
+    if at_end is None:
+        raise DataError(f"{record.run_id}: its per-document results are missing")
+    if not stages:
+        raise DataError(
+            f"{record.run_id}: it has no rungs; in a grid every seed has them, so seeds_at_the_end is to be at most as "
+            "many as there are seeds"
+        )
     return [*stages, Stage(1.0, record.budget.steps, 0, record.validation, at_end)]
 
 
@@ -91,7 +96,9 @@ def pack_corpus(corpus: str, records: Sequence[RunRecord], stages: Mapping[str, 
     seeds = {record.spec.seed for record in records}
     by_configuration: dict[str, dict[int, RunRecord]] = {}
     for record in records:
-        by_configuration.setdefault(configuration_of(record.spec), {})[record.spec.seed] = record
+        other = by_configuration.setdefault(configuration_of(record.spec), {}).setdefault(record.spec.seed, record)
+        if other is not record:
+            raise DataError(f"{record.run_id}: it is {other.run_id} with other scoring; a grid is of one experiment")
     settings = [settings_of(record.spec, record.spec.model) for record in records]
     varied = varied_axes(settings)
     first = stages[records[0].run_id]
@@ -155,7 +162,7 @@ def main() -> None:
         raise SystemExit(error.exit_code) from None
     for corpus, rows in table.groupby("corpus"):
         counts = {"configurations": rows["spec"].nunique(), "seeds": rows["seed"].nunique()}
-        counts |= {"rungs and the end": rows["share"].nunique(), "documents": len(rows["nll"].iloc[0])}
+        counts |= {"stages (rungs and the end)": rows["share"].nunique(), "documents": len(rows["nll"].iloc[0])}
         print(f"{corpus}: {' × '.join(f'{count} {name}' for name, count in counts.items())}")
     size = chosen.to.stat().st_size / 1000
     print(f"{chosen.to}: {size:.0f} kB; float32 moves no figure by more than {rounding(table):.1g} bits per byte")

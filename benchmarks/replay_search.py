@@ -154,6 +154,7 @@ def replay(grid: Grid, random: np.random.Generator) -> dict[str, Outcome]:
         racing = SearchSettings(strategy="racing", rungs=grid.shares[first:], seeds_at_the_end=every)
         found[f"halving {start}, 1 seed"] = search_rungs(grid, halving, 1)
         found[f"the same, a fresh schedule for each rung {start}"] = search_rungs(grid, halving, 1, fresh)
+        found[f"halving {start}, 1 seed, keep 3"] = search_rungs(grid, halving.model_copy(update={"keep": 3}), 1)
         found[f"halving {start}, {every} seeds"] = search_rungs(grid, halving, every)
         for num_seeds in dict.fromkeys((2, every)):
             found[f"racing {start}, {num_seeds} seeds"] = search_rungs(grid, racing, num_seeds)

@@ -72,7 +72,7 @@ def test_what_is_packed_is_what_lies_on_disk(tmp_path: Path, capsys: pytest.Capt
         patch.setattr(sys, "argv", ["record_grid.py", str(tmp_path / "out"), "--to", str(path)])
         record_main()
     said = capsys.readouterr().out
-    assert "news: 2 configurations × 2 seeds × 2 rungs and the end × 12 documents" in said
+    assert "news: 2 configurations × 2 seeds × 2 stages (rungs and the end) × 12 documents" in said
     table = pd.read_parquet(path)
     assert len(table) == 2 * 2 * 2
     assert {"corpus", "rank", "seed", "share", "step", "own_steps", "spec", "nll", "num_bytes"} <= set(table.columns)
@@ -120,6 +120,17 @@ def drop_from_list(folder: Path, record: RunRecord) -> None:
     path.write_text(json.dumps(values), encoding="utf-8")
 
 
+def score_otherwise(folder: Path, record: RunRecord) -> None:
+    """The same configuration and seed once more, with less test text."""
+    spec = record.spec.model_copy(update={"evaluation": record.spec.evaluation.model_copy(update={"test_bytes": 10})})
+    results = SyntheticResults(folder, num_documents=12, steps=9)
+    again = with_rung(results, results.add(spec))
+    path = folder / "experiments" / "grid.json"
+    values = json.loads(path.read_text(encoding="utf-8"))
+    values["runs"][again.run_id] = "news"
+    path.write_text(json.dumps(values), encoding="utf-8")
+
+
 DAMAGES: list[tuple[Callable[[Path, RunRecord], None], str]] = [
     (lambda folder, run: damage(folder / "runs" / run.run_id / run.rungs[0].documents), "cannot be used"),
     (
@@ -133,6 +144,7 @@ DAMAGES: list[tuple[Callable[[Path, RunRecord], None], str]] = [
     ),
     (lambda folder, run: change(folder, run, status=Status.STOPPED_EARLY, status_reason="beaten"), "stopped_early"),
     (score_other_documents, "other documents"),
+    (score_otherwise, "with other scoring"),
     (drop_from_list, "no such run has seed 1"),
     (remove_record, "record"),
 ]
@@ -191,6 +203,7 @@ def test_costs_and_regrets_are_those_calculated_by_hand() -> None:
         "full grid, 1 seed": (9, 0.0),
         "halving from 1/9, 1 seed": (9 * FIRST + 3 * SECOND + 1 * LAST + 2, 0.02),
         "the same, a fresh schedule for each rung from 1/9": (9 * 1 / 9 + 3 * 1 / 3 + 1 + 2, 0.02),
+        "halving from 1/9, 1 seed, keep 3": (9 * FIRST + 3 * SECOND + 3 * LAST + 3 * 2, 0.0),
         "halving from 1/9, 3 seeds": (3 * (9 * FIRST + 3 * SECOND + LAST), 0.02),
         "racing from 1/9, 2 seeds": (2 * (9 * FIRST + SECOND + LAST) + 1, 0.02),
         "racing from 1/9, 3 seeds": (3 * (9 * FIRST + SECOND + LAST), 0.02),
