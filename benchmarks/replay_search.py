@@ -228,6 +228,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--new-seeds", action="store_true", help="drawn around the mean of those recorded")
     chosen = parser.parse_args()
+    if chosen.replays < 1:
+        parser.error(f"--replays: {chosen.replays} is not accepted; at least 1 is")
     if find_spec("optuna") is None:
         print("ASHA and Hyperband are left out: pip install 'lorabench[search]'", file=sys.stderr)
     for path in chosen.grids:
