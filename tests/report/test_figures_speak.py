@@ -141,7 +141,7 @@ def test_what_is_far_worse_than_the_base_stands_at_the_edge_and_is_named(tmp_pat
         far = [getattr(point, axis) for point in points if point.is_far]
         near = [getattr(point, axis) for point in points if not point.is_far]
         ends = [end for point in points if name != "gain_against_drift" for end in (point.low, point.high) if end]
-        spread = [*near, *ends]
+        spread = [*near, *ends, *(found.least_x or () if axis == "x" else ())]
         room = 0.101 * (max(spread) - min(spread))
         assert len(far) == 2, name
         assert all(min(spread) - room <= value <= max(spread) + room for value in far), name
@@ -149,6 +149,17 @@ def test_what_is_far_worse_than_the_base_stands_at_the_edge_and_is_named(tmp_pat
         assert "; 2 far worse than the base, " in found.finding
         assert found.finding.endswith(end)
         assert f"{highest:.2f}" in " ".join(line for point in points for line in point.lines) or axis == "x", name
+
+
+def test_the_axis_of_gains_shows_zero(tmp_path: Path) -> None:
+    """So that a gain looks as large as it is, and what is worse than the base stands on the other side of it."""
+    report = diverging(tmp_path)
+    found = panel(report, "gain_over_base", "news")
+    assert all(point.x < 0.0 for one in found.series for point in one.points if point.is_far)
+    drawn = next(one for one in figures_payload(report.pictures)["gain_over_base"] if one["label"] == "news")
+    low, high = drawn["layout"]["xaxis"]["range"]
+    ends = [end for one in found.series for point in one.points for end in (point.low, point.high) if end is not None]
+    assert low < 0.0 < min(ends) < max(ends) < high
 
 
 def test_a_figure_somewhat_worse_than_the_base_is_not_far(tmp_path: Path) -> None:

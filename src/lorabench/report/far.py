@@ -44,7 +44,8 @@ def fitted(panel: Panel, axes: str = "y") -> Panel:
         return panel
     first = axes[0]
     with_interval = "x" if panel.kind is Kind.ROWS else "y"
-    ends = {axis: _ends(others, axis, has_intervals=axis == with_interval) for axis in axes}
+    shown = {"x": panel.least_x or (), "y": ()}
+    ends = {axis: _ends(others, axis, shown[axis], has_intervals=axis == with_interval) for axis in axes}
     series = tuple(
         replace(one, points=tuple(_at_edge(point, ends, first) if point.is_far else point for point in one.points))
         for one in panel.series
@@ -59,9 +60,9 @@ def _value(point: Point, axis: str) -> float:
     return point.x if axis == "x" else point.y
 
 
-def _ends(points: Sequence[Point], axis: str, *, has_intervals: bool) -> tuple[float, float]:
-    """Where an axis ends that shows these points, their intervals, and some room."""
-    values = [_value(point, axis) for point in points]
+def _ends(points: Sequence[Point], axis: str, shown: Sequence[float], *, has_intervals: bool) -> tuple[float, float]:
+    """Where an axis ends that shows these points, their intervals, what it shows anyway, and some room."""
+    values = [*(_value(point, axis) for point in points), *shown]
     if has_intervals:
         values += [end for point in points for end in (point.low, point.high) if end is not None]
     room = _ROOM * ((max(values) - min(values)) or abs(values[0]) or 1.0)

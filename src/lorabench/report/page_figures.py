@@ -82,10 +82,13 @@ def _name_once(data: Sequence[dict[str, Any]]) -> None:
 
 
 def _range(panel: Panel) -> list[float]:
-    """From the least to the greatest x with some room, and at least what the panel wants."""
+    """All x and their intervals with some room, and at least what the panel wants."""
     assert panel.least_x is not None
-    values = [point.x for series in panel.series for point in series.points]
-    pad = 0.06 * (max(values) - min(values))
+    points = [point for series in panel.series for point in series.points]
+    values = [point.x for point in points]
+    if panel.kind is Kind.ROWS:
+        values += [end for point in points for end in (point.low, point.high) if end is not None]
+    pad = 0.06 * (max(*values, panel.least_x[1]) - min(*values, panel.least_x[0]))
     return [min(panel.least_x[0], min(values) - pad), max(panel.least_x[1], max(values) + pad)]
 
 

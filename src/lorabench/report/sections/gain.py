@@ -64,6 +64,7 @@ def _of_corpus(corpus: CorpusFindings, marks: Mapping[str, Mark]) -> Panel:
         series_of(points),
         ticks=tuple((float(place), shorten(marks[item.key].whole, MAX_NAME)) for place, item in enumerate(shown)),
         finding=_finding(corpus.label, gaining, marks),
+        least_x=(0.0, 0.0),
     )
 
 
