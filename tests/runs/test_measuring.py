@@ -239,8 +239,9 @@ def test_kills_during_a_later_measurement_leave_the_record_whole(
     code = f"""
 import shutil
 from pathlib import Path
-from tests.runs.killing import attempt
+from tests.runs.killing import attempt, be_ready_to_fork
 from lorabench.records.store import RecordStore
+be_ready_to_fork()
 out, store, seen = Path({str(out)!r}), RecordStore(Path({str(out)!r})), []
 for change in range(2, 122, 5):
     shutil.rmtree(out)
