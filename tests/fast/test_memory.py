@@ -21,7 +21,6 @@ from lorabench.fast.attention import Heads, Segments
 from lorabench.fast.kernels import Product
 from lorabench.fast.choice import kernels_for
 from lorabench.fast.cpu.native import _AttentionCall
-from tests.marks import slow
 
 what, dtype, threads = sys.argv[1], getattr(torch, sys.argv[2]), int(sys.argv[3])
 torch.set_num_threads(threads)

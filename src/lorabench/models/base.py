@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 from lorabench.core.device import release_memory, synchronize
 from lorabench.core.errors import ModelError
+from lorabench.core.imports import import_at_once
 from lorabench.fast.choice import kernels_for
 from lorabench.fast.declarations import MAX_LOGITS
 from lorabench.fast.dropout import Draws, drawn_by, dropping
@@ -296,6 +297,7 @@ class FrozenBase:
 
 def import_architecture(folder: Path) -> None:
     """Import the modules that the model's class needs, so that loading it can be timed by itself."""
+    import_at_once("transformers.modeling_utils", "peft")
     import transformers
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
@@ -308,6 +310,7 @@ def load_base(folder: Path, *, precision: Precision, device: str, quantization: 
     Raises ModelError where they do not make the whole model, or not a causal one, MissingExtraError for a quantisation
     whose library is not installed.
     """
+    import_at_once("transformers.modeling_utils", "peft")
     from transformers import CONFIG_MAPPING, AutoConfig
     from transformers.utils import logging
 
