@@ -272,8 +272,10 @@ class Scheduler:
             while not self.cancelled and self.executor.num_free and (request := requests.next(last, [*self.under_way])):
                 self._submit(request)
                 last = None
-            while isinstance(strategy, Deciding) and strategy.decided:
-                self.context.view.decided(strategy.decided.pop(0))
+            if isinstance(strategy, Deciding):
+                while strategy.decided:
+                    self.context.view.decided(strategy.decided.pop(0))
+                self.context.view.races(strategy.races())
             if self.under_way:
                 outcome = self.executor.next_outcome()
                 if (standing := self._take(outcome)) is not None:

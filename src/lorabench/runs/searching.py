@@ -7,12 +7,14 @@ processes do, comes to the same decisions, and one that is given more configurat
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Protocol, runtime_checkable
 
 from lorabench.analysis.candidates import describe, settings_of, varied_axes
+from lorabench.analysis.statistics import Interval
 from lorabench.core.errors import ConfigError
 from lorabench.core.storage import read_regular
 from lorabench.experiment.identity import configuration_of
@@ -22,7 +24,7 @@ from lorabench.experiment.search import SearchSettings
 from lorabench.records.documents import DocumentResults, parse_documents
 from lorabench.records.schema import Rung, Status
 from lorabench.records.store import RecordStore
-from lorabench.runs.race import Decision, RaceRow, interval_of
+from lorabench.runs.race import Decision, Race, Racer, RaceRow, interval_of
 from lorabench.runs.strategy import STRATEGIES, Request, Standing, Strategy, StrategyKind
 from lorabench.runs.wishes import Wish, read_wish
 
@@ -82,8 +84,12 @@ class AtRung:
     @property
     def where(self) -> str:
         """The rung in words."""
-        shares = self.search.shares
-        return f"rung {self.number + 1} of {len(shares)} ({shares[self.number]:.3g} of its steps)"
+        return where(self.search, self.number)
+
+
+def where(search: SearchSettings, number: int) -> str:
+    """A rung in words, counted from 0."""
+    return f"rung {number + 1} of {len(search.shares)} ({search.shares[number]:.3g} of its steps)"
 
 
 Rule = Callable[[AtRung], Mapping[int, str]]
@@ -145,6 +151,7 @@ class Search:
         self._standings: dict[str, Standing] = {}
         self._asked: set[str] = set()
         self._brackets: dict[str, _Bracket] = {}
+        self._intervals: dict[tuple[str, ...], Interval | None] = {}
         self.decided: list[Decision] = []
         for run in runs:
             bracket = self._brackets.setdefault(run.spec.dataset, _Bracket())
@@ -166,29 +173,79 @@ class Search:
 
     def _wanted(self, bracket: _Bracket) -> Iterator[Request]:
         """All that may be done now, what stops runs first."""
-        members = list(bracket.configurations)
-        for number, share in enumerate(self._situation.search.shares):
-            members = [key for key in members if not self._is_stopped_by_user(bracket, key, share)]
-            missing = [
-                run.run_id
-                for key in members
-                for run in self._compared(bracket, key)
-                if not self._is_at(run.run_id, share)
-            ]
+        members = tuple(bracket.configurations)
+        for number, members, missing in self._rungs(bracket):
+            share = self._situation.search.shares[number]
             for key in bracket.configurations:
                 if self._is_stopped_by_user(bracket, key, share):
                     yield from self._stops(bracket, key, STOPPED_BY_USER)
             if missing:
                 yield from (Request(run_id, rung_share=share) for run_id in missing)
                 return
-            leaving = self._leaving(bracket, number, tuple(members))
+            leaving = self._leaving(bracket, number, members)
             for key, reason in leaving.items():
                 yield from self._stops(bracket, key, reason)
-            members = [key for key in members if key not in leaving]
+            members = tuple(key for key in members if key not in leaving)
         for key in members:
             for run in bracket.configurations[key].values():
                 if not self._has_ended(run.run_id):
                     yield Request(run.run_id)
+
+    def _rungs(self, bracket: _Bracket) -> Iterator[tuple[int, tuple[str, ...], list[str]]]:
+        """Up to the first that cannot be decided: its number, who is there, and the runs that are still to come."""
+        members = tuple(bracket.configurations)
+        for number, share in enumerate(self._situation.search.shares):
+            members = tuple(key for key in members if not self._is_stopped_by_user(bracket, key, share))
+            runs = [run.run_id for key in members for run in self._compared(bracket, key)]
+            missing = [run_id for run_id in runs if not self._is_at(run_id, share)]
+            yield number, members, missing
+            if missing:
+                return
+            leaving = self._leaving(bracket, number, members)
+            members = tuple(key for key in members if key not in leaving)
+
+    def races(self) -> Sequence[Race]:
+        """See Deciding."""
+        races = []
+        for bracket in self._brackets.values():
+            *_, (number, members, missing) = self._rungs(bracket)
+            if missing:
+                races.append(self._race(bracket, number, members))
+        return races
+
+    def _race(self, bracket: _Bracket, number: int, members: Collection[str]) -> Race:
+        specs = [next(iter(runs.values())).spec for runs in bracket.configurations.values()]
+        settings = [settings_of(spec, spec.model) for spec in specs]
+        varied = varied_axes(settings)
+        reasons = {key: reason for leaving in bracket.leaving.values() for key, reason in leaving.items()}
+        racers = []
+        for key, values in zip(bracket.configurations, settings, strict=True):
+            failed = next((run for run in self._compared(bracket, key) if self._has_failed(run.run_id)), None)
+            stopped = None if key in members else reasons.get(key, STOPPED_BY_USER)
+            if stopped is None and failed is not None:
+                stopped = f"seed {failed.spec.seed} did not complete"
+            racers.append(self._racer(bracket, key, describe(values, varied), number, stopped))
+        racers.sort(key=lambda racer: (racer.stopped is not None, racer.bits_per_byte or math.inf))
+        return Race(specs[0].dataset, where(self._situation.search, number), tuple(racers))
+
+    def _racer(self, bracket: _Bracket, key: str, label: str, number: int, stopped: str | None) -> Racer:
+        """As it stands at a rung; what was stopped as at the last rung that it has reached."""
+        runs = self._compared(bracket, key)
+        run_ids = tuple(run.run_id for run in runs)
+        shares = self._situation.search.shares[: number + 1]
+        for share in [shares[-1]] if stopped is None else reversed(shares):
+            rungs = tuple(rung for run in runs if (rung := self._rung(run.run_id, share)) is not None)
+            if len(rungs) == len(runs):
+                return Racer(label, run_ids, len(rungs), _figure(rungs), self._interval(run_ids, rungs), stopped)
+        num_scored = 0 if stopped is not None else len(rungs)
+        return Racer(label, run_ids, num_scored, None, None, stopped)
+
+    def _interval(self, run_ids: Sequence[str], rungs: Sequence[Rung]) -> Interval | None:
+        """Over documents and seeds, which are read once."""
+        key = tuple(rung.documents_sha256 for rung in rungs)
+        if key not in self._intervals:
+            self._intervals[key] = interval_of(self._situation.documents(run_ids, rungs))
+        return self._intervals[key]
 
     def _compared(self, bracket: _Bracket, key: str) -> list[PlannedRun]:
         """The runs of a configuration by which it is compared."""
@@ -248,8 +305,8 @@ class Search:
                 leaving[key] = STOPPED_BY_USER
             elif len(rungs) == len(runs):  # what was finished without rungs goes on, uncompared
                 run_ids = tuple(run.run_id for run in runs)
-                figure = fmean(rung.validation.bits_per_byte for rung in rungs)
-                entrants[key] = Entrant(runs[0].spec, run_ids, figure, self._situation.documents(run_ids, rungs))
+                documents = self._situation.documents(run_ids, rungs)
+                entrants[key] = Entrant(runs[0].spec, run_ids, _figure(rungs), documents)
         keys = list(entrants)
         at_rung = AtRung(self._situation.search, number, tuple(entrants.values()))
         beaten = self._rule(at_rung) if entrants else {}
@@ -263,6 +320,11 @@ class Search:
     def _has_failed(self, run_id: str) -> bool:
         standing = self._standings.get(run_id)
         return self._has_ended(run_id) and standing is not None and standing.status is not Status.COMPLETED
+
+
+def _figure(rungs: Sequence[Rung]) -> float:
+    """Bits per byte, mean over seeds."""
+    return fmean(rung.validation.bits_per_byte for rung in rungs)
 
 
 def _decision(at_rung: AtRung, beaten: Set[int], uncompared: Sequence[RunSpec]) -> Decision:

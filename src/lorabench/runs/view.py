@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
 from lorabench.records.schema import RunRecord
-from lorabench.runs.race import Decision
+from lorabench.runs.race import Decision, Race
 
 
 class RunView:
@@ -58,6 +58,9 @@ class RunView:
 
     def decided(self, decision: Decision) -> None:
         """A search has decided at a rung who goes on."""
+
+    def races(self, races: Sequence[Race]) -> None:
+        """How the configurations of a search stand at the rungs that are under way."""
 
     def finish_run(self, record: RunRecord) -> None:
         """A run has its record."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from lorabench.cli.views.clock import Clock
+from lorabench.runs.race import Race
 
 
 @dataclass
@@ -60,3 +62,10 @@ class State:
     """By the worker's name."""
     started: float = field(default_factory=time.monotonic)
     clock: Clock = field(default_factory=Clock)
+    races: Sequence[Race] = ()
+    """Rungs of a search that are under way."""
+
+    @property
+    def losses(self) -> dict[str, str]:
+        """Of the runs under way, by run id; empty before the first step."""
+        return {work.run_id: work.fields.get("loss", "") for work in self.works.values() if work.run_id is not None}

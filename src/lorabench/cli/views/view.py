@@ -6,27 +6,29 @@ import contextlib
 import copy
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Self, TextIO
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from lorabench.cli.views.live import live_lines
-from lorabench.cli.views.race import race_table
+from lorabench.cli.views.race import live_table, race_table, reached_line
 from lorabench.cli.views.state import State, Work
 from lorabench.cli.views.text import clean, make_console, percent, styled
 from lorabench.core.formatting import bits, duration, number
 from lorabench.records.schema import RunRecord, Status
-from lorabench.runs.race import Decision
+from lorabench.runs.race import Decision, Race
 from lorabench.runs.view import RunView
 
 PLAIN_SECONDS = 10.0
 """Between two plain lines of one phase."""
 REFRESHES_PER_SECOND = 4
+ROWS_AROUND_A_RACE = 2
+"""Its title and its headings."""
 
 
 class Phase:
@@ -145,6 +147,11 @@ class ProgressView(RunView):
         """All configurations at a rung side by side."""
         self._print(race_table(decision))
 
+    def races(self, races: Sequence[Race]) -> None:
+        """See RunView."""
+        with self._lock:
+            self.state.races = races
+
     def remaining(self) -> str:
         """`about 4 min left`, or nothing where nothing is known yet or the end is a matter of moments.
 
@@ -178,6 +185,18 @@ class PlainView(ProgressView):
         self._seconds = seconds
         self._said_at = now()
         self._said: tuple[str | None, str] | None = None
+
+    def races(self, races: Sequence[Race]) -> None:
+        """A line for each configuration that has reached its rung since the last time."""
+        before = {(race.corpus, race.where): race for race in self.state.races}
+        super().races(races)
+        for race in races:
+            earlier = before.get((race.corpus, race.where))
+            known = race.racers if earlier is None else [racer for racer in earlier.racers if racer.is_scored]
+            scored_before = {racer.run_ids for racer in known}
+            for racer in race.racers:
+                if racer.is_scored and racer.run_ids not in scored_before:
+                    self._print(reached_line(race, racer))
 
     def _phase_changed(self) -> None:
         """A line for a phase that this run has not been in just before; short returns to training print nothing."""
@@ -226,9 +245,15 @@ class LiveView(ProgressView):
     ) -> None:
         self._live.stop()
 
-    def _render(self) -> Text:
+    def _render(self) -> Text | Group:
         with self._lock:
-            return live_lines(self.state, self.remaining(), self.console.width)
+            lines = live_lines(self.state, self.remaining(), self.console.width)
+            races, losses = self.state.races, self.state.losses
+        if not races:
+            return lines
+        width, height = self.console.size
+        num_rows = (height - len(lines.plain.splitlines()) - 1) // len(races) - ROWS_AROUND_A_RACE
+        return Group(*(live_table(race, losses, width, max(1, num_rows)) for race in races), lines)
 
 
 def how_far(done: float, total: float | None, unit: str) -> str:
