@@ -69,6 +69,13 @@ class Lora(Method):
 
     def attach(self, base: FrozenBase, settings: AdapterSettings, *, seed: int) -> Adapter:
         """Attach PEFT's LoRA modules."""
+        return self._attach(base, settings, seed=seed, is_empty=False)
+
+    def attach_empty(self, base: FrozenBase, settings: AdapterSettings, *, seed: int) -> Adapter:
+        """Without drawing anything, where all of A and B is in a checkpoint."""
+        return self._attach(base, settings, seed=seed, is_empty=self.adapter is PeftAdapter)
+
+    def _attach(self, base: FrozenBase, settings: AdapterSettings, *, seed: int, is_empty: bool) -> Adapter:
         from peft import LoraConfig
 
         from lorabench.models.loaded import LoadedLinears
@@ -91,7 +98,7 @@ class Lora(Method):
             **self.peft_options,
         )
         num_trainable = self.count_trainable(shape, settings, targets)
-        return self.adapter(base, settings, config, seed=seed, num_trainable=num_trainable)
+        return self.adapter(base, settings, config, seed=seed, num_trainable=num_trainable, is_empty=is_empty)
 
 
 METHOD = Lora()

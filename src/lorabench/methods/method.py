@@ -91,6 +91,10 @@ class Method(ABC):
         """Memory that training takes beside the base and the activations; `weight_bytes` is a base weight's width."""
         return BYTES_PER_TRAINED * self.count_trainable(shape, settings, targets)
 
+    def attach_empty(self, base: FrozenBase, settings: AdapterSettings, *, seed: int) -> Adapter:
+        """Attach an adapter whose trained weights are read right after: what they are until then does not matter."""
+        return self.attach(base, settings, seed=seed)
+
     @abstractmethod
     def attach(self, base: FrozenBase, settings: AdapterSettings, *, seed: int) -> Adapter:
         """Attach a fresh adapter whose initial weights depend on settings and seed alone.

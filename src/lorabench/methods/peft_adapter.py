@@ -17,6 +17,7 @@ from lorabench.methods.settings import AdapterSettings
 from lorabench.methods.whole_modules import put_back
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from lorabench.models.base import FrozenBase
@@ -72,9 +73,16 @@ class PeftAdapter(SavedByPeft):
     """Whether PEFT's initialisation writes over the base's weights rather than putting others in their place."""
 
     def __init__(
-        self, base: FrozenBase, settings: AdapterSettings, config: Any, *, seed: int, num_trainable: int
+        self,
+        base: FrozenBase,
+        settings: AdapterSettings,
+        config: Any,
+        *,
+        seed: int,
+        num_trainable: int,
+        is_empty: bool = False,
     ) -> None:
-        """Attach it. `config.target_modules` are full paths.
+        """Attach it. `config.target_modules` are full paths; where it `is_empty`, its weights are left to be read.
 
         Raises ModelError where PEFT attaches something else, or not `num_trainable` parameters; the base is then as
         before.
@@ -90,7 +98,9 @@ class PeftAdapter(SavedByPeft):
         torch.manual_seed(seed)
         try:
             with without_warnings(), explained():
-                self._peft = get_peft_model(base.model, config, autocast_adapter_dtype=True)
+                self._peft = get_peft_model(base.model, config, autocast_adapter_dtype=True, low_cpu_mem_usage=is_empty)
+            if is_empty:
+                _make_room(self._peft, base.device)
             base.model.eval()
             self.prepare(published)
             self.require_as_planned(targets, num_trainable)
@@ -113,6 +123,13 @@ class PeftAdapter(SavedByPeft):
     def _take_off(self) -> None:
         put_back(self.base.model)
         self.base.model = self._peft.unload()
+
+
+def _make_room(model: Any, device: torch.device) -> None:
+    """Memory for the modules that PEFT has made without any."""
+    for module in model.modules():
+        if any(weight.is_meta for weight in module.parameters(recurse=False)):
+            module.to_empty(device=device, recurse=False)
 
 
 def _undo(model: Any, published: Mapping[str, Tensor]) -> None:

@@ -80,8 +80,7 @@ class FrozenBase:
         """Other runs whose rows were in a pass with those of this base's adapter, at most."""
         self.execution = ExecutionPath("reference")
         self.checkpointing = False
-        """Whether `loss` keeps a layer's inputs alone, and its backward pass computes the layer anew; until the path is
-        chosen again."""
+        """Whether `loss` keeps a layer's inputs alone and computes it anew backwards; till a path is chosen again."""
         self._packs = False
         """Whether documents can share a pass laid flat, told apart by our attention."""
         self._sharing: Sharing = "one document"
@@ -105,6 +104,12 @@ class FrozenBase:
             self._sharing = sharing_of(self.model)
             alone = self._sharing == "one document" and not self._packs
             self.execution = ExecutionPath("reference", f"{answer}; one document a pass" if alone else str(answer))
+
+    def twin(self) -> FrozenBase:
+        """A base over the same weights, for an adapter of its own. Call while none is attached."""
+        twin = FrozenBase(self.model_for_another(), self.device, self.precision)
+        twin.folder = self.folder
+        return twin
 
     def model_for_another(self) -> Any:
         """Transformers' model over the same weights, for another adapter beside. Call while none is attached."""

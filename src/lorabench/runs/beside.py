@@ -9,9 +9,9 @@ from dataclasses import replace
 import torch
 
 from lorabench.experiment.identity import BaseVariant
-from lorabench.methods.registry import method_of
 from lorabench.runs.context import RunContext
 from lorabench.runs.group import GroupWork
+from lorabench.runs.keeping import adapts_beside
 from lorabench.runs.loaded import LoadedBase
 from lorabench.runs.task import RunTask, TaskOutcome
 from lorabench.runs.worker import do_task
@@ -31,15 +31,7 @@ def can_be_beside(task: RunTask, other: RunTask) -> bool:
 
 
 def _can_share(task: RunTask) -> bool:
-    spec = task.spec
-    return (
-        method_of(spec.adapter).shares_passes
-        and getattr(spec.adapter, "modules_to_save", None) is None
-        and spec.quantization == "none"
-        and spec.training.precision != "fp16"
-        and task.num_devices == 1
-        and task.stop_reason is None
-    )
+    return adapts_beside(task) and task.spec.training.precision != "fp16" and task.stop_reason is None
 
 
 class LoadedMember(LoadedBase):
@@ -57,7 +49,8 @@ class LoadedMember(LoadedBase):
         if self._member is None:
             work = self._loaded.open(task)
             base = Member(work.shared.base, self._meeting, self._number)
-            self._member = replace(work, shared=replace(work.shared, base=base), progress=self._context.progress)
+            shared = replace(work.shared, base=base)
+            self._member = replace(work, shared=shared, progress=self._context.progress, keeper=None)
         return self._member
 
     def free(self) -> None:

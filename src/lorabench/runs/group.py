@@ -35,6 +35,7 @@ from lorabench.models.quantized import quantization_of
 from lorabench.records.provenance import running_code_sha256
 from lorabench.records.schema import ConversationFacts, Sample
 from lorabench.runs.context import Once
+from lorabench.runs.keeping import Keeper
 from lorabench.runs.task import SharedInputs
 from lorabench.scoring.answers import Answers
 from lorabench.scoring.documents import DocumentScores, Room, score_documents
@@ -104,6 +105,8 @@ class GroupWork:
     base_scores_dir: Path
     progress: Progress
     once: Once = exclusively
+    keeper: Keeper | None = None
+    """Of runs that have paused; None: they go on from disk."""
     _sources: dict[str, DatasetEntry] = field(default_factory=dict)
     _corpora: dict[str, dict[int | None, Corpus]] = field(default_factory=dict)
     """By name, and by how much was read of its source."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 
+from lorabench.core.device import memory_for_this_process
 from lorabench.experiment.calibration import calibrate
 from lorabench.experiment.estimates import remember_start
 from lorabench.experiment.identity import BaseVariant
 from lorabench.runs.context import RunContext
 from lorabench.runs.group import GroupWork, SharedBase
+from lorabench.runs.keeping import SHARE_OF_MEMORY, Keeper
 from lorabench.runs.task import RunTask
 
 
@@ -34,6 +36,7 @@ class LoadedBase:
                 self._context.store.base_scores_dir,
                 self._context.progress,
                 self._context.hold,
+                Keeper(int(SHARE_OF_MEMORY * memory_for_this_process(self._context.device))),
             )
         return work
 

@@ -101,13 +101,13 @@ def _train_along(task: RunTask, context: RunContext, loaded: LoadedBase, layout:
     work = loaded.open(task)
     work.shared.base.release_memory()
     prepared = prepare(task, work, layout, _ignore)
-    with attached(task, work, _ignore) as adapter:
+    with attached(task, work, _ignore) as held:
         checkpoints = checkpoints_of(task, context)
         hooks = Hooks(_ignore, _score_nothing, _ignore, _ignore, _ignore, should_stop=bool)
         until_step = last_step(task, prepared.course)
         base = work.shared.base
         base.checkpointing = layout.checkpointing
-        train(base, adapter, prepared.text, prepared.course, checkpoints, hooks, until_step, context.ranks)
+        train(base, held.adapter, prepared.text, prepared.course, checkpoints, hooks, until_step, context.ranks)
 
 
 def _ignore(*values: object) -> None:

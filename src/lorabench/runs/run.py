@@ -17,7 +17,7 @@ from lorabench.runs.layout import Layouts
 from lorabench.runs.loaded import LoadedBase
 from lorabench.runs.measuring import Measurements
 from lorabench.runs.preparing import prepare
-from lorabench.runs.rungs import keep_to_go_on, known_rungs
+from lorabench.runs.rungs import as_it_paused, keep_to_go_on, known_rungs
 from lorabench.runs.stages import (
     Trained,
     attached,
@@ -131,15 +131,19 @@ def _go_through_stages(context: RunContext, work: GroupWork, draft: Draft, layou
         measurements.measure_base()
     draft.rungs = known_rungs(context.store, task.run_id, context.environment.code_sha256, draft.previous)
     draft.stage = "attach"
-    with attached(task, work, note) as adapter:
+    paused = as_it_paused(task, context, work, draft.prepared.course)
+    with attached(task, work, note, paused) as held:
+        adapter = held.adapter
         draft.adapter = describe_adapter(task, work, adapter)
         layouts.begin()
         draft.stage = "train"
-        trained = train_adapter(task, context, work, draft.prepared, draft.base, adapter, note, draft.started)
+        trained = train_adapter(task, context, work, draft.prepared, draft.base, held, note, draft.started)
         layouts.remember()
         if trained.rung is not None:
             draft.rungs = (*(rung for rung in draft.rungs if rung.step != trained.rung.step), trained.rung)
         if trained.pauses:
+            if work.keeper is not None:
+                work.keeper.put(task.run_id, held)
             return trained
         draft.trained = trained
         draft.stage = "score"

@@ -15,15 +15,24 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from lorabench.core.storage import read_regular, sha256_file, write_atomically
-from lorabench.methods.adapter import Adapter
 from lorabench.records.schema import Rung, RunRecord
 from lorabench.records.store import FINISHED, RecordStore
 from lorabench.runs.context import RunContext
 from lorabench.runs.group import GroupWork, read_table, write_table
+from lorabench.runs.keeping import Held, adapts_beside
 from lorabench.runs.task import RunTask, TaskOutcome, TaskState
 from lorabench.runs.training import TrainingReport
 from lorabench.scoring.documents import DocumentScores
-from lorabench.training.checkpoints import Checkpoints, Position, copy_checkpoint, latest_step, remove_states
+from lorabench.training.checkpoints import (
+    Checkpoints,
+    Position,
+    State,
+    copy_checkpoint,
+    latest_step,
+    manifest_of,
+    read_latest,
+    remove_states,
+)
 from lorabench.training.loop import Course, TrainingText, train
 
 _FACTS = "rung.json"
@@ -81,6 +90,25 @@ def outcome_at_rung(context: RunContext, task: RunTask, record: RunRecord | None
     )
 
 
+def as_it_paused(task: RunTask, context: RunContext, work: GroupWork, course: Course) -> Held | State | None:
+    """What the task goes on from, where that is the run's own latest checkpoint: from memory, or else from disk."""
+    trunk = checkpoints_of(task, context)
+    held = None if work.keeper is None else work.keeper.take(task.run_id, manifest_of(trunk.folder))
+    step = latest_step(trunk.folder)
+    if step is None or step > trunk.num_recorded_steps or task.stop_reason is not None:
+        return None
+    if task.rung_share is not None:
+        rung = course.rung(task.rung_share)
+        if latest_step(_folder(trunk, rung)) is not None or step > rung.num_shared_steps:
+            return None
+    return held or (read_latest(trunk.folder, trunk.key) if adapts_beside(task) else None)
+
+
+def _folder(trunk: Checkpoints, rung: Course) -> Path:
+    """Where the checkpoints of a rung lie."""
+    return trunk.folder / f"rung-{rung.last_step:08d}"
+
+
 @dataclass(frozen=True)
 class Reached:
     """A run at a rung."""
@@ -96,22 +124,23 @@ def reach_rung(
     work: GroupWork,
     text: TrainingText,
     course: Course,
-    adapter: Adapter,
+    held: Held,
     report: TrainingReport,
     base_validation: DocumentScores,
 ) -> Reached:
-    """Train the new adapter to the task's rung, score validation and keep both; what was done before is taken up."""
+    """Train the adapter to the task's rung, score validation and keep both; what was done before is taken up."""
     assert task.rung_share is not None
     whole, course = course, course.rung(task.rung_share)
     trunk, shared = checkpoints_of(task, context), course.num_shared_steps
-    folder = trunk.folder / f"rung-{course.last_step:08d}"
+    folder = _folder(trunk, course)
     if latest_step(folder) is None and (latest_step(trunk.folder) or 0) <= shared:
-        train(work.shared.base, adapter, text, whole, trunk, report.hooks(), shared, context.ranks)
+        own = held.trunk(trunk)
+        train(work.shared.base, held.adapter, text, whole, own, report.hooks(), shared, context.ranks)
         if shared:
             copy_checkpoint(trunk.folder, shared, folder)
-    own = replace(trunk, folder=folder, num_recorded_steps=sys.maxsize)
+    own = held.branch(replace(trunk, folder=folder, num_recorded_steps=sys.maxsize))
     report.validation = None
-    position = train(work.shared.base, adapter, text, course, own, report.rung_hooks(), None, context.ranks)
+    position = train(work.shared.base, held.adapter, text, course, own, report.rung_hooks(), None, context.ranks)
     known = _read_facts(folder / _FACTS, own.key)
     run_dir = context.store.run_dir(task.run_id)
     if known is not None and _is_whole(run_dir, known):

@@ -10,8 +10,8 @@ import math
 import statistics
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lorabench.core.device import peak_memory, peak_reserved_memory, reset_peak_memory
@@ -23,6 +23,7 @@ from lorabench.methods.adapter import Adapter
 from lorabench.methods.attach import attach
 from lorabench.methods.portable import BaseReference
 from lorabench.methods.registry import method_of
+from lorabench.models.base import FrozenBase
 from lorabench.models.shape import read_model_shape
 from lorabench.records.provenance import gpu_clock
 from lorabench.records.schema import (
@@ -34,13 +35,14 @@ from lorabench.records.schema import (
 )
 from lorabench.runs.context import RunContext
 from lorabench.runs.group import GroupWork, write_table
+from lorabench.runs.keeping import Held, adapts_beside
 from lorabench.runs.preparing import Note, Prepared
 from lorabench.runs.rungs import checkpoints_of, reach_rung
 from lorabench.runs.task import RunTask
 from lorabench.runs.training import TrainingReport
 from lorabench.scoring.documents import DocumentScores
 from lorabench.trackers.jsonl import METRICS_NAME
-from lorabench.training.checkpoints import Position
+from lorabench.training.checkpoints import Position, State, check_values
 from lorabench.training.loop import Course, tokens_per_second, train
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "model.safetensors")
@@ -68,14 +70,36 @@ def score_base(task: RunTask, work: GroupWork) -> BaseScores:
 
 
 @contextmanager
-def attached(task: RunTask, work: GroupWork, note: Note) -> Iterator[Adapter]:
-    """Inside, a new adapter is on the base. Raises ModelError where it is not on the planned modules."""
-    adapter = attach(work.shared.base, task.spec.adapter, seed=task.spec.seed)
+def attached(task: RunTask, work: GroupWork, note: Note, paused: Held | State | None = None) -> Iterator[Held]:
+    """Inside, a new adapter is on the base, or that of the paused run; one that may pause has the base for itself.
+
+    Of a run that goes on from disk the state is held, and the adapter has no weights until it is read.
+
+    Raises ModelError where it is not on the planned modules.
+    """
+    shared = work.shared
+    held = paused if isinstance(paused, Held) else _attach(task, work, shared.base, paused)
+    work.shared = replace(shared, base=held.adapter.base)
     try:
-        _require_as_planned(task, work, adapter, note)
-        yield adapter
+        if held is not paused:
+            _require_as_planned(task, work, held.adapter, note)
+        yield held
     finally:
-        adapter.detach()
+        work.shared = shared
+        if held.adapter.base is shared.base:
+            held.adapter.detach()
+
+
+def _attach(task: RunTask, work: GroupWork, base: FrozenBase, state: State | None) -> Held:
+    may_pause = task.rung_share is not None and task.stop_reason is None
+    own = base.twin() if may_pause and work.keeper is not None and adapts_beside(task) else base
+    if state is not None:
+        adapter = method_of(task.spec.adapter).attach_empty(own, task.spec.adapter, seed=task.spec.seed)
+        with suppress(ValueError):
+            check_values(state, dict(adapter.named_parameters()))
+            return Held(adapter, state)
+        adapter.detach()  # its weights would be read from nowhere
+    return Held(attach(own, task.spec.adapter, seed=task.spec.seed))
 
 
 def _require_as_planned(task: RunTask, work: GroupWork, adapter: Adapter, note: Note) -> None:
@@ -185,7 +209,7 @@ def train_adapter(
     work: GroupWork,
     prepared: Prepared,
     base_scores: BaseScores,
-    adapter: Adapter,
+    held: Held,
     note: Note,
     started: float,
 ) -> Trained:
@@ -193,25 +217,26 @@ def train_adapter(
 
     A run that is stopped early is taken up where it stands, or as it was at its rung, and trained no further.
     """
-    course, base = prepared.course, work.shared.base
+    course, base, adapter = prepared.course, work.shared.base, held.adapter
     report = TrainingReport(task, context, work, adapter, course.num_steps, note)
     reset_peak_memory(base.device)
     context.view.phase("training")
     rung = None
     if task.rung_share is None:
-        until_step, checkpoints = last_step(task, course), checkpoints_of(task, context)
+        until_step, checkpoints = last_step(task, course), held.whole(checkpoints_of(task, context))
         position = train(base, adapter, prepared.text, course, checkpoints, report.hooks(), until_step, context.ranks)
     else:
-        reached = reach_rung(task, context, work, prepared.text, course, adapter, report, base_scores.validation)
+        reached = reach_rung(task, context, work, prepared.text, course, held, report, base_scores.validation)
         position, rung, report.validation = reached.position, reached.rung, reached.validation
     if base.num_beside:
         note(f"trained side by side with {plural(base.num_beside, 'other run')}, in one pass over the base")
+    kept_bytes = 0 if work.keeper is None else work.keeper.num_bytes(base.device.type)
     trained = Trained(
         position=position,
         num_steps=course.num_steps,
         setup_seconds=report.began_at - started,
         total_seconds=time.perf_counter() - started,
-        peak_memory_bytes=peak_memory(base.device),
+        peak_memory_bytes=peak_memory(base.device) - kept_bytes,
         peak_reserved_bytes=peak_reserved_memory(base.device),
         base_bytes=base.num_bytes,
         gpu_clock_mhz=gpu_clock(base.device.index) if base.device.type == "cuda" else None,

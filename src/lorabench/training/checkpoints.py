@@ -8,8 +8,9 @@ them what else of its own an adapter's later steps depend on.
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,23 @@ SCALARS = "scalars"
 
 
 @dataclass(frozen=True)
+class State:
+    """What a checkpoint holds, in memory. Its manifest has the hashes of all of it: where that is the same, all is."""
+
+    manifest: bytes
+    position: bytes
+    """As JSON."""
+    values: Mapping[str, Any]
+    """Tensors on the processor, and numbers, by name."""
+    is_given: bool = True
+    """Whether a loop may take the tensors as its own; those of a file are copied: alignment may change a sum."""
+
+
+def _nothing(manifest: bytes) -> State | None:
+    return None
+
+
+@dataclass(frozen=True)
 class Checkpoints:
     """Where a run's checkpoints lie, how often one is written, and which may be taken up."""
 
@@ -39,6 +57,10 @@ class Checkpoints:
     """Between two checkpoints, at least."""
     num_recorded_steps: int
     """A checkpoint ahead of so many steps is not taken up: its figures were lost."""
+    keep: Callable[[State], None] | None = None
+    """Is given what the checkpoint holds with which a call ends; it lies on disk by then."""
+    recall: Callable[[bytes], State | None] = _nothing
+    """What the checkpoint with this manifest holds, given away; None: it is read from disk."""
 
 
 @dataclass
@@ -71,27 +93,47 @@ def save_checkpoint(
     parameters: Mapping[str, torch.Tensor],
     optimizer: torch.optim.Optimizer,
     key: str,
+    keep: Callable[[State], None] | None = None,
 ) -> Path:
-    """Write `folder/step-<n>` whole or not at all. `key` names the run and settings it belongs to. Raises DiskError."""
+    """Write `folder/step-<n>` whole or not at all. `key` names the run and settings it belongs to. Raises DiskError.
+
+    `keep` is then given what was written.
+    """
     target = _folder_of(folder, position.steps_done)
-    tensors = {f"adapter.{name}": parameter.detach().cpu().contiguous() for name, parameter in parameters.items()}
-    scalars: dict[str, float] = {}
-    for name, parameter in parameters.items():
-        for entry, value in optimizer.state.get(parameter, {}).items():
-            if isinstance(value, torch.Tensor):  # which parameters may share
-                tensors[f"optimizer.{entry}.{name}"] = value.detach().cpu().contiguous().clone()
-            elif value is not None:
-                scalars[f"optimizer.{entry}.{name}"] = value
-    tensors |= _random_states(parameters)
+    tensors, scalars = _values_of(parameters, optimizer, copied=keep is not None)
+    text = json.dumps(asdict(position)).encode("ascii")
     with new_folder(target) as temporary:
         save_file(tensors, temporary / STATE, metadata={SCALARS: json.dumps(scalars)})
-        (temporary / POSITION).write_text(json.dumps(asdict(position)), encoding="utf-8")
+        (temporary / POSITION).write_bytes(text)
         hashes = {name: sha256_file(temporary / name) for name in (STATE, POSITION)}
-        manifest = {"key": key, "sha256": hashes, "tensors": sorted(tensors)}
-        (temporary / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
+        manifest = json.dumps({"key": key, "sha256": hashes, "tensors": sorted(tensors)}).encode("ascii")
+        (temporary / MANIFEST).write_bytes(manifest)
     for old in _finished(folder)[:-NUM_KEPT]:
         shutil.rmtree(old, ignore_errors=True)
+    if keep is not None:
+        keep(State(manifest, text, tensors | scalars))
     return target
+
+
+def _values_of(
+    parameters: Mapping[str, torch.Tensor], optimizer: torch.optim.Optimizer, *, copied: bool
+) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
+    """Tensors on the processor and numbers, by the names of a checkpoint; `copied`: none that training writes to."""
+    tensors = {
+        f"adapter.{name}": parameter.detach().to("cpu", copy=copied).contiguous()
+        for name, parameter in parameters.items()
+    }
+    scalars: dict[str, float] = {}
+    seen = set[int]()
+    for name, parameter in parameters.items():
+        for entry, value in optimizer.state.get(parameter, {}).items():
+            if isinstance(value, torch.Tensor):
+                shared = value.untyped_storage().data_ptr() in seen  # by several parameters: the file takes none twice
+                seen.add(value.untyped_storage().data_ptr())
+                tensors[f"optimizer.{entry}.{name}"] = value.detach().to("cpu", copy=copied or shared).contiguous()
+            elif value is not None:
+                scalars[f"optimizer.{entry}.{name}"] = value
+    return tensors | _random_states(parameters), scalars
 
 
 def load_checkpoint(
@@ -100,8 +142,9 @@ def load_checkpoint(
     optimizer: torch.optim.Optimizer,
     key: str,
     max_steps: int | None = None,
+    recall: Callable[[bytes], State | None] = _nothing,
 ) -> tuple[Position | None, list[str]]:
-    """Take up the latest whole checkpoint of at most `max_steps` steps, if any.
+    """Take up the latest whole checkpoint of at most `max_steps` steps, if any, from memory where `recall` has it.
 
     Returns its position, and what could not be taken up and was set aside.
     """
@@ -110,7 +153,7 @@ def load_checkpoint(
     problems: list[str] = []
     for path in reversed(_finished(folder)):
         try:
-            position, state = _read(path, parameters, key)
+            position, state = _read(path, parameters, key, recall)
             if max_steps is not None and position.steps_done > max_steps:
                 raise ValueError(f"metrics.jsonl is whole only up to step {max_steps}")
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -146,10 +189,25 @@ def latest_step(folder: Path) -> int | None:
 
 
 def copy_checkpoint(folder: Path, steps_done: int, target: Path) -> None:
-    """Copy one to another folder, whole or not at all. Raises DiskError."""
+    """Have one in another folder too, whole or not at all. Raises DiskError.
+
+    Its files are never written to again, so they are linked, and copied where the disk knows no links.
+    """
     with new_folder(_folder_of(target, steps_done)) as temporary:
         for path in _folder_of(folder, steps_done).iterdir():
-            shutil.copyfile(path, temporary / path.name)
+            try:
+                os.link(path, temporary / path.name)
+            except OSError:
+                shutil.copyfile(path, temporary / path.name)
+
+
+def manifest_of(folder: Path) -> bytes | None:
+    """Of the latest checkpoint, damaged or not; None where there is none."""
+    found = _finished(folder)
+    try:
+        return read_regular(found[-1] / MANIFEST) if found else None
+    except OSError:
+        return None
 
 
 def remove_states(folder: Path, num_kept: int) -> None:
@@ -186,33 +244,64 @@ def _random_states(parameters: Mapping[str, torch.Tensor]) -> dict[str, torch.Te
     return {"random.cpu": torch.get_rng_state()} | ({} if own is None else {f"random.{device.type}": own})
 
 
-def _read(path: Path, parameters: Mapping[str, torch.Tensor], key: str) -> tuple[Position, dict[str, Any]]:
-    """Position, and tensors and numbers by name. Everything is read and checked before anything is changed."""
-    manifest = json.loads(read_regular(path / MANIFEST))
+def _read(
+    path: Path, parameters: Mapping[str, torch.Tensor], key: str, recall: Callable[[bytes], State | None] = _nothing
+) -> tuple[Position, State]:
+    """Position, and what else is there. Everything is read and checked before anything is changed."""
+    content = read_regular(path / MANIFEST)
+    manifest = json.loads(content)
     if manifest["key"] != key:
         raise ValueError("it belongs to other settings or to another version of lorabench")
-    for name in (STATE, POSITION):
-        if sha256_file(path / name) != manifest["sha256"][name]:
-            raise ValueError(f"{name} does not match its hash")
-    position = Position(**json.loads((path / POSITION).read_bytes()))
-    tensors = load_file(path / STATE)
-    wanted = [*manifest["tensors"], *(f"adapter.{name}" for name in parameters), *_random_states(parameters)]
-    missing = [name for name in wanted if name not in tensors]
-    if missing:
-        raise ValueError(f"{missing[0]} is missing")
+    state = recall(content) or _read_state(path, content)
+    position = Position(**json.loads(state.position))
+    check_values(state, parameters)
+    return position, state
+
+
+def check_values(state: State, parameters: Mapping[str, torch.Tensor]) -> None:
+    """Raise ValueError where not all is there, or not in the shape of these parameters."""
+    _require([*(f"adapter.{name}" for name in parameters), *_random_states(parameters)], state.values)
     for name, parameter in parameters.items():
-        if tensors[f"adapter.{name}"].shape != parameter.shape:
+        if state.values[f"adapter.{name}"].shape != parameter.shape:
             raise ValueError(f"adapter.{name} has another shape")
+
+
+def read_latest(folder: Path, key: str) -> State | None:
+    """The latest checkpoint, where it is whole and has this key."""
+    found = _finished(folder)
+    try:
+        manifest = read_regular(found[-1] / MANIFEST) if found else b"{}"
+        return _read_state(found[-1], manifest) if json.loads(manifest).get("key") == key else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+
+
+def _read_state(path: Path, manifest: bytes) -> State:
+    """What lies on disk. Raises ValueError where it is not what was written."""
+    written = json.loads(manifest)
+    for name in (STATE, POSITION):
+        if sha256_file(path / name) != written["sha256"][name]:
+            raise ValueError(f"{name} does not match its hash")
+    tensors = load_file(path / STATE)
+    _require(written["tensors"], tensors)
     with safe_open(path / STATE, "pt") as file:
         scalars = json.loads(file.metadata()[SCALARS])
-    return position, tensors | scalars
+    return State(manifest, read_regular(path / POSITION), tensors | scalars, is_given=False)
+
+
+def _require(names: Iterable[str], values: Mapping[str, Any]) -> None:
+    """Raise ValueError for the first that is not there."""
+    for name in names:
+        if name not in values:
+            raise ValueError(f"{name} is missing")
 
 
 def _take_up(
-    saved: Mapping[str, Any],
+    taken: State,
     parameters: Mapping[str, torch.Tensor],
     optimizer: torch.optim.Optimizer,
 ) -> None:
+    saved = taken.values
     names = {parameter: name for name, parameter in parameters.items()}
     in_groups = [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]
     places = {name: index for index, name in enumerate(in_groups)}
@@ -222,7 +311,11 @@ def _take_up(
         if kind == "optimizer":
             state[places[name]][entry] = value
     for name, parameter in parameters.items():
-        parameter.data.copy_(saved[f"adapter.{name}"])
+        value = saved[f"adapter.{name}"]
+        if taken.is_given and (value.device, value.dtype) == (parameter.device, parameter.dtype):
+            parameter.data = value
+        else:
+            parameter.data.copy_(value)
     with_state = {index: entries for index, entries in state.items() if entries}
     optimizer.load_state_dict({"state": with_state, "param_groups": optimizer.state_dict()["param_groups"]})
     torch.set_rng_state(saved["random.cpu"])

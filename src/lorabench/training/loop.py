@@ -293,7 +293,12 @@ def _train(
         if position.steps_done > first:
             position.loss_scale = scaler.state_dict()
             save_checkpoint(
-                checkpoints.folder, position, parameters | adapter.extra_state(), optimizer, checkpoints.key
+                checkpoints.folder,
+                position,
+                parameters | adapter.extra_state(),
+                optimizer,
+                checkpoints.key,
+                checkpoints.keep,
             )
     finish(optimizer)
     return position
@@ -337,8 +342,8 @@ def _take_up(
     """Take up the checkpoint that rank 0 can use, on every rank; returns what could not be taken up too."""
     position, problems = None, list[str]()
     if ranks.is_first:
-        limit = checkpoints.num_recorded_steps
-        position, problems = load_checkpoint(checkpoints.folder, tensors, optimizer, checkpoints.key, limit)
+        limit, recall = checkpoints.num_recorded_steps, checkpoints.recall
+        position, problems = load_checkpoint(checkpoints.folder, tensors, optimizer, checkpoints.key, limit, recall)
     chosen = ranks.of_first(0 if position is None else position.steps_done)
     if chosen and not ranks.is_first:
         position = load_step(checkpoints.folder, chosen, tensors, optimizer, checkpoints.key)
