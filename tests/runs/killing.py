@@ -40,7 +40,7 @@ CHANGES = ("fsync", "rename", "replace", "unlink", "mkdir", "rmdir", "ftruncate"
 
 
 def be_ready_to_fork() -> None:
-    """Have what every child would spend four times as long on as on its run: imports, compiled templates."""
+    """Have what every child would spend more than twice as long on as on its run: imports, compiled templates."""
     for name in IMPORTED_BY_RUNS:
         importlib.import_module(name)
     environment()
