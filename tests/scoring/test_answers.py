@@ -12,12 +12,13 @@ import pytest
 import torch
 from peft import LoraConfig, PromptTuningConfig, get_peft_model
 
-from lorabench.core.errors import DataError
+from lorabench.core.errors import DataError, OutOfMemoryRunError
 from lorabench.corpora.documents import Turn, make_conversation
 from lorabench.methods.attach import attach
 from lorabench.methods.saved import attach_saved
 from lorabench.methods.settings import AdapterSettings
 from lorabench.models.base import FrozenBase, load_base
+from lorabench.models.continuation import continue_greedily
 from lorabench.scoring.answers import Question, answer, questions_of, split_by_room
 from lorabench.tokens.chat import ChatTokeniser
 from lorabench.tokens.tokenizer import Tokeniser
@@ -76,6 +77,27 @@ def test_answers_are_transformers_own(family: str, tiny_model: Callable[[str], P
     base = load(tiny_model(family))
     assert base.can_pad
     check(base)
+
+
+def test_where_memory_runs_out_half_as_many_are_written_at_once(
+    tiny_model: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, tried = load(tiny_model("smollm2")), []
+
+    def small(base: FrozenBase, prompts: Any, **options: Any) -> list[list[int]]:
+        tried.append(len(prompts))
+        if len(prompts) > room:
+            raise MemoryError
+        return continue_greedily(base, prompts, **options)
+
+    monkeypatch.setattr("lorabench.scoring.answers.continue_greedily", small)
+    room = 2
+    check(base)
+    assert max(tried) == 7
+    assert sum(size for size in tried if size <= room) == 2 * len(LENGTHS)
+    room = 0
+    with pytest.raises(OutOfMemoryRunError, match="answering a single prompt"):
+        answer(base, repr, questions(base.vocabulary_size), max_new_tokens=NUM_NEW, end_ids=[])
 
 
 @pytest.mark.parametrize("family", ["smollm2", "gpt2"])

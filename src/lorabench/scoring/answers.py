@@ -6,6 +6,8 @@ per byte are about one and the same thing.
 
 from __future__ import annotations
 
+import logging
+from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from lorabench.core.errors import DataError
+from lorabench.core.device import release_memory
+from lorabench.core.errors import DataError, OutOfMemoryRunError
+from lorabench.core.out_of_memory import is_out_of_memory
 from lorabench.experiment.estimates import ANSWER_ROWS, ANSWER_TOKENS
 from lorabench.models.base import FrozenBase
 from lorabench.models.continuation import continue_greedily
@@ -25,6 +29,8 @@ if TYPE_CHECKING:
 
     from lorabench.corpora.documents import Document
     from lorabench.tokens.chat import Encoded
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -91,20 +97,50 @@ def answer(
     """Answer with the model as it is now, until one of `end_ids`; text from `end_text` on is no part of an answer.
 
     Prompts are continued together, padded on the left, where the model's family is known to allow it; else only those
-    of one length. `progress` is told (answers written, questions).
+    of one length; half as many where memory runs out. `progress` is told (answers written, questions).
+    Raises OutOfMemoryRunError where memory runs out with a single one.
     """
     texts, lengths = [""] * len(questions), np.zeros(len(questions), dtype=np.int64)
     is_finished = np.zeros(len(questions), dtype=np.bool_)
     done = 0
-    for places in _batches([len(question.prompt) for question in questions], max_new_tokens, base.can_pad):
-        prompts = [questions[place].prompt for place in places]
-        rows = continue_greedily(base, prompts, max_new_tokens=max_new_tokens, end_ids=end_ids)
+    waiting = deque(_batches([len(question.prompt) for question in questions], max_new_tokens, base.can_pad))
+    while waiting:
+        places = waiting.popleft()
+        rows = _continued(base, [questions[place].prompt for place in places], max_new_tokens, end_ids)
+        if rows is None:
+            waiting.extendleft(_second_then_first_half(places, base))
+            continue
         for place, row in zip(places, rows, strict=True):
             texts[place], lengths[place], is_finished[place] = cut_answer(row, decode, end_ids, end_text)
         done += len(places)
         if progress is not None:
             progress(done, len(questions))
     return Answers(tuple(texts), lengths, is_finished)
+
+
+def _continued(
+    base: FrozenBase, prompts: Sequence[Sequence[int]], max_new_tokens: int, end_ids: Sequence[int]
+) -> Sequence[Sequence[int]] | None:
+    """What follows each prompt; None where memory ran out."""
+    try:
+        return continue_greedily(base, prompts, max_new_tokens=max_new_tokens, end_ids=end_ids)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        return None
+
+
+def _second_then_first_half(places: list[int], base: FrozenBase) -> tuple[list[int], list[int]]:
+    """Of what did not fit. Raises OutOfMemoryRunError where that was a single prompt."""
+    if len(places) == 1:
+        raise OutOfMemoryRunError(
+            "memory ran out in answering a single prompt; give a smaller evaluation.generate.max_new_tokens, or "
+            "shorter conversations"
+        )
+    half = len(places) // 2
+    release_memory(base.device)
+    _LOG.warning("memory ran out writing %d answers at once; going on with %d", len(places), half)
+    return places[half:], places[:half]
 
 
 def cut_answer(
