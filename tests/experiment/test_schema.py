@@ -209,7 +209,12 @@ def test_adapter_is_the_list_of_one(experiment_file: Path) -> None:
         ({"adapters": {"rank": 8}}, "should be a list of mappings"),
         ({"adapters": [8]}, r"adapters\[0\]: should be a mapping"),
         ({"adapters": [{}, {"ranks": 8}]}, r"adapters\[1\].ranks: unknown key. Did you mean .rank"),
-        ({"adapters": [{"rank": 8, "training": {"devices": 2}}]}, r"adapters\[0\].training.devices: unknown key"),
+        ({"adapters": [{"rank": 8, "training": {"devices": 2}}]}, r"adapters\[0\].training.devices: it holds for all"),
+        (
+            {"adapters": [{"training": {"gradient_checkpointing": True}}]},
+            r"adapters\[0\].training.gradient_checkpointing: it holds for all runs of an experiment; give it as tr",
+        ),
+        ({"training": {"learning_rate": 1e-30}}, r"training.learning_rate: 1e-30 is not accepted; .* 0.00000001"),
         ({"adapters": [{"training": {"learning_rate": -1}}]}, r"adapters\[0\].training.learning_rate: -1 is not"),
         ({"adapters": [{"method": "lorra"}]}, r"adapters\[0\].method: 'lorra' is not accepted"),
         ({"adapters": [{"rank": 8}, {"rank": [8]}]}, "an entry is listed twice"),

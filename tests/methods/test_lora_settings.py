@@ -60,6 +60,7 @@ def test_each_layer_has_the_rank_and_the_scaling_that_peft_gives_it(tiny_model: 
         ({"alpha_pattern": {"lm_head": 2.0}}, "alpha_pattern: 'lm_head' matches no adapted module"),
         ({"target_modules": "mlp", "alpha_pattern": {"q_proj": 2.0}}, "names among down_proj, gate_proj, up_proj"),
         ({"rank_pattern": {"down_proj": 8, "mlp.down_proj": 4}}, "'down_proj' and 'mlp.down_proj' both match"),
+        ({"rank_pattern": {"([a-z0-9_.]+)*!": 4}}, "takes more than 1 s of processor time on the model's module names"),
         ({"rank_pattern": {"k_proj": 4000}}, "adapter.rank_pattern: 4000 is larger than the layer k_proj"),
         ({"rank": 4000, "rank_pattern": {"k_proj": 4}}, "adapter.rank: 4000 is larger than the layer"),
         (

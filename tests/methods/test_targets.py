@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -328,6 +329,22 @@ def test_a_catalogue_entry_says_what_the_loaded_model_has(name: str) -> None:
         model = AutoModelForCausalLM.from_config(config)
     assert shape.linears == linear_modules(model)
     assert shape.num_parameters == sum(weight.numel() for weight in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"target_parameters": ["mlp.experts.gate_up_proj"]}, "is no parameter of the model; give the end of the name"),
+        ({"rank_pattern": {"q_prj": 2}}, "adapter.config.rank_pattern: 'q_prj' matches no adapted module"),
+        ({"layer_replication": [[0, 2], [0, 2]]}, "layer_replication repeats layers of the base"),
+    ],
+)
+def test_what_peft_would_leave_out_without_a_word_is_refused(
+    tiny_model: Callable[[str], Path], values: dict[str, Any], message: str
+) -> None:
+    settings = PeftSettings(method="peft", config={"peft_type": "LORA", "r": 2, **values})
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        method_of(settings).resolve_targets(read_model_shape(tiny_model("smollm2")), settings)
 
 
 def test_what_lorabench_sets_is_left_out_of_a_configuration(tiny_model: Callable[[str], Path]) -> None:

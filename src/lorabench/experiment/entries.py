@@ -88,6 +88,7 @@ def read_entries(raw: Any, training_settings: type[Frozen]) -> list[AdapterEntry
         if not isinstance(entry, Mapping):
             raise ConfigError(f"{section}: should be a mapping of keys to values, got {show_value(entry)}")
         own = {key: value for key, value in entry.items() if key not in ("training", *_PLACES)}
+        _require_own(f"{section}.training", entry.get("training"))
         training = read_training_axes(f"{section}.training", entry.get("training"), training_settings)
         places = {key: _read_names(f"{section}.{key}", entry[key]) for key in _PLACES if key in entry}
         entries.append(AdapterEntry(adapter=read_adapter_axes(section, own), training=training, **places))
@@ -96,6 +97,13 @@ def read_entries(raw: Any, training_settings: type[Frozen]) -> list[AdapterEntry
     if len(set(map(repr, entries))) < len(entries):
         raise ConfigError("adapters: an entry is listed twice; list each once")
     return entries
+
+
+def _require_own(section: str, raw: Any) -> None:
+    """Raise ConfigError for what an entry cannot have for itself."""
+    for key in _NO_AXES:
+        if isinstance(raw, Mapping) and key in raw:
+            raise ConfigError(f"{section}.{key}: it holds for all runs of an experiment; give it as training.{key}")
 
 
 def _read_names(section: str, raw: Any) -> tuple[str, ...]:

@@ -71,7 +71,8 @@ class BaseSettings(Frozen):
 class TrainingSettings(Frozen):
     """How it is trained: one point of the `training` section."""
 
-    learning_rate: Annotated[float, Field(gt=0.0, le=10.0)] = 3e-4
+    learning_rate: Annotated[float, Field(ge=1e-8, le=10.0)] = 3e-4
+    """Less than 1e-8 moves no weight far enough to show in a score."""
     batch_size: Annotated[int, Field(ge=1, le=65_536)] = 16
     """Rows (windows of `context_length` tokens) per optimizer step."""
     micro_batch_size: Annotated[int, Field(ge=1, le=65_536)] | None = None

@@ -9,6 +9,7 @@ from typing import Annotated, TypeVar
 from pydantic import AfterValidator, Field
 
 from lorabench.core.errors import ConfigError
+from lorabench.methods.quick_patterns import require_quick
 from lorabench.methods.settings import AdapterSettings, Modules
 
 Value = TypeVar("Value", int, float)
@@ -64,9 +65,10 @@ def layer_ranks(settings: AdapterSettings, paths: Sequence[str]) -> dict[str, in
 def matched(setting: str, patterns: Mapping[str, Value], paths: Sequence[str]) -> dict[str, Value]:
     """What the patterns give to the modules that they match, by full path.
 
-    Raises ConfigError for a pattern that matches none of them, and for a module that two match: PEFT would take the
-    first, and a mapping has no order that a run's identity could hold.
+    Raises ConfigError for a pattern that matches none of them, or takes for ever, and for a module that two match: PEFT
+    would take the first, and a mapping has no order that a run's identity could hold.
     """
+    require_quick(f"adapter.{setting}", patterns, paths)
     found: dict[str, tuple[str, Value]] = {}
     for pattern, value in patterns.items():
         whole_path = _whole_path(pattern)

@@ -12,7 +12,9 @@ from lorabench.core.canonical import canonical
 from lorabench.core.errors import ConfigError, near_matches
 from lorabench.methods.adapter import Adapter
 from lorabench.methods.any_peft import AnyPeftAdapter
+from lorabench.methods.lora_settings import matched
 from lorabench.methods.method import Method
+from lorabench.methods.quick_patterns import require_quick
 from lorabench.methods.saved import NOT_READ, problem_with
 from lorabench.methods.settings import AdapterSettings
 from lorabench.methods.targets import require_files, resolve_targets
@@ -49,7 +51,7 @@ class AnyPeft(Method):
     settings = PeftSettings
     unused_settings = frozenset({"rank", "alpha", "dropout"})
     is_fast = False
-    reference_bytes = 16
+    reference_bytes = 10
 
     def short_name(self, settings: AdapterSettings) -> str:
         """`peft-loha`."""
@@ -94,6 +96,7 @@ class AnyPeft(Method):
             with torch.device("meta"):
                 model = AutoModelForCausalLM.from_config(AutoConfig.for_model(known.pop("model_type"), **known))
             model.requires_grad_(False)
+            _require_sensible(model, _values(settings))
             try:
                 tried: Any = get_peft_model(model, config)
                 saved = get_peft_model_state_dict(tried, save_embedding_layers=False)
@@ -103,6 +106,8 @@ class AnyPeft(Method):
                     f"adapter.config: PEFT cannot attach it: {message or type(error).__name__}; correct what it names"
                 ) from None
         paths = [path for path, module in tried.get_base_model().named_modules() if isinstance(module, BaseTunerLayer)]
+        for key in ("rank_pattern", "alpha_pattern"):
+            matched(f"config.{key}", _values(settings).get(key) or {}, paths)
         num_trainable = sum(weight.numel() for weight in tried.parameters() if weight.requires_grad)
         return paths, num_trainable, sum(tensor.numel() for tensor in saved.values())
 
@@ -124,6 +129,11 @@ def make_config(shape: HasLinears, settings: AdapterSettings) -> Any:
         )
     if problem := problem_with(values):
         raise ConfigError(f"adapter.config: {problem}")
+    if values.get("layer_replication"):
+        raise ConfigError(
+            "adapter.config: layer_replication repeats layers of the base, so that another model than the named one "
+            "would be trained and scored; leave it out"
+        )
     start = values.get("init_lora_weights")
     if isinstance(start, str) and start.lower().startswith(_CHANGES_BASE):
         raise ConfigError(f"adapter.config: init_lora_weights {start[:80]!r} is made {_STARTS}")
@@ -144,6 +154,20 @@ def make_config(shape: HasLinears, settings: AdapterSettings) -> Any:
         return kinds[kind](task_type="CAUSAL_LM", **values)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"adapter.config: {' '.join(str(error).split())[:300]}") from None
+
+
+def _require_sensible(model: Any, values: Mapping[str, Any]) -> None:
+    """Raise ConfigError for what PEFT would leave out without a word, and for patterns that take for ever."""
+    for key in ("target_modules", "exclude_modules"):
+        if isinstance(values.get(key), str):
+            require_quick(f"adapter.config.{key}", [values[key]], [name for name, _ in model.named_modules()])
+    names = [name for name, _ in model.named_parameters()]
+    for wanted in values.get("target_parameters") or ():
+        if not any(name == wanted or name.endswith(f".{wanted}") for name in names):
+            raise ConfigError(
+                f"adapter.config: target_parameters {str(wanted)[:80]!r} is no parameter of the model; give the end of "
+                f"the name of one, such as {names[-1]}"
+            )
 
 
 def _values(settings: AdapterSettings) -> Mapping[str, Any]:
