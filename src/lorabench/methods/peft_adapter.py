@@ -92,7 +92,7 @@ class PeftAdapter(SavedByPeft):
 
         super().__init__(base, settings)
         targets, whole = list(config.target_modules), list(config.modules_to_save or ())
-        published = {path: base.model.get_submodule(path).weight.data for path in targets}
+        published = {path: _held(base.model.get_submodule(path)).data for path in targets}
         if self.starts_in_place:
             published = {path: weight.clone() for path, weight in published.items()}
         torch.manual_seed(seed)
@@ -132,6 +132,14 @@ def _make_room(model: Any, device: torch.device) -> None:
             module.to_empty(device=device, recurse=False)
 
 
+def _held(module: Any) -> Tensor:
+    """The parameter that a layer holds its weight in; asked for its weight, one of eight-bit floats makes it whole."""
+    from lorabench.fast.float8 import Float8Linear
+
+    held: Tensor = module.codes if isinstance(module, Float8Linear) else module.weight
+    return held
+
+
 def _undo(model: Any, published: Mapping[str, Tensor]) -> None:
     """Undo an attachment that may be half done: later runs use the same base."""
     put_back(model)
@@ -140,7 +148,7 @@ def _undo(model: Any, published: Mapping[str, Tensor]) -> None:
         if hasattr(module, "get_base_layer"):
             module = module.get_base_layer()
             model.set_submodule(path, module)
-        module.weight.data = weight
+        _held(module).data = weight
     if hasattr(model, "peft_config"):
         del model.peft_config
     model.requires_grad_(False)
