@@ -27,7 +27,8 @@ import numpy as np
 import torch
 import transformers
 
-from lorabench.experiment.estimates import Workload, training_multiply_adds
+from lorabench.experiment.estimates import training_multiply_adds
+from lorabench.experiment.workload import Workload
 from lorabench.methods.adapter import Adapter
 from lorabench.methods.attach import attach
 from lorabench.methods.settings import AdapterSettings

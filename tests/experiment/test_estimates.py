@@ -18,7 +18,8 @@ from lorabench.core.probe import multiply_adds_per_core
 from lorabench.experiment import calibration
 from lorabench.experiment import estimates as estimate
 from lorabench.experiment.calibration import calibrate, calibration_path, keep, measured_rates
-from lorabench.experiment.estimates import Workload, estimate_run, remember_speed, training_multiply_adds
+from lorabench.experiment.estimates import estimate_run, remember_speed, training_multiply_adds
+from lorabench.experiment.workload import Workload
 from lorabench.methods.settings import AdapterSettings
 from lorabench.models.planning import plan_model
 

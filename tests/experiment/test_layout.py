@@ -10,10 +10,11 @@ import pytest
 
 from lorabench.core.cards import CARDS
 from lorabench.core.errors import ConfigError
-from lorabench.experiment.estimates import Workload, estimate_memory
 from lorabench.experiment.layout import SHARE, Layout, fits, fitting, remember_rows, rows_at_most
+from lorabench.experiment.memory import estimate_memory
 from lorabench.experiment.plan import make_plan
 from lorabench.experiment.schema import Checkpointing, build_experiment
+from lorabench.experiment.workload import Workload
 from lorabench.methods.settings import AdapterSettings
 from lorabench.models.planning import plan_model
 
@@ -46,7 +47,7 @@ def memory_for(**changes: Any) -> int:
         (memory_for(), "auto", (16, False)),
         (memory_for() - 10, "auto", (8, False)),
         (memory_for(rows_at_once=1), "auto", (1, False)),
-        (memory_for(rows_at_once=1) - 10, "auto", (4, True)),
+        (memory_for(rows_at_once=1) - 10, "auto", (2, True)),
         (memory_for(rows_at_once=1) - 10, False, (1, False)),
         (memory_for(), True, (16, True)),
         (1, "auto", (1, True)),

@@ -13,9 +13,10 @@ from lorabench.cli.views.elsewhere import print_elsewhere
 from lorabench.core.cards import CARDS, parse_devices_elsewhere
 from lorabench.core.device import choose_device
 from lorabench.core.errors import InputError
-from lorabench.experiment.estimates import Workload, estimate_run
+from lorabench.experiment.estimates import estimate_run
 from lorabench.experiment.plan import Plan, make_plan
 from lorabench.experiment.schema import load_experiment
+from lorabench.experiment.workload import Workload
 from lorabench.methods.settings import AdapterSettings
 from lorabench.models.planning import plan_model
 from lorabench.runs.elsewhere import jobs_of, plan_elsewhere

@@ -14,8 +14,9 @@ from lorabench.bench.limit import Products, measure_products
 from lorabench.bench.request import Point
 from lorabench.bench.subject import Subject
 from lorabench.core.device import EVALUATION_TOKENS, peak_memory, reset_peak_memory
-from lorabench.experiment.estimates import Workload, remember_speed
+from lorabench.experiment.estimates import remember_speed
 from lorabench.experiment.schema import TrainingSettings
+from lorabench.experiment.workload import Workload
 from lorabench.methods.adapter import Adapter
 from lorabench.methods.attach import attach
 from lorabench.methods.settings import AdapterSettings

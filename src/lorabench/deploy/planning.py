@@ -7,9 +7,10 @@ from typing import Any
 
 from lorabench.deploy.wanted import make_forms, not_installed
 from lorabench.experiment.deploy import DeploySettings
-from lorabench.experiment.estimates import Workload, estimate_run
+from lorabench.experiment.estimates import estimate_run
 from lorabench.experiment.plan import Group, Plan
 from lorabench.experiment.scored_text import scored_bytes
+from lorabench.experiment.workload import Workload
 
 PROCESS_SECONDS = 8.0
 """Of a fresh process that loads a model: one for each form's scores, and one for each of its rounds."""

@@ -12,9 +12,10 @@ from lorabench.core.canonical import fingerprint
 from lorabench.core.device import Device
 from lorabench.core.errors import ConfigError
 from lorabench.experiment.calibration import keep, read_calibration
-from lorabench.experiment.estimates import PlannedShape, Workload, estimate_memory
+from lorabench.experiment.memory import estimate_memory
 from lorabench.experiment.schema import Checkpointing, RunSpec
 from lorabench.experiment.steps import micro_batch_size
+from lorabench.experiment.workload import PlannedShape, Workload
 from lorabench.methods.registry import method_of
 
 SHARE = 0.9
@@ -89,6 +90,7 @@ def workload_of(spec: RunSpec, target_modules: tuple[str, ...], layout: Layout) 
         target_modules=target_modules,
         rows_at_once=layout.rows,
         checkpointing=layout.checkpointing,
+        optimizer=spec.training.optimizer,
         quantization=spec.quantization,
     )
 

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lorabench.experiment.estimates import PlannedShape, Workload, estimate_memory
 from lorabench.experiment.layout import check_checkpointing, fits, is_enough
+from lorabench.experiment.memory import estimate_memory
 from lorabench.experiment.plan import Plan, PlannedRun
+from lorabench.experiment.workload import PlannedShape, Workload
 from lorabench.methods.registry import method_of
 
 SHORTEST_CONTEXT = 64

@@ -14,7 +14,7 @@ from lorabench.core.device import Device, choose_device
 from lorabench.core.errors import ConfigError
 from lorabench.corpora.planning import DatasetPlan, plan_dataset
 from lorabench.experiment.budgets import with_budget_in_runs
-from lorabench.experiment.estimates import Workload, estimate_gpu_seconds, estimate_run, start_seconds
+from lorabench.experiment.estimates import estimate_gpu_seconds, estimate_run, start_seconds
 from lorabench.experiment.generate import answer_work, check_room
 from lorabench.experiment.identity import run_id
 from lorabench.experiment.layout import Layout, check_checkpointing, fitting, rows_at_most, workload_of
@@ -24,6 +24,7 @@ from lorabench.experiment.scored_text import scored_bytes
 from lorabench.experiment.steps import num_steps
 from lorabench.experiment.templates import conversation_notes
 from lorabench.experiment.train_text import train_text
+from lorabench.experiment.workload import Workload
 from lorabench.methods.registry import method_of, require_takes_base, require_takes_optimizer
 from lorabench.methods.settings import AdapterSettings
 from lorabench.models.catalog import was_trained_on

@@ -7,10 +7,11 @@ from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 from typing import Any
 
-from lorabench.experiment.estimates import Workload, estimate_run
+from lorabench.experiment.estimates import estimate_run
 from lorabench.experiment.ladder import RungPlan, plan_rungs, search_cost
 from lorabench.experiment.plan import Group, Plan, PlannedRun
 from lorabench.experiment.steps import step_at
+from lorabench.experiment.workload import Workload
 
 
 @dataclass(frozen=True)

@@ -146,10 +146,16 @@ class Adalora(OnLinears):
         return _own(settings).first_rank * (inputs + 1 + outputs)
 
     def training_bytes(
-        self, shape: HasLinears, settings: AdapterSettings, targets: Sequence[str], weight_bytes: int
+        self,
+        shape: HasLinears,
+        settings: AdapterSettings,
+        targets: Sequence[str],
+        weight_bytes: int,
+        state_bytes: float,
     ) -> int:
         """With the statistics of importance."""
-        return (BYTES_PER_TRAINED + _STATISTICS_BYTES) * self.count_trainable(shape, settings, targets)
+        each = BYTES_PER_TRAINED + state_bytes + _STATISTICS_BYTES
+        return round(each * self.count_trainable(shape, settings, targets))
 
     def configuration(self, settings: AdapterSettings, targets: list[str], seed: int) -> Any:
         """PEFT's AdaLoraConfig; its steps are known when training begins."""

@@ -13,8 +13,8 @@ class Dora(Lora):
     """LoRA with magnitudes."""
 
     shares_passes = False
-    reference_bytes = 16
-    fast_outputs = 1
+    reference_bytes = 10
+    matrix_bytes = (0, 112)
 
     def is_fast_with(self, settings: AdapterSettings) -> bool:
         """Of its dropout PEFT makes more than one product of each layer."""
@@ -24,6 +24,11 @@ class Dora(Lora):
         """One magnitude for each output, too."""
         magnitudes = sum(shape.linears[path][1] for path in targets)
         return super().count_beside_factors(shape, settings, targets) + magnitudes
+
+    def fast_bytes(self, shape: HasLinears, settings: AdapterSettings, targets: Sequence[str], width: int) -> int:
+        """Outputs before they are scaled, too."""
+        outputs = sum(shape.linears[path][1] for path in targets)
+        return super().fast_bytes(shape, settings, targets, width) + width * outputs
 
 
 METHOD = Dora(use_dora=True)

@@ -22,6 +22,7 @@ class Fourierft(OnLinears):
     """One vector for each layer."""
 
     settings = FourierftSettings
+    matrix_bytes = (8, 72)
     unused_settings = frozenset({"rank", "alpha", "dropout"})
 
     def problem_with(self, settings: AdapterSettings, inputs: int, outputs: int) -> str:

@@ -53,6 +53,7 @@ class Full(Method):
 
     unused_settings = frozenset({"rank", "alpha", "dropout", "target_modules"})
     is_fast = False
+    trains_base = True
 
     def count_trainable(self, shape: HasLinears, settings: AdapterSettings, targets: Sequence[str]) -> int:
         """Every weight."""

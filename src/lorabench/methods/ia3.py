@@ -14,6 +14,7 @@ class Ia3(OnLinears):
     """One vector for each layer."""
 
     takes_quantized = True
+    reference_bytes = 0
     unused_settings = frozenset({"rank", "alpha", "dropout"})
 
     def count_trainable(self, shape: HasLinears, settings: AdapterSettings, targets: Sequence[str]) -> int:

@@ -11,6 +11,7 @@ from lorabench.methods.settings import AdapterSettings
 class Loha(OnLinears):
     """Two pairs of factors."""
 
+    matrix_bytes = (8, 72)
     unused_settings = frozenset({"dropout"})
     takes_transposed = False
 

@@ -12,6 +12,7 @@ from lorabench.methods.settings import AdapterSettings
 class Lokr(OnLinears):
     """A small whole matrix times one of low rank, or a whole one where that is no larger."""
 
+    matrix_bytes = (8, 72)
     unused_settings = frozenset({"dropout"})
     takes_transposed = False
 

@@ -27,6 +27,7 @@ class Lora(Method):
     settings: type[AdapterSettings] = LoraSettings
     takes_quantized = True
     shares_passes = True
+    reference_bytes = 4
     adapter: type[PeftAdapter] = PeftAdapter
     """What `attach` makes."""
 
@@ -61,11 +62,21 @@ class Lora(Method):
         return 2.0 * forward + 3.0 * self.count_factors(shape, settings, targets) + whole
 
     def training_bytes(
-        self, shape: HasLinears, settings: AdapterSettings, targets: Sequence[str], weight_bytes: int
+        self,
+        shape: HasLinears,
+        settings: AdapterSettings,
+        targets: Sequence[str],
+        weight_bytes: int,
+        state_bytes: float,
     ) -> int:
         """A, B and modules that are trained whole, their gradients and moments."""
         whole = sum(whole_modules(shape, settings, targets).values())
-        return BYTES_PER_TRAINED * (self.count_factors(shape, settings, targets) + whole)
+        return round((BYTES_PER_TRAINED + state_bytes) * (self.count_factors(shape, settings, targets) + whole))
+
+    def fast_bytes(self, shape: HasLinears, settings: AdapterSettings, targets: Sequence[str], width: int) -> int:
+        """The first products, and where dropout keeps a layer's inputs: a byte each."""
+        masks = sum(shape.linears[path][0] for path in targets) if settings.dropout else 0
+        return width * sum(layer_ranks(settings, targets).values()) + masks
 
     def attach(self, base: FrozenBase, settings: AdapterSettings, *, seed: int) -> Adapter:
         """Attach PEFT's LoRA modules."""

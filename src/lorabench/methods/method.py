@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from lorabench.methods.adapter import Adapter
     from lorabench.models.base import FrozenBase
 
-BYTES_PER_TRAINED = 16
-"""A trained weight, its gradient and AdamW's two moments, float32 each."""
+BYTES_PER_TRAINED = 8
+"""A trained weight and its gradient, float32 each."""
 
 
 class Method(ABC):
@@ -38,12 +38,15 @@ class Method(ABC):
     """Whether it leaves the base's weights alone, and several of its adapters may be trained in one pass over them."""
     refused_optimizers: frozenset[str] = frozenset()
     """Optimizers whose scored parameters are others than `after_step` leaves, where that counts."""
+    trains_base = False
+    """Whether it trains all of the base's weights, which are then held in float32."""
     is_fast = True
     """Whether the fast path computes it; else PEFT's and Transformers' own modules do."""
     reference_bytes = 0
-    """Memory that these keep more for it than for LoRA, for each output of a linear layer and each token."""
-    fast_outputs = 0
-    """Numbers that the fast path keeps more for it than for LoRA, for each such output."""
+    """Memory that these keep more for it than for the base itself, for each token and output of a linear layer."""
+    matrix_bytes = (0, 0)
+    """Where they make a layer's change as a matrix: for each of its weights, what is kept of every adapted layer, and
+    what passes of the largest."""
 
     def is_fast_with(self, settings: AdapterSettings) -> bool:
         """Whether the fast path computes it with these settings."""
@@ -86,10 +89,22 @@ class Method(ABC):
         return 2.0 * forward + 3.0 * self.count_trainable(shape, settings, targets)
 
     def training_bytes(
-        self, shape: HasLinears, settings: AdapterSettings, targets: Sequence[str], weight_bytes: int
+        self,
+        shape: HasLinears,
+        settings: AdapterSettings,
+        targets: Sequence[str],
+        weight_bytes: int,
+        state_bytes: float,
     ) -> int:
-        """Memory that training takes beside the base and the activations; `weight_bytes` is a base weight's width."""
-        return BYTES_PER_TRAINED * self.count_trainable(shape, settings, targets)
+        """Memory that training takes beside the base and the activations.
+
+        `weight_bytes` is a base weight's width, `state_bytes` what the optimizer keeps for each trained weight.
+        """
+        return round((BYTES_PER_TRAINED + state_bytes) * self.count_trainable(shape, settings, targets))
+
+    def fast_bytes(self, shape: HasLinears, settings: AdapterSettings, targets: Sequence[str], width: int) -> int:
+        """What the fast path keeps of a token for the adapter, whose activations have `width` bytes."""
+        return 0
 
     def attach_empty(self, base: FrozenBase, settings: AdapterSettings, *, seed: int) -> Adapter:
         """Attach an adapter whose trained weights are read right after: what they are until then does not matter."""

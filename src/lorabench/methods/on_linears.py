@@ -22,7 +22,7 @@ class OnLinears(Method):
     """Parameters of one size for each linear layer, made from one of PEFT's configurations."""
 
     is_fast = False
-    reference_bytes = 16
+    reference_bytes = 4
     takes_transposed = True
     """Whether PEFT adapts layers that store [inputs, outputs], as GPT-2's do."""
     adapter: type[AnyPeftAdapter] = AnyPeftAdapter

@@ -84,10 +84,16 @@ class Pissa(Lora):
         return 2 * self.count_factors(shape, settings, targets) + whole
 
     def training_bytes(
-        self, shape: HasLinears, settings: AdapterSettings, targets: Sequence[str], weight_bytes: int
+        self,
+        shape: HasLinears,
+        settings: AdapterSettings,
+        targets: Sequence[str],
+        weight_bytes: int,
+        state_bytes: float,
     ) -> int:
         """The weights as published lie beside those that something was taken out of."""
-        return super().training_bytes(shape, settings, targets, weight_bytes) + shape.num_parameters * weight_bytes
+        trained = super().training_bytes(shape, settings, targets, weight_bytes, state_bytes)
+        return trained + shape.num_parameters * weight_bytes
 
 
 @dataclass

@@ -30,7 +30,6 @@ class BeforeText(Method):
     unused_settings = frozenset({"rank", "alpha", "dropout", "target_modules"})
     is_fast = False
     takes_quantized = True
-    reference_bytes = 16
 
     def num_virtual_tokens(self, settings: AdapterSettings) -> int:
         """As set."""

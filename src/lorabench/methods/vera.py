@@ -33,6 +33,11 @@ class Vera(OnLinears):
         inputs, outputs = (sum(shape.linears[path][side] for path in targets) for side in (0, 1))
         return 2.0 * forward + settings.rank * (2.0 * inputs + 3.0 * outputs)
 
+    def fast_bytes(self, shape: HasLinears, settings: AdapterSettings, targets: Sequence[str], width: int) -> int:
+        """The first products, and where dropout keeps a layer's inputs: a byte each."""
+        masks = sum(shape.linears[path][0] for path in targets) if settings.dropout else 0
+        return width * settings.rank * len(targets) + masks
+
     def configuration(self, settings: AdapterSettings, targets: list[str], seed: int) -> Any:
         """PEFT's VeraConfig."""
         from peft import VeraConfig

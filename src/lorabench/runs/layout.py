@@ -8,7 +8,6 @@ from lorabench.core.device import memory_for_this_process
 from lorabench.core.errors import ModelError
 from lorabench.core.formatting import size
 from lorabench.core.storage import recall, remember
-from lorabench.experiment.estimates import estimate_memory
 from lorabench.experiment.layout import (
     Layout,
     check_checkpointing,
@@ -17,6 +16,7 @@ from lorabench.experiment.layout import (
     rows_at_most,
     workload_of,
 )
+from lorabench.experiment.memory import estimate_memory
 from lorabench.models.shape import read_model_shape
 from lorabench.runs.context import RunContext
 from lorabench.runs.group import GroupWork

@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lorabench.core.device import Device
-from lorabench.experiment.estimates import Workload, estimate_run, start_seconds
+from lorabench.experiment.estimates import estimate_run, start_seconds
 from lorabench.experiment.generate import answer_work
 from lorabench.experiment.identity import run_id
 from lorabench.experiment.measurements import MeasurementRequest
 from lorabench.experiment.plan import Group, Plan, PlannedRun
+from lorabench.experiment.workload import Workload
 from lorabench.records.measurements import is_measurable, missing_in
 from lorabench.records.schema import RunRecord, Status
 from lorabench.records.store import RecordStore

@@ -219,6 +219,7 @@ def train_adapter(
     """
     course, base, adapter = prepared.course, work.shared.base, held.adapter
     report = TrainingReport(task, context, work, adapter, course.num_steps, note)
+    base.release_memory()  # what scoring and earlier runs left is not this run's peak
     reset_peak_memory(base.device)
     context.view.phase("training")
     rung = None

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from lorabench.core.device import release_memory
 from lorabench.core.errors import DataError, OutOfMemoryRunError
 from lorabench.core.out_of_memory import is_out_of_memory
-from lorabench.experiment.estimates import ANSWER_ROWS, ANSWER_TOKENS
+from lorabench.experiment.workload import ANSWER_ROWS, ANSWER_TOKENS
 from lorabench.models.base import FrozenBase
 from lorabench.models.continuation import continue_greedily
 from lorabench.scoring.metrics import Metric, judge
