@@ -82,9 +82,14 @@ UNSEEN = (
     Case("gpt_neox", "bf16", (512, 4), {"method": "full"}, optimizer="sgd"),
     Case("opt", "fp32", (256, 4)),
     Case("llama", "bf16", (1024, 4), quantization="nf4", checkpointing=True),
+    Case("smollm2-135m", "bf16", (256, 1)),
+    Case("smollm2-135m", "bf16", (64, 1), {"method": "full"}, optimizer="adamw-8bit"),
+    Case("smollm2-135m", "bf16", (64, 1), {"method": "loha"}),
 )
 """What was measured afterwards alone."""
-CASES = SEEN + UNSEEN
+LIBRARIES = (Case("llama", "bf16", (16, 1)),)
+"""Next to nothing: what is measured is what libraries take from the first model and step on."""
+CASES = SEEN + UNSEEN + LIBRARIES
 
 
 def save(name: str, folder: Path) -> None:
