@@ -15,7 +15,7 @@ import lorabench
 from lorabench.methods.attach import attach
 from lorabench.methods.registry import METHODS, method_of
 from lorabench.models.base import load_base
-from lorabench.runs import loaded
+from lorabench.runs import loaded, stages
 from lorabench.runs.keeping import Held, Keeper
 from lorabench.tokens.packing import make_batch, stream_rows
 from lorabench.training import checkpoints
@@ -174,12 +174,19 @@ def test_a_search_decides_the_same_from_memory_and_from_disk(
         read.append(path)
         return read_state(path, manifest)
 
+    def made(*arguments: Any, **options: Any) -> Any:
+        adapters.append(attach(*arguments, **options))
+        return adapters[-1]
+
+    adapters: list[Any] = []
     monkeypatch.setattr(checkpoints, "_read_state", counted)
+    monkeypatch.setattr(stages, "attach", made)
     adapter = {"rank": [1, 2], "dropout": 0.1}
     training = {**TRAINING, "learning_rate": [0.01, 0.03]}
     path = write(experiment, adapter=adapter, training=training, search={**SEARCH, "eta": 2, "seeds_at_the_end": 1})
     lorabench.run(path, tmp_path / "memory", trackers=["none"])
     assert {one.parent.name[:4] for one in read} == {"rung"}  # only what was stopped, as it was at its rung
+    assert len(adapters) == 4  # one for each configuration, also where it is stopped
     read.clear()
     monkeypatch.setattr(loaded, "SHARE_OF_MEMORY", 0.0)
     lorabench.run(path, tmp_path / "disk", trackers=["none"])

@@ -91,16 +91,22 @@ def outcome_at_rung(context: RunContext, task: RunTask, record: RunRecord | None
 
 
 def as_it_paused(task: RunTask, context: RunContext, work: GroupWork, course: Course) -> Held | State | None:
-    """What the task goes on from, where that is the run's own latest checkpoint: from memory, or else from disk."""
+    """What the task goes on from: the latest checkpoint of the run, in memory or on disk, or of a rung it has begun.
+
+    None: it begins with a new adapter.
+    """
     trunk = checkpoints_of(task, context)
     held = None if work.keeper is None else work.keeper.take(task.run_id, manifest_of(trunk.folder))
     step = latest_step(trunk.folder)
-    if step is None or step > trunk.num_recorded_steps or task.stop_reason is not None:
-        return None
     if task.rung_share is not None:
         rung = course.rung(task.rung_share)
-        if latest_step(_folder(trunk, rung)) is not None or step > rung.num_shared_steps:
+        if latest_step(_folder(trunk, rung)) is not None:
+            state = read_latest(_folder(trunk, rung), trunk.key) if adapts_beside(task) else None
+            return replace(held, state=state) if held and state else state
+        if step is not None and step > rung.num_shared_steps:
             return None
+    if step is None or step > trunk.num_recorded_steps:
+        return None
     return held or (read_latest(trunk.folder, trunk.key) if adapts_beside(task) else None)
 
 
