@@ -4,17 +4,19 @@
     python benchmarks/compare_with_sweep.py SWEEP.py --text notes.txt --strategy racing --steps 81
 
 Both choose among the same ranks and learning rates, with as many tokens of the same training text and the same other
-settings, and score the same validation text. Each is timed as one whole process: ours includes loading, the base's own
-scores, rungs, further seeds, test and report; the sweep trains and scores each configuration in a process of its own.
-Off the clock, ours then trains the sweep's winner to its end, and the two winners of one seed are compared by document
-(`lorabench compare`), each by our scores. They are tied where the interval of the difference holds zero. Schedules are
-each program's own. The last line is JSON.
+settings, and score as many tokens of the same validation file. Each is timed as one whole process: ours includes
+loading, the base's own scores, rungs, test and report; the sweep trains and scores each configuration in a process of
+its own. Like the sweep, ours decides with one seed (`racing`: with two); the further seeds of its winner are done and
+timed by a second command. Off the clock, ours then trains the sweep's winner to its end, and the two winners of one
+seed are compared by document (`lorabench compare`), each by our scores. They are tied where the interval of the
+difference holds zero. Schedules are each program's own. The last line is JSON.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -25,12 +27,17 @@ from typing import Any, NamedTuple
 import yaml
 from compare_with_peer import save_random
 
+from lorabench.corpora.catalog import find_corpus
+from lorabench.corpora.store import load_prepared
 from lorabench.models.locate import locate_model
 from lorabench.records.schema import RunRecord, Status
 from lorabench.records.store import load_records
-from lorabench.samplepack.stories import write_stories
 
 LORABENCH = (sys.executable, "-m", "lorabench")
+SCORED_WINDOWS = 64
+"""Of the validation file, by peft_trainer.py."""
+NUM_SEEDS = 3
+"""That our winner is trained with in the end."""
 VALIDATION_SHARE = 10
 """One document of so many is for validation, another one for test."""
 
@@ -47,7 +54,8 @@ def main() -> None:
     parser.add_argument("sweep", type=Path, help="the peer's script; the options that peft_sweep.py takes")
     parser.add_argument("--model", default="smollm2-135m-instruct")
     parser.add_argument("--random-weights", action="store_true", help="the catalogue's size, no hub needed")
-    parser.add_argument("--text", type=Path, help="documents between blank lines; default: stories of the sample pack")
+    parser.add_argument("--text", type=Path, help="documents between blank lines, instead of --dataset")
+    parser.add_argument("--dataset", default="medical", help="of the catalogue")
     parser.add_argument("--ranks", type=int, nargs="+", default=[4, 16, 64])
     rates = [1e-5, 3e-5, 1e-4, 3e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2]
     parser.add_argument("--learning-rates", type=float, nargs="+", default=rates)
@@ -55,6 +63,8 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=2)
     parser.add_argument("--context-length", type=int, default=128)
     parser.add_argument("--strategy", choices=("halving", "racing"), default="halving")
+    parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16", help="of both")
+    parser.add_argument("--devices", help="of ours, such as cpu:2 for two workers with a thread each")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -62,7 +72,7 @@ def main() -> None:
             model = save_random(options.model, folder / options.model)
         else:
             model = locate_model(options.model).folder
-        parts = write_parts(read_documents(options.text), folder)
+        parts = write_parts(read_documents(options.text, options.dataset), folder)
         result = race(options, model, parts, folder)
     print_result(result)
     print(json.dumps(result))
@@ -71,10 +81,16 @@ def main() -> None:
 def race(options: argparse.Namespace, model: Path, parts: dict[str, Path], folder: Path) -> dict[str, Any]:
     """Both programs one after the other, then their winners against each other."""
     asked_tokens = options.steps * options.batch_size * options.context_length
-    base = describe(options, model, parts, bytes_of_tokens(model, parts["train"], asked_tokens))
-    search = {"strategy": options.strategy, **({"seeds_at_the_end": 3} if options.strategy == "halving" else {})}
+    num_scored = SCORED_WINDOWS * options.context_length
+    num_bytes = {"train": bytes_of_tokens(model, parts["train"], asked_tokens)}
+    num_bytes |= {part: bytes_of_tokens(model, parts[part], num_scored) for part in ("validation", "test")}
+    base = describe(options, model, parts, num_bytes)
     axes = {"rank": options.ranks, "learning_rate": options.learning_rates}
-    our_seconds = timed(run_command(write_experiment(folder / "search.yaml", base, axes, search), folder / "ours"))[0]
+    num_seeds = 2 if options.strategy == "racing" else 1
+    our_seconds, with_more_seeds = (
+        timed(run_command(options, write_search(folder, base, axes, options.strategy, num), folder / "ours"))[0]
+        for num in (num_seeds, NUM_SEEDS)
+    )
     peer_seconds, printed = timed(sweep_command(options, model, parts))
     peer = json.loads(printed.strip().splitlines()[-1])
     ours, theirs = winner(folder / "ours"), Configuration(peer["best"]["rank"], peer["best"]["learning_rate"])
@@ -85,7 +101,7 @@ def race(options: argparse.Namespace, model: Path, parts: dict[str, Path], folde
     difference = None
     if ours != theirs:
         one = {"rank": [theirs.rank], "learning_rate": [theirs.learning_rate]}
-        timed(run_command(write_experiment(folder / "theirs.yaml", base, one, None), folder / "theirs"))
+        timed(run_command(options, write_search(folder, base, one, "halving", 1), folder / "theirs"))
         second = next(record for record in finished(folder / "theirs") if configuration(record) == theirs)
         adapters = (folder / "ours/runs" / first.run_id / "adapter", folder / "theirs/runs" / second.run_id / "adapter")
         context = ("--context-length", str(options.context_length))
@@ -95,6 +111,7 @@ def race(options: argparse.Namespace, model: Path, parts: dict[str, Path], folde
         "strategy": options.strategy,
         "configurations": len(options.ranks) * len(options.learning_rates),
         "our_seconds": our_seconds,
+        "seconds_of_further_seeds": with_more_seeds,
         "peer_seconds": peer_seconds,
         "ratio": peer_seconds / our_seconds,
         "our_winner": ours._asdict(),
@@ -105,7 +122,9 @@ def race(options: argparse.Namespace, model: Path, parts: dict[str, Path], folde
     }
 
 
-def describe(options: argparse.Namespace, model: Path, parts: dict[str, Path], num_bytes: int) -> dict[str, Any]:
+def describe(
+    options: argparse.Namespace, model: Path, parts: dict[str, Path], num_bytes: dict[str, int]
+) -> dict[str, Any]:
     """The experiment but for its axes: what the sweep has fixed."""
     return {
         "name": "race",
@@ -115,28 +134,27 @@ def describe(options: argparse.Namespace, model: Path, parts: dict[str, Path], n
         "training": {
             "batch_size": options.batch_size,
             "context_length": options.context_length,
-            "train_bytes": num_bytes,
-            "precision": "fp32",
+            "train_bytes": num_bytes["train"],
+            "precision": options.precision,
         },
-        "evaluation": {"samples": 0},
+        "evaluation": {"validation_bytes": num_bytes["validation"], "test_bytes": num_bytes["test"], "samples": 0},
     }
 
 
-def write_experiment(path: Path, base: dict[str, Any], axes: dict[str, Any], search: dict[str, Any] | None) -> Path:
-    """An experiment over ranks and rates; without `search` each is trained as the search would train it to its end."""
+def write_search(folder: Path, base: dict[str, Any], axes: dict[str, Any], strategy: str, num_seeds: int) -> Path:
+    """An experiment over ranks and rates whose winner is trained with so many seeds."""
     training = {**base["training"], "learning_rate": axes["learning_rate"]}
-    values = {**base, "adapter": {**base["adapter"], "rank": axes["rank"]}, "training": training, "seeds": [0]}
-    if search is None:
-        values["search"] = {"strategy": "halving", "seeds_at_the_end": 1}
-    else:
-        values["search"] = search
-        values["seeds"] = [0, 1] if search["strategy"] == "racing" else [0]
+    adapter = {**base["adapter"], "rank": axes["rank"]}
+    values = {**base, "adapter": adapter, "training": training, "seeds": [0, 1] if strategy == "racing" else [0]}
+    values["search"] = {"strategy": strategy, "seeds_at_the_end": num_seeds}
+    path = folder / "search.yaml"
     path.write_text(yaml.safe_dump(values), encoding="utf-8")
     return path
 
 
-def run_command(experiment: Path, output_dir: Path) -> tuple[str, ...]:
-    return (*LORABENCH, "run", str(experiment), "--output-dir", str(output_dir), "--tracker", "none")
+def run_command(options: argparse.Namespace, experiment: Path, output_dir: Path) -> tuple[str, ...]:
+    devices = ("--devices", options.devices) if options.devices else ()
+    return (*LORABENCH, "run", str(experiment), "--output-dir", str(output_dir), "--tracker", "none", *devices)
 
 
 def sweep_command(options: argparse.Namespace, model: Path, parts: dict[str, Path]) -> tuple[str, ...]:
@@ -144,7 +162,7 @@ def sweep_command(options: argparse.Namespace, model: Path, parts: dict[str, Pat
     return (
         *(sys.executable, str(options.sweep), "--ranks", *map(str, options.ranks)),
         *("--learning-rates", *map(str, options.learning_rates), "--model", str(model)),
-        *("--text", str(parts["train"]), "--eval-text", str(parts["validation"]), "--precision", "fp32"),
+        *("--text", str(parts["train"]), "--eval-text", str(parts["validation"]), "--precision", options.precision),
         *("--context-length", str(options.context_length), "--batch-size", str(options.batch_size)),
         *("--steps", str(options.steps)),
     )
@@ -181,10 +199,12 @@ def winner(output_dir: Path) -> Configuration:
     return min(scores, key=lambda key: sum(scores[key]) / len(scores[key]))
 
 
-def read_documents(path: Path | None) -> list[str]:
-    """Of the file, or of the sample pack."""
+def read_documents(path: Path | None, dataset: str) -> list[str]:
+    """Of the file, or what a corpus of the catalogue trains on."""
     if path is None:
-        return ["\n".join(story.split("\n\n")) for story in write_stories(600)]
+        budget = 1_000_000
+        corpus = load_prepared(find_corpus(dataset, max_train_bytes=budget), max_train_bytes=budget)
+        return [re.sub(r"\n\s*\n", "\n", document.text) for document in corpus.splits["train"]]
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -213,13 +233,14 @@ def bytes_of_tokens(model: Path, text: Path, num_tokens: int) -> int:
     content = text.read_text(encoding="utf-8")
     ids = AutoTokenizer.from_pretrained(model)(content, add_special_tokens=False, verbose=False)["input_ids"]
     if len(ids) < num_tokens:
-        raise SystemExit(f"the training text has {len(ids)} tokens, {num_tokens} are asked for: take fewer --steps")
+        raise SystemExit(f"{text.name} has {len(ids)} tokens, {num_tokens} are asked for: take a longer --text")
     return round(len(content.encode()) * num_tokens / len(ids))
 
 
 def print_result(result: dict[str, Any]) -> None:
     print(f"{result['configurations']} configurations, ours by {result['strategy']}")
     print(f"sweep {result['peer_seconds']:.1f} s, lorabench {result['our_seconds']:.1f} s: {result['ratio']:.2f} times")
+    print(f"further seeds of our winner: {result['seconds_of_further_seeds']:.1f} s")
     print(f"tokens of a whole run: sweep {result['peer_tokens']}, lorabench {result['our_tokens']}")
     print(f"winners: sweep {result['peer_winner']}, lorabench {result['our_winner']}")
     print(f"ours less the sweep's: {result['difference'] or 'the same configuration'}")

@@ -44,7 +44,7 @@ import numpy as np
 from recorded_grid import END, Grid, read_grids, redraw
 
 from lorabench.analysis.best import find_best
-from lorabench.experiment.ladder import plan_rungs
+from lorabench.experiment.ladder import num_kept, plan_rungs
 from lorabench.experiment.schema import TrainingSettings
 from lorabench.experiment.search import SearchSettings
 from lorabench.runs.searching import AtRung, SearchKind
@@ -70,9 +70,9 @@ def cost_of(
     return num_seeds * sum(count * rung.cost for count, rung in zip(reached, plan, strict=True))
 
 
-def lowest(grid: Grid, places: Sequence[int], num_seeds: int) -> int:
-    """Of some configurations the one with the lowest figure at its end, mean over the first seeds."""
-    return min(places, key=lambda place: float(grid.nll[END, place, :num_seeds].sum()))
+def by_figure(grid: Grid, places: Sequence[int], num_seeds: int) -> list[int]:
+    """Some configurations, the lowest at its end first, by the mean over the first seeds."""
+    return sorted(places, key=lambda place: float(grid.nll[END, place, :num_seeds].sum()))
 
 
 def search_rungs(
@@ -88,15 +88,16 @@ def search_rungs(
         leaving = kind.rule(AtRung(search, number, entrants))
         members = [member for place, member in enumerate(members) if place not in leaving]
     seeds_at_the_end = max(num_seeds, search.seeds_at_the_end)
-    more = (seeds_at_the_end - num_seeds) * len(members)
+    with_more_seeds = by_figure(grid, members, num_seeds)[: num_kept(search, len(members))]
+    more = (seeds_at_the_end - num_seeds) * len(with_more_seeds)
     runs = cost_of(grid, search, [*reached, len(members)], num_seeds, training) + more
-    return Outcome(runs, members, lowest(grid, members, seeds_at_the_end))
+    return Outcome(runs, members, by_figure(grid, with_more_seeds, seeds_at_the_end)[0])
 
 
 def train_whole(grid: Grid, count: int, num_seeds: int) -> Outcome:
     """The first configurations to their end. Of a grid that was redrawn they are random ones."""
     places = range(max(1, min(len(grid.specs), count)))
-    return Outcome(len(places) * num_seeds, places, lowest(grid, places, num_seeds))
+    return Outcome(len(places) * num_seeds, places, by_figure(grid, places, num_seeds)[0])
 
 
 def prune(grid: Grid, first: int, kind: str, random: np.random.Generator) -> Outcome:
@@ -150,12 +151,13 @@ def replay(grid: Grid, random: np.random.Generator) -> dict[str, Outcome]:
     fresh = grid.specs[0].training.model_copy(update={"schedule": "cosine"})
     starts = [f"from 1/{1.0 / share:.3g}" for share in grid.shares[:2]]
     for first, start in enumerate(starts):
-        halving = SearchSettings(rungs=grid.shares[first:], eta=eta, seeds_at_the_end=every)
+        halving = SearchSettings(rungs=grid.shares[first:], seeds_at_the_end=every)
+        classic = halving.model_copy(update={"eta": eta, "keep": 1})
         racing = SearchSettings(strategy="racing", rungs=grid.shares[first:], seeds_at_the_end=every)
         found[f"halving {start}, 1 seed"] = search_rungs(grid, halving, 1)
         found[f"the same, a fresh schedule for each rung {start}"] = search_rungs(grid, halving, 1, fresh)
-        found[f"halving {start}, 1 seed, keep 3"] = search_rungs(grid, halving.model_copy(update={"keep": 3}), 1)
-        found[f"halving {start}, {every} seeds"] = search_rungs(grid, halving, every)
+        found[f"halving {start}, 1 seed, eta {eta}, keep 1"] = search_rungs(grid, classic, 1)
+        found[f"halving {start}, {every} seeds, eta {eta}, keep 1"] = search_rungs(grid, classic, every)
         for num_seeds in dict.fromkeys((2, every)):
             found[f"racing {start}, {num_seeds} seeds"] = search_rungs(grid, racing, num_seeds)
         if find_spec("optuna") is not None:

@@ -37,6 +37,15 @@ def test_a_search_chooses_a_schedule_that_rungs_can_share() -> None:
     assert asked.trainings()[0].schedule == "cosine"
 
 
+def test_rungs_are_as_far_apart_as_eta_says_where_nothing_else_does() -> None:
+    for strategy in ("halving", "racing"):
+        asked = {"strategy": strategy, "eta": 4}
+        experiment = build_experiment({**GRID, "search": asked, "seeds": [0, 1]})
+        assert experiment.search is not None
+        assert experiment.search.shares == (1 / 64, 1 / 16, 1 / 4)
+        assert build_experiment(yaml.safe_load(experiment.to_yaml())) == experiment
+
+
 def test_more_of_a_search_begins_with_the_same_configurations() -> None:
     for training in (RANGE, GRID["training"]):
         few, many = (
@@ -104,14 +113,18 @@ def test_the_optimizers_of_a_search_over_a_range_are_known() -> None:
 def test_27_configurations_cost_a_ninth_of_all_of_them() -> None:
     """With a trunk that rungs share, and a seventh where each rung begins anew."""
     (trunk, *_) = build_experiment({**GRID, "search": "halving"}).trainings()
-    search = SearchSettings(seeds_at_the_end=1)
+    search = SearchSettings(eta=3, keep=1, seeds_at_the_end=1)
     rungs = plan_rungs(search, 27, trunk)
     assert [rung.num_configurations for rung in rungs] == [27, 9, 3, 1]
     assert search_cost(search, 27, trunk, 1, at_most=True) == pytest.approx(3.2)
     anew = trunk.model_copy(update={"schedule": "cosine"})
     assert search_cost(search, 27, anew, 1, at_most=True) == pytest.approx(4.0)
-    more_seeds = SearchSettings(seeds_at_the_end=3)
+    more_seeds = SearchSettings(eta=3, keep=1, seeds_at_the_end=3)
     assert search_cost(more_seeds, 27, trunk, 1, at_most=True) == pytest.approx(5.2)
+    usual = plan_rungs(SearchSettings(), 27, trunk)
+    assert [rung.num_configurations for rung in usual] == [27, 14, 7, 4]
+    ends = 14 * (1 / 9 - 0.8 / 27) + 7 * (1 / 3 - 0.8 / 9) + 4 * (1 - 0.8 / 3)
+    assert search_cost(SearchSettings(), 27, trunk, 1, at_most=True) == pytest.approx(1 + ends + 2 * 2)
     racing = SearchSettings(strategy="racing", seeds_at_the_end=2)
     assert search_cost(racing, 27, trunk, 2, at_most=False) < search_cost(racing, 27, trunk, 2, at_most=True)
 

@@ -85,7 +85,7 @@ def test_twenty_runs_on_two_nodes_of_which_one_is_lost(
 def test_a_search_pauses_and_promotes_over_two_nodes(
     experiment: ExperimentWriter, tmp_path: Path, cluster: Any
 ) -> None:
-    search = {"strategy": "halving", "rungs": ["1/3"], "seeds_at_the_end": 1}
+    search = {"strategy": "halving", "rungs": ["1/3"], "eta": 6, "keep": 1, "seeds_at_the_end": 1}
     path = write(experiment, adapter={"rank": [1, 4], "dropout": 0.1}, search=search)
     process = start(path, tmp_path / "ray", cluster.address)
     said, _ = process.communicate(timeout=400)

@@ -16,6 +16,7 @@ import yaml
 
 import lorabench
 from lorabench.core.storage import sha256_file
+from lorabench.experiment.identity import configuration_of
 from lorabench.experiment.search import SearchSettings
 from lorabench.methods.settings import AdapterSettings
 from lorabench.records.documents import DocumentResults
@@ -38,7 +39,7 @@ TRAINING = {
     "train_bytes": 8000,
     "precision": "fp32",
 }
-SEARCH = {"strategy": "halving", "rungs": ["1/9", "1/3"], "seeds_at_the_end": 2}
+SEARCH = {"strategy": "halving", "rungs": ["1/9", "1/3"], "eta": 3, "keep": 1, "seeds_at_the_end": 2}
 
 
 def write(experiment: ExperimentWriter, **changes: Any) -> Path:
@@ -81,29 +82,30 @@ class Decisions(RunView):
 
 
 def test_halving_trains_few_to_the_end_and_says_why(experiment: ExperimentWriter, tmp_path: Path) -> None:
-    path, out, shown = write(experiment), tmp_path / "out", Decisions()
+    path, out, shown = write(experiment, search={**SEARCH, "eta": 2, "keep": 2}), tmp_path / "out", Decisions()
     outcome = lorabench.run(path, out, trackers=["none"], view=shown)
     assert outcome.exit_code == 0
     found = by_status(out)
-    assert (len(found["completed"]), len(found["stopped_early"])) == (2, 8)
-    assert outcome.num_runs == 10
-    assert {record.spec.seed for record in found["completed"]} == {0, 1}
+    assert (len(found["completed"]), len(found["stopped_early"])) == (5, 6)
+    assert outcome.num_runs == 11
     reached = sorted(len(record.rungs) for record in found["stopped_early"])
-    assert reached == [1] * 6 + [2] * 2
-    winner = next(record for record in found["completed"] if record.spec.seed == 0)
-    assert len(winner.rungs) == 2
+    assert reached == [1] * 4 + [2] * 2
+    finished = [record for record in found["completed"] if record.spec.seed == 0]
+    finished.sort(key=lambda record: record.validation.bits_per_byte if record.validation else math.inf)
+    assert [len(record.rungs) for record in finished] == [2, 2, 2]
+    with_more_seeds = {configuration_of(record.spec) for record in found["completed"] if record.spec.seed == 1}
+    assert with_more_seeds == {configuration_of(record.spec) for record in finished[:2]}
+    ended = [record.spec for record in finished]
     for record in found["stopped_early"]:
         assert record.status_reason is not None
         assert f"stopped at rung {len(record.rungs)} of 2" in record.status_reason
         assert record.validation == record.rungs[-1].validation
         assert (record.test, record.num_test_scorings) == (None, 0)
         assert RecordStore(out).documents(record, "validation", record.rungs[-1].validation) is not None
-        better = [
-            other for other in load_records(out) if len(other.rungs) > len(record.rungs) or other.spec == winner.spec
-        ]
+        better = [other for other in load_records(out) if len(other.rungs) > len(record.rungs) or other.spec in ended]
         worst = max(other.rungs[len(record.rungs) - 1].validation.bits_per_byte for other in better if other.rungs)
         assert record.validation.bits_per_byte >= worst
-    for decision, (number, num_at, num_on) in zip(shown.decisions, [(0, 9, 3), (1, 3, 1)], strict=True):
+    for decision, (number, num_at, num_on) in zip(shown.decisions, [(0, 9, 5), (1, 5, 3)], strict=True):
         assert [row.goes_on for row in decision.rows] == [True] * num_on + [False] * (num_at - num_on)
         figures = [
             item.rungs[number].validation.bits_per_byte for item in load_records(out) if len(item.rungs) > number
@@ -113,7 +115,7 @@ def test_halving_trains_few_to_the_end_and_says_why(experiment: ExperimentWriter
             assert row.interval is not None
             assert row.interval.estimate == pytest.approx(row.bits_per_byte)
     again = lorabench.run(path, out, trackers=["none"])
-    assert (again.num_skipped, again.exit_code) == (10, 0)
+    assert (again.num_skipped, again.exit_code) == (11, 0)
     assert not outcome.problems
 
 
@@ -143,7 +145,7 @@ def test_what_is_finished_is_the_run_that_nobody_searched(
 def test_a_rung_is_what_a_run_of_its_length_scores(experiment: ExperimentWriter, tmp_path: Path) -> None:
     """One epoch of a run of two ends where a rung at its half does: the same text, the schedule at its end."""
     training = {**TRAINING, "learning_rate": [0.01, 0.03], "epochs": 2, "warmup_ratio": 0.0}
-    search = {"strategy": "halving", "rungs": [0.5], "seeds_at_the_end": 1}
+    search = {"strategy": "halving", "rungs": [0.5], "keep": 1, "seeds_at_the_end": 1}
     path = write(experiment, adapter={"rank": 2}, training=training, search=search)
     lorabench.run(path, tmp_path / "searched", trackers=["none"])
     searched = load_records(tmp_path / "searched")

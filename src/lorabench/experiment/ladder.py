@@ -24,11 +24,14 @@ class RungPlan:
     """Of one run from the rung before, as a share of a whole run."""
 
 
-def num_going_on(search: SearchSettings, num: int, rung: int) -> int:
-    """Of `num` configurations at a rung (from 0) so many go on where the strategy fixes it."""
-    if rung == len(search.shares) - 1:
-        return min(num, search.keep)
+def num_going_on(search: SearchSettings, num: int) -> int:
+    """Of `num` configurations at a rung so many go on where the strategy fixes it."""
     return min(num, max(search.keep, math.ceil(num / search.eta)))
+
+
+def num_kept(search: SearchSettings, num: int) -> int:
+    """Of `num` configurations that were trained to the end so many are trained with further seeds."""
+    return num if search.strategy == "racing" else min(num, search.keep)
 
 
 def plan_rungs(search: SearchSettings, num_configurations: int, settings: TrainingSettings) -> list[RungPlan]:
@@ -39,7 +42,7 @@ def plan_rungs(search: SearchSettings, num_configurations: int, settings: Traini
         if rung and search.strategy == "racing":
             expected = max(1, math.ceil(LEFT_BY_RACING * expected))
         elif rung:
-            expected = most = num_going_on(search, expected, rung - 1)
+            expected = most = num_going_on(search, expected)
         trunk = trunk_share(share, settings) if share < 1.0 else 0.0
         cost = share - (done if share == 1.0 or trunk else 0.0)
         found.append(RungPlan(share, expected, most, max(0.0, cost)))
@@ -64,5 +67,5 @@ def search_cost(
     rungs = plan_rungs(search, num_configurations, settings)
     counts = [rung.num_at_most if at_most else rung.num_configurations for rung in rungs]
     compared = sum(count * rung.cost for count, rung in zip(counts, rungs, strict=True))
-    with_more_seeds = counts[-1] if search.stops_runs else min(search.keep, counts[-1])
-    return num_seeds * compared + max(0, search.seeds_at_the_end - num_seeds) * with_more_seeds
+    further_seeds = max(0, search.seeds_at_the_end - num_seeds)
+    return num_seeds * compared + further_seeds * num_kept(search, counts[-1])

@@ -25,6 +25,8 @@ SearchStrategy = Literal["matrix", "halving", "racing", "tpe"]
 NUM_FIRST = 10
 """Configurations of each model that `tpe` begins with, spread evenly."""
 MAX_RUNGS = 10
+RUNGS = (1 / 27, 1 / 9, 1 / 3)
+"""Shares of a run."""
 STABLE = "wsd"
 WARMUP_OF_FIRST_RUNG = 0.25
 """Of the first rung's steps at most so many warm up, where the experiment does not say how many do."""
@@ -43,6 +45,7 @@ def _read_shares(value: Any) -> Any:
     return tuple(shares)
 
 
+_Shares = Annotated[tuple[float, ...], BeforeValidator(_read_shares)]
 _UNUSED_REASONS = {
     ("racing", "keep"): "racing keeps every configuration that may be the best",
     ("racing", "eta"): "racing uses it for the distance of rungs alone, and rungs lists them",
@@ -70,16 +73,24 @@ class SearchSettings(Frozen):
     """How a search goes."""
 
     strategy: SearchStrategy = "halving"
-    rungs: Annotated[int, Field(ge=1, le=MAX_RUNGS)] | Annotated[tuple[float, ...], BeforeValidator(_read_shares)] = 3
-    """How often runs are compared before their end, each rung `eta` times as far as the one before; or their shares."""
-    eta: Annotated[int, Field(ge=2, le=100)] = 3
+    rungs: Annotated[int, Field(ge=1, le=MAX_RUNGS)] | _Shares = RUNGS
+    """At which shares of a run they are compared; or how often, each rung `eta` times as far as the one before."""
+    eta: Annotated[int, Field(ge=2, le=100)] = 2
     """One of so many goes on from a rung; of racing the distance of the rungs alone."""
-    keep: PositiveInt = 1
-    """Configurations that are trained to the end, of tpe with further seeds; racing keeps all that may be the best."""
+    keep: PositiveInt = 2
+    """Configurations that are trained with further seeds, and so many at least to the end; racing keeps all that may
+    be the best."""
     budget: SearchBudget | None = None
     """Null: every combination enters."""
     seeds_at_the_end: Annotated[int, Field(ge=1, le=100)] = 3
-    """What is trained to the end is trained with so many seeds."""
+    """What is kept is trained with so many seeds."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _space_rungs(cls, values: Any) -> Any:
+        """Who gives `eta` alone has rungs that are as far apart."""
+        is_alone = isinstance(values, Mapping) and "eta" in values and "rungs" not in values
+        return {**values, "rungs": len(RUNGS)} if is_alone else values
 
     @property
     def shares(self) -> tuple[float, ...]:

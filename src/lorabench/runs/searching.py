@@ -18,6 +18,7 @@ from lorabench.analysis.statistics import Interval
 from lorabench.core.errors import ConfigError
 from lorabench.core.storage import read_regular
 from lorabench.experiment.identity import configuration_of
+from lorabench.experiment.ladder import num_kept
 from lorabench.experiment.plan import PlannedRun
 from lorabench.experiment.schema import Experiment, RunSpec
 from lorabench.experiment.search import SearchSettings
@@ -186,10 +187,20 @@ class Search:
             for key, reason in leaving.items():
                 yield from self._stops(bracket, key, reason)
             members = tuple(key for key in members if key not in leaving)
+        to_come = [run for key in members for run in self._compared(bracket, key) if not self._has_ended(run.run_id)]
+        if not to_come:
+            runs = (run for key in self._kept(bracket, members) for run in bracket.configurations[key].values())
+            to_come = [run for run in runs if not self._has_ended(run.run_id)]
+        yield from (Request(run.run_id) for run in to_come)
+
+    def _kept(self, bracket: _Bracket, members: Sequence[str]) -> Sequence[str]:
+        """Of those that were trained to the end the ones that further seeds are for."""
+        figures = {}
         for key in members:
-            for run in bracket.configurations[key].values():
-                if not self._has_ended(run.run_id):
-                    yield Request(run.run_id)
+            standings = [self._standings[run.run_id] for run in self._compared(bracket, key)]
+            if all(standing.status is Status.COMPLETED for standing in standings):
+                figures[key] = fmean(standing.evaluations[-1].validation.bits_per_byte for standing in standings)
+        return sorted(figures, key=figures.__getitem__)[: num_kept(self._situation.search, len(figures))]
 
     def _rungs(self, bracket: _Bracket) -> Iterator[tuple[int, tuple[str, ...], list[str]]]:
         """Up to the first that cannot be decided: its number, who is there, and the runs that are still to come."""
