@@ -114,6 +114,16 @@ def test_every_run_is_in_the_table_with_the_figures_of_the_csv(tmp_path: Path) -
     assert {"schedule", "warmup_ratio", "weight_decay", "max_grad_norm", "micro_batch_size", "stride"} <= set(columns)
 
 
+def test_runs_are_called_by_all_that_sets_them_apart(tmp_path: Path) -> None:
+    results = SyntheticResults(tmp_path)
+    for adapter in ({}, {"method": "dora"}, {"target_modules": "attention"}, {"alpha": 4}):
+        results.grid(["a", "b"], ["news", "stories"], [8], [1e-3, 1e-2], [0, 1], adapter=adapter)
+    runs = payload(build(results), "runs-data")
+    assert isinstance(runs, dict)
+    names = [runs["texts"][number] for number in runs["names"]]
+    assert len(set(names)) == len(names) == 64
+
+
 def test_curves_are_thinned_to_their_ends(tmp_path: Path) -> None:
     results = SyntheticResults(tmp_path, steps=5000)
     (record,) = results.grid(ranks=[8])

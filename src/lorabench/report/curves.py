@@ -8,10 +8,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from lorabench.analysis.candidates import describe, settings_of, varied_axes
 from lorabench.analysis.findings import Findings
 from lorabench.core.errors import DiskError
 from lorabench.core.formatting import number, plural
-from lorabench.records.columns import AXES, STEP_FIGURES
+from lorabench.records.columns import STEP_FIGURES
 from lorabench.records.schema import RunRecord
 from lorabench.records.store import RecordStore
 from lorabench.report.page_data import short
@@ -64,9 +65,12 @@ def first_runs(findings: Findings, records: Sequence[RunRecord]) -> list[int]:
 
 def curves_picture(findings: Findings, records: Sequence[RunRecord], store: RecordStore) -> Picture:
     """The curves of the first runs: losses, learning rate and norm of the gradient."""
-    chosen = [(records[place], _curve(records[place], store, MAX_POINTS)[0]) for place in first_runs(findings, records)]
-    curves = [curve for _, curve in chosen]
-    names = [run_name(record) + (f" ({curve['note']})" if "note" in curve else "") for record, curve in chosen]
+    every, places = run_names(records), first_runs(findings, records)
+    curves = [_curve(records[place], store, MAX_POINTS)[0] for place in places]
+    names = [
+        every[place] + (f" ({curve['note']})" if "note" in curve else "")
+        for place, curve in zip(places, curves, strict=True)
+    ]
     panels = []
     for field, title in TITLES.items():
         series: list[Series] = []
@@ -156,12 +160,15 @@ def curves_finding(findings: Findings) -> str:
     return f"Validation still fell at the end of {falling} of {plural(len(known), 'configuration')}"
 
 
-def run_name(record: RunRecord) -> str:
-    """A run in words; unlike its id without the hash."""
-    spec = record.spec
-    rank = AXES["rank"].show(spec)
-    size = spec.adapter.method if rank is None else f"rank {rank}"
-    return f"{spec.model}, {spec.dataset}, {size}, rate {spec.training.learning_rate:g}, seed {spec.seed}"
+def run_names(records: Sequence[RunRecord]) -> list[str]:
+    """Each run in words: whatever sets it apart from the others."""
+    specs = [record.spec for record in records]
+    settings = [settings_of(spec, spec.model) for spec in specs]
+    varied = varied_axes(settings)
+    return [
+        f"{describe(values, varied)} on {spec.dataset}, seed {spec.seed}"
+        for spec, values in zip(specs, settings, strict=True)
+    ]
 
 
 def _bits_per_nat(record: RunRecord) -> float | None:

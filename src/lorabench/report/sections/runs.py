@@ -15,6 +15,7 @@ from lorabench.records.column import Column, Form
 from lorabench.records.columns import CHANGE, COLUMNS, SETTINGS
 from lorabench.records.measured_columns import change_elsewhere
 from lorabench.records.schema import RunRecord
+from lorabench.report.curves import run_names
 from lorabench.report.latex import LATEX_NAME, latex_text
 from lorabench.report.page_data import short
 from lorabench.report.picture import Picture
@@ -138,6 +139,7 @@ def runs_payload(records: Sequence[RunRecord]) -> dict[str, Any]:
         )
     return {
         "columns": columns,
+        "names": [texts.number(name) for name in run_names(records)],
         "reasons": [texts.number(record.status_reason) for record in records],
         "notes": [[texts.number(note) for note in record.notes] for record in records],
         "samples": [_samples(record, texts) for record in records],

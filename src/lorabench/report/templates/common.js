@@ -46,10 +46,4 @@ function shortId(run) {
   return hash ? hash[1] : id;
 }
 
-function runName(run) {
-  const parts = [valueOf(columnOf.model, run), valueOf(columnOf.dataset, run)];
-  const rank = columnOf.rank.values[run];
-  parts.push(rank === null ? valueOf(columnOf.method, run) : `rank ${rank}`);
-  parts.push(`rate ${columnOf.learning_rate.values[run]}`, `seed ${columnOf.seed.values[run]}`);
-  return parts.join(", ");
-}
+const runName = (run) => runs.texts[runs.names[run]];
