@@ -74,6 +74,27 @@ def test_a_best_at_the_end_of_the_rates_tried_is_said_for_each_rank(tmp_path: Pa
     assert any("above 0.003 for tiny" in step for step in findings.next_steps)
 
 
+def test_rates_at_both_of_whose_ends_the_best_may_be_were_wide_enough(tmp_path: Path) -> None:
+    """Nothing tells the rates apart, so which of the two is the lowest with a rank is luck."""
+    results = results_in(tmp_path, Truth(noise=0.05))
+    results.grid(ranks=[2, 4, 8, 16, 32, 64], learning_rates=[1e-3, 3e-3], seeds=[0, 1])
+    findings = analysed(results)
+    (corpus,) = findings.corpora
+    assert {item.rate_edge for item in corpus.candidates if item.key in corpus.best.tied} >= {"largest", "smallest"}
+    assert not any("learning rates" in step for step in findings.next_steps)
+
+
+def test_rates_of_what_is_told_not_to_be_the_best_are_no_advice(tmp_path: Path) -> None:
+    results = results_in(tmp_path, Truth(by_rank={16: 0.2}, by_learning_rate={1e-2: 0.05, 1e-4: 0.05}, **QUIET))
+    results.grid(ranks=[8], learning_rates=[1e-4, 1e-3, 1e-2], seeds=[0, 1])
+    results.grid(ranks=[16], learning_rates=[1e-4, 1e-3], seeds=[0, 1])
+    findings = analysed(results)
+    assert any(
+        "With rank 16 the lowest is at the largest" in caveat for axis in findings.ranks for caveat in axis.caveats
+    )
+    assert not any("learning rates above" in step for step in findings.next_steps)
+
+
 def test_a_best_beside_a_rate_that_diverged_is_at_no_end(tmp_path: Path) -> None:
     results = results_in(tmp_path, Truth(by_learning_rate={1e-4: 0.1}, **QUIET))
     results.grid(ranks=[8], learning_rates=[1e-4, 1e-3], seeds=[0, 1])

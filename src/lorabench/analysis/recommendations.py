@@ -315,7 +315,8 @@ def next_steps(
     if max(len(item.seeds) for item in items) == 1:
         found.append("Add seeds (`seeds: [0, 1, 2]`), so that a difference can be told from one seed's luck")
     found += deciding_steps(groups, best)
-    found += wider_rates(items)
+    tied = zip(groups, best, strict=True)
+    found += wider_rates([item.shown for group, one in tied for item in group.candidates if item.key in one.tied])
     lowest = [group.candidates[0].shown for group in groups if group.candidates]
     barely = {item.corpus: item.trained.steps for item in lowest if item.trained and item.trained.steps < FEW_STEPS}
     if barely:

@@ -105,7 +105,10 @@ def edges_by_rank(candidates: Sequence[Candidate]) -> list[str]:
 
 
 def wider_rates(candidates: Sequence[Candidate]) -> list[str]:
-    """What to try next, where lowest figures are at the end of the rates tried."""
+    """What to try next, where lowest figures are at one end of the rates tried.
+
+    Of candidates that may be the best. Where a model has them at both ends the rates were wide enough.
+    """
     models: dict[str, dict[str, float]] = {"largest": {}, "smallest": {}}
     for item in candidates:
         rate = item.settings["learning_rate"]
@@ -113,7 +116,11 @@ def wider_rates(candidates: Sequence[Candidate]) -> list[str]:
             choose = max if item.rate_edge == "largest" else min
             found = models[item.rate_edge]
             found[item.model] = choose(rate, found.get(item.model, rate))
-    return [_wider(edge, found) for edge, found in models.items() if found]
+    at_both = models["largest"].keys() & models["smallest"].keys()
+    at_one = {
+        edge: {name: rate for name, rate in found.items() if name not in at_both} for edge, found in models.items()
+    }
+    return [_wider(edge, found) for edge, found in at_one.items() if found]
 
 
 def _wider(edge: str, found: Mapping[str, float]) -> str:
