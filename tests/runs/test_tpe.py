@@ -34,7 +34,7 @@ def write(experiment: ExperimentWriter, runs: int = 14, **changes: Any) -> Path:
     sections: dict[str, Any] = {
         "adapter": {"rank": {"log_uniform": [1, 8]}},
         "training": {**TRAINING, "learning_rate": RATES},
-        "search": {"strategy": "tpe", "budget": {"runs": runs}, "seeds_at_the_end": 2},
+        "search": {"strategy": "tpe", "budget": {"runs": runs}, "keep": 1, "seeds_at_the_end": 2},
         "evaluation": {"validation_bytes": 1200, "test_bytes": 1200, "samples": 0, "times": 1},
     }
     return experiment(**{**sections, **changes})

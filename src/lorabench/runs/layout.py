@@ -17,6 +17,7 @@ from lorabench.experiment.layout import (
     workload_of,
 )
 from lorabench.experiment.memory import estimate_memory
+from lorabench.methods.registry import method_of
 from lorabench.models.shape import read_model_shape
 from lorabench.runs.context import RunContext
 from lorabench.runs.group import GroupWork
@@ -55,7 +56,8 @@ class Layouts:
         rows = rows_at_most(spec, self._context.device, self._memory_bytes, self._task.num_devices)
         most = Layout(rows, self._asked is True)
         shape = read_model_shape(self._work.shared.location.folder)
-        wanted = workload_of(spec, self._task.target_modules, most)
+        targets = tuple(method_of(spec.adapter).resolve_targets(shape, spec.adapter))  # plans may know the hub's less
+        wanted = workload_of(spec, targets, most)
         chosen = fitting(shape, wanted, self._memory_bytes, self._asked, fewer_rows=self._may_shrink)
         layout = Layout(chosen.rows_at_once, chosen.checkpointing)
         if layout != most:

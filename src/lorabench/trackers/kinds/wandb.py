@@ -158,7 +158,7 @@ class WandbTracker:
                 f"W&B cannot be used online ({_online_problem(error)}); tracking goes on offline, "
                 f"upload it later with: wandb sync {self._output_dir / 'wandb'}/offline-run-*"
             )
-            return self._init("offline", what)
+            return self._init("offline", {**what, "id": f"{what['id']}-offline"})  # W&B holds on to the first id
 
     def _init(self, mode: Mode, what: Mapping[str, Any]) -> Any:
         import wandb
