@@ -29,6 +29,7 @@ from lorabench.core.formatting import NONE, alike, cost, figure, relative_gain, 
 
 MAX_MODELS = 5
 MAX_CORPORA = 9
+FEW_CORPORA = 4
 MAX_SENTENCES = 3
 """Of each kind; the others stand further below."""
 MAX_WORDS_LISTED = 14
@@ -81,6 +82,11 @@ class Headline:
     """Which settings matter: in how many cases one value was told apart from another."""
     unknown: tuple[str, ...]
     steps: tuple[str, ...]
+
+    @property
+    def choice_length(self) -> int:
+        """Characters that a choice has in a table of corpora: where these are few, lines may break."""
+        return 120 if len(self.corpora) <= FEW_CORPORA else 44
 
 
 def headline_of(findings: Findings) -> Headline:

@@ -60,7 +60,7 @@ def _corpora(first: Headline, *, is_narrow: bool) -> Table:
     table = _table(titles[:4] if is_narrow else titles, num_texts=2)
     for item in first.corpora[:MAX_CORPORA]:
         style = _style(item.standing)
-        names = styled(item.corpus, style, 24), styled(item.choice, style, 120)
+        names = styled(item.corpus, style, 24), styled(item.choice, style, first.choice_length)
         others = () if is_narrow else (item.test, Text(item.standing.words, style))
         table.add_row(*names, item.figure, item.gain, *others)
     return table

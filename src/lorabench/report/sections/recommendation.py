@@ -78,7 +78,7 @@ def _screen(first: Headline, findings: Findings, most: int) -> list[str]:
         lines = [
             [
                 escape(shorten(item.corpus, 24)),
-                escape(shorten(item.choice, 120)),
+                escape(shorten(item.choice, first.choice_length)),
                 item.figure,
                 item.gain,
                 item.test,
