@@ -35,6 +35,8 @@ QUANTIZED_BYTES = {"nf4": 0.5 + 4 / 64, "nf4-double": 0.5 + 1 / 64 + 4 / 16_384,
 WHOLE_WEIGHT_BYTES = 16
 """Per weight of the largest quantised layer: two that read one input are made whole together, in float32 where
 bitsandbytes multiplies on a processor, and again in the backward pass."""
+BYTES_PER_TRAINED = 8
+"""A trained weight and its gradient, float32 each."""
 STATE_BYTES = {
     "adamw": 8.0,
     "adamw-8bit": 2.0 + 8 / 256,
@@ -64,8 +66,10 @@ def estimate_memory(shape: PlannedShape, workload: Workload) -> int:
     answers = _answer_bytes(shape, workload, width)
     if workload.adapter is None:
         return base + answers
-    method, state = method_of(workload.adapter), STATE_BYTES[workload.optimizer]
-    trained = method.training_bytes(shape, workload.adapter, workload.target_modules, width, state)
+    method = method_of(workload.adapter)
+    each = BYTES_PER_TRAINED + STATE_BYTES[workload.optimizer] + method.statistics_bytes
+    trained = round(each * method.count_optimized(shape, workload.adapter, workload.target_modules))
+    trained += width * shape.num_parameters * method.keeps_published
     passing = (
         _fast_bytes(shape, workload, width) if workload.is_fast(shape) else _reference_bytes(shape, workload, width)
     )

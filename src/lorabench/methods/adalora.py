@@ -9,24 +9,19 @@ important a triplet is, and how many are left at a step. What is cut is saved as
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, model_validator
 
 from lorabench.core.errors import ConfigError
 from lorabench.methods.any_peft import AnyPeftAdapter
-from lorabench.methods.method import BYTES_PER_TRAINED
 from lorabench.methods.on_linears import OnLinears
 from lorabench.methods.settings import AdapterSettings
-from lorabench.models.linears import HasLinears
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 _LARGEST_SHARE = 0.9
-_STATISTICS_BYTES = 12
-"""Of a trained weight: its sensitivity, the running mean of that, and of how far it strays from it, float32 each."""
 
 
 class AdaloraSettings(AdapterSettings):
@@ -140,22 +135,12 @@ class Adalora(OnLinears):
     adapter = AdaloraAdapter
     takes_quantized = True
     refused_optimizers = frozenset({"schedule-free"})
+    statistics_bytes = 12
+    """Its sensitivity, the running mean of that, and of how far it strays from it, float32 each."""
 
     def count_layer(self, settings: AdapterSettings, inputs: int, outputs: int) -> int:
         """Three factors of the initial rank."""
         return _own(settings).first_rank * (inputs + 1 + outputs)
-
-    def training_bytes(
-        self,
-        shape: HasLinears,
-        settings: AdapterSettings,
-        targets: Sequence[str],
-        weight_bytes: int,
-        state_bytes: float,
-    ) -> int:
-        """With the statistics of importance."""
-        each = BYTES_PER_TRAINED + state_bytes + _STATISTICS_BYTES
-        return round(each * self.count_trainable(shape, settings, targets))
 
     def configuration(self, settings: AdapterSettings, targets: list[str], seed: int) -> Any:
         """PEFT's AdaLoraConfig; its steps are known when training begins."""

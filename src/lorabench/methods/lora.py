@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lorabench.methods.adapter import Adapter
 from lorabench.methods.lora_settings import LoraSettings, layer_ranks, lora_settings, matched
-from lorabench.methods.method import BYTES_PER_TRAINED, Method
+from lorabench.methods.method import Method, mask_bytes
 from lorabench.methods.peft_adapter import PeftAdapter
 from lorabench.methods.settings import AdapterSettings
 from lorabench.methods.targets import require_rank_fits
@@ -61,22 +61,13 @@ class Lora(Method):
         whole = sum(whole_modules(shape, settings, targets).values())
         return 2.0 * forward + 3.0 * self.count_factors(shape, settings, targets) + whole
 
-    def training_bytes(
-        self,
-        shape: HasLinears,
-        settings: AdapterSettings,
-        targets: Sequence[str],
-        weight_bytes: int,
-        state_bytes: float,
-    ) -> int:
-        """A, B and modules that are trained whole, their gradients and moments."""
-        whole = sum(whole_modules(shape, settings, targets).values())
-        return round((BYTES_PER_TRAINED + state_bytes) * (self.count_factors(shape, settings, targets) + whole))
+    def count_optimized(self, shape: HasLinears, settings: AdapterSettings, targets: Sequence[str]) -> int:
+        """A, B and modules that are trained whole."""
+        return self.count_factors(shape, settings, targets) + sum(whole_modules(shape, settings, targets).values())
 
     def fast_bytes(self, shape: HasLinears, settings: AdapterSettings, targets: Sequence[str], width: int) -> int:
         """The first products, and where dropout keeps a layer's inputs: a byte each."""
-        masks = sum(shape.linears[path][0] for path in targets) if settings.dropout else 0
-        return width * sum(layer_ranks(settings, targets).values()) + masks
+        return width * sum(layer_ranks(settings, targets).values()) + mask_bytes(shape, settings, targets)
 
     def attach(self, base: FrozenBase, settings: AdapterSettings, *, seed: int) -> Adapter:
         """Attach PEFT's LoRA modules."""

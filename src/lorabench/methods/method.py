@@ -14,9 +14,6 @@ if TYPE_CHECKING:
     from lorabench.methods.adapter import Adapter
     from lorabench.models.base import FrozenBase
 
-BYTES_PER_TRAINED = 8
-"""A trained weight and its gradient, float32 each."""
-
 
 class Method(ABC):
     """A way of adapting a frozen base. It holds no state of a run: that lies in the `Adapter` that `attach` returns.
@@ -44,6 +41,10 @@ class Method(ABC):
     """Whether the fast path computes it; else PEFT's and Transformers' own modules do."""
     reference_bytes = 0
     """Memory that these keep more for it than for the base itself, for each token and output of a linear layer."""
+    statistics_bytes = 0
+    """What it keeps itself for each trained weight."""
+    keeps_published = False
+    """Whether the base's weights as published lie beside those that it has changed."""
     matrix_bytes = (0, 0)
     """Where they make a layer's change as a matrix: for each of its weights, what is kept of every adapted layer, and
     what passes of the largest."""
@@ -88,19 +89,9 @@ class Method(ABC):
         """
         return 2.0 * forward + 3.0 * self.count_trainable(shape, settings, targets)
 
-    def training_bytes(
-        self,
-        shape: HasLinears,
-        settings: AdapterSettings,
-        targets: Sequence[str],
-        weight_bytes: int,
-        state_bytes: float,
-    ) -> int:
-        """Memory that training takes beside the base and the activations.
-
-        `weight_bytes` is a base weight's width, `state_bytes` what the optimizer keeps for each trained weight.
-        """
-        return round((BYTES_PER_TRAINED + state_bytes) * self.count_trainable(shape, settings, targets))
+    def count_optimized(self, shape: HasLinears, settings: AdapterSettings, targets: Sequence[str]) -> int:
+        """Parameters that a gradient and an optimizer's state are counted for in estimates of memory."""
+        return self.count_trainable(shape, settings, targets)
 
     def fast_bytes(self, shape: HasLinears, settings: AdapterSettings, targets: Sequence[str], width: int) -> int:
         """What the fast path keeps of a token for the adapter, whose activations have `width` bytes."""
@@ -117,3 +108,8 @@ class Method(ABC):
         Raises ConfigError where the settings do not fit the model, ModelError where what is attached is not what
         `resolve_targets` and `count_trainable` say; the base is then as before.
         """
+
+
+def mask_bytes(shape: HasLinears, settings: AdapterSettings, targets: Sequence[str]) -> int:
+    """What the fast path keeps of a token where adapted layers drop inputs: a byte for each."""
+    return sum(shape.linears[path][0] for path in targets) if settings.dropout else 0

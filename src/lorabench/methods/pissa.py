@@ -77,23 +77,12 @@ class Pissa(Lora):
     adapter = PissaAdapter
     takes_quantized = False
     shares_passes = False
+    keeps_published = True
 
     def count_saved(self, shape: HasLinears, settings: AdapterSettings, targets: Sequence[str]) -> int:
         """It is saved as LoRA of twice the rank."""
         whole = self.count_beside_factors(shape, settings, targets)
         return 2 * self.count_factors(shape, settings, targets) + whole
-
-    def training_bytes(
-        self,
-        shape: HasLinears,
-        settings: AdapterSettings,
-        targets: Sequence[str],
-        weight_bytes: int,
-        state_bytes: float,
-    ) -> int:
-        """The weights as published lie beside those that something was taken out of."""
-        trained = super().training_bytes(shape, settings, targets, weight_bytes, state_bytes)
-        return trained + shape.num_parameters * weight_bytes
 
 
 @dataclass

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from lorabench.methods.method import mask_bytes
 from lorabench.methods.on_linears import OnLinears
 from lorabench.methods.settings import AdapterSettings
 from lorabench.models.linears import HasLinears
@@ -35,8 +36,7 @@ class Vera(OnLinears):
 
     def fast_bytes(self, shape: HasLinears, settings: AdapterSettings, targets: Sequence[str], width: int) -> int:
         """The first products, and where dropout keeps a layer's inputs: a byte each."""
-        masks = sum(shape.linears[path][0] for path in targets) if settings.dropout else 0
-        return width * settings.rank * len(targets) + masks
+        return width * settings.rank * len(targets) + mask_bytes(shape, settings, targets)
 
     def configuration(self, settings: AdapterSettings, targets: list[str], seed: int) -> Any:
         """PEFT's VeraConfig."""
