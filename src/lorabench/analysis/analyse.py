@@ -8,7 +8,7 @@ from dataclasses import replace
 from lorabench.analysis.answers import read_answers
 from lorabench.analysis.axes import judge_axes, pair_values
 from lorabench.analysis.best import best_sets
-from lorabench.analysis.candidates import CorpusGroup, describe, gather, model_labels, settings_of, varied_axes
+from lorabench.analysis.candidates import CorpusGroup, describe_all, gather, settings_of_runs, varied_axes
 from lorabench.analysis.deciding import what_could_be_detected
 from lorabench.analysis.drift import drift_matrix
 from lorabench.analysis.efficiency import efficiency_points
@@ -48,8 +48,7 @@ def choose(runs: Sequence[ValidationRun], read_drift: DriftReader) -> Findings:
     groups, problems = gather(runs)
     best = best_sets(groups)
     hierarchy = model_hierarchy(groups)
-    models = model_labels(runs)
-    tried = varied_axes(settings_of(run.spec, models[run.spec.model, run.spec.model_revision]) for run in runs)
+    tried = varied_axes(settings_of_runs(runs))
     ranks, rates = _axis("rank", groups, best), _axis("learning_rate", groups, best)
     others = tuple(found for axis in tried if axis not in _SEPARATE_AXES for found in _axis(axis, groups, best))
     axes = (*ranks, *rates, *others)
@@ -171,9 +170,7 @@ def _caveats(group: CorpusGroup) -> tuple[str, ...]:
 
 
 def _unfinished(runs: Sequence[ValidationRun], groups: Sequence[CorpusGroup]) -> tuple[UnfinishedRun, ...]:
-    models = model_labels(runs)
-    settings = [settings_of(run.spec, models[run.spec.model, run.spec.model_revision]) for run in runs]
-    varied = varied_axes(settings)
+    labels = describe_all(settings_of_runs(runs))
     label_of = {run.run_id: group.label for group in groups for run in group.unfinished}
     return tuple(
         UnfinishedRun(
@@ -183,9 +180,9 @@ def _unfinished(runs: Sequence[ValidationRun], groups: Sequence[CorpusGroup]) ->
             experiment=run.experiment,
             model=run.spec.model,
             corpus=label_of.get(run.run_id, run.spec.dataset),
-            label=describe(values, varied),
+            label=label,
             is_interrupted=run.goes_on,
         )
-        for run, values in zip(runs, settings, strict=True)
+        for run, label in zip(runs, labels, strict=True)
         if run.has_failed
     )

@@ -94,6 +94,12 @@ def describe(settings: Mapping[str, Setting], varied: Sequence[str]) -> str:
     return ", ".join(parts)
 
 
+def describe_all(settings: Sequence[Mapping[str, Setting]]) -> list[str]:
+    """Each configuration by what sets it apart from the others."""
+    varied = varied_axes(settings)
+    return [describe(values, varied) for values in settings]
+
+
 def named_setting(axis: str, value: Setting) -> str:
     """`rank 16`, `rate 0.001`; of a model or a method the name alone."""
     name = {"learning_rate": AXES[axis].short_title, "method": "", "model": ""}.get(axis, AXES[axis].title)
@@ -111,6 +117,12 @@ def model_labels(runs: Sequence[ValidationRun]) -> dict[tuple[str, str], str]:
     return labels_of({(run.spec.model, run.spec.model_revision) for run in runs})
 
 
+def settings_of_runs(runs: Sequence[ValidationRun]) -> list[dict[str, Setting]]:
+    """Of each run, every axis by its name."""
+    models = model_labels(runs)
+    return [settings_of(run.spec, models[run.spec.model, run.spec.model_revision]) for run in runs]
+
+
 def labels_of(pairs: set[tuple[str, str]]) -> dict[tuple[str, str], str]:
     """(name, revision) -> name, with the revision where one name stands for several."""
     count = Counter(name for name, _ in pairs)
@@ -123,7 +135,7 @@ def labels_of(pairs: set[tuple[str, str]]) -> dict[tuple[str, str], str]:
 def gather(runs: Sequence[ValidationRun]) -> tuple[list[CorpusGroup], list[str]]:
     """Corpora with their candidates, and sentences on runs that could not be used as they are."""
     models, problems = model_labels(runs), list[str]()
-    varied = varied_axes(settings_of(run.spec, models[run.spec.model, run.spec.model_revision]) for run in runs)
+    varied = varied_axes(settings_of_runs(runs))
     groups = []
     for label, scored in _corpora(runs).items():
         members = scored.runs

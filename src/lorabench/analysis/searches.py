@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
-from lorabench.analysis.candidates import describe, model_labels, settings_of, varied_axes
+from lorabench.analysis.candidates import describe_all, settings_of_runs
 from lorabench.analysis.facts import Racer, SearchFindings
 from lorabench.analysis.validation import ValidationRun
 from lorabench.experiment.identity import configuration_of
@@ -36,10 +36,8 @@ def _rungs(shares: Sequence[float]) -> str:
 def _findings(
     label: str, strategy: SearchStrategy, shares: tuple[float, ...], runs: Sequence[ValidationRun]
 ) -> SearchFindings:
-    models = model_labels(runs)
-    settings = [settings_of(run.spec, models[run.spec.model, run.spec.model_revision]) for run in runs]
-    varied = varied_axes(settings)
-    racers = [_racer(run, describe(values, varied)) for run, values in zip(runs, settings, strict=True)]
+    labels = describe_all(settings_of_runs(runs))
+    racers = [_racer(run, label) for run, label in zip(runs, labels, strict=True)]
     compared = [run for run in runs if run.rungs]
     return SearchFindings(
         corpus=label,

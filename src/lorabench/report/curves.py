@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lorabench.analysis.candidates import describe, settings_of, varied_axes
+from lorabench.analysis.candidates import describe_all, settings_of
 from lorabench.analysis.findings import Findings
 from lorabench.core.errors import DiskError
 from lorabench.core.formatting import number, plural
@@ -163,12 +163,8 @@ def curves_finding(findings: Findings) -> str:
 def run_names(records: Sequence[RunRecord]) -> list[str]:
     """Each run in words: whatever sets it apart from the others."""
     specs = [record.spec for record in records]
-    settings = [settings_of(spec, spec.model) for spec in specs]
-    varied = varied_axes(settings)
-    return [
-        f"{describe(values, varied)} on {spec.dataset}, seed {spec.seed}"
-        for spec, values in zip(specs, settings, strict=True)
-    ]
+    labels = describe_all([settings_of(spec, spec.model) for spec in specs])
+    return [f"{label} on {spec.dataset}, seed {spec.seed}" for label, spec in zip(labels, specs, strict=True)]
 
 
 def _bits_per_nat(record: RunRecord) -> float | None:

@@ -75,10 +75,12 @@ def _panel(panel: Panel) -> dict[str, Any]:
 
 def _name_once(data: Sequence[dict[str, Any]]) -> None:
     """Series of one name have one line in the legend, which shows and hides them together."""
-    for place, trace in enumerate(data):
+    named = set[str]()
+    for trace in data:
         trace["legendgroup"] = trace["name"]
-        if any(earlier["name"] == trace["name"] for earlier in data[:place]):
+        if trace["name"] in named:
             trace["showlegend"] = False
+        named.add(trace["name"])
 
 
 def _range(panel: Panel) -> list[float]:

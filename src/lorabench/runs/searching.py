@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Protocol, runtime_checkable
 
-from lorabench.analysis.candidates import describe, settings_of, varied_axes
+from lorabench.analysis.candidates import describe_all, settings_of
 from lorabench.analysis.statistics import Interval
 from lorabench.core.errors import ConfigError
 from lorabench.core.storage import read_regular
@@ -26,7 +26,7 @@ from lorabench.records.documents import DocumentResults, parse_documents
 from lorabench.records.schema import Rung, Status
 from lorabench.records.store import RecordStore
 from lorabench.runs.race import Decision, Race, Racer, RaceRow, interval_of
-from lorabench.runs.strategy import STRATEGIES, Request, Standing, Strategy, StrategyKind
+from lorabench.runs.strategy import STRATEGIES, Request, Standing, Strategy, StrategyKind, final_figure
 from lorabench.runs.wishes import Wish, read_wish
 
 STOPPED_BY_USER = "stopped by lorabench stop"
@@ -197,9 +197,9 @@ class Search:
         """Of those that were trained to the end the ones that further seeds are for."""
         figures = {}
         for key in members:
-            standings = [self._standings[run.run_id] for run in self._compared(bracket, key)]
-            if all(standing.status is Status.COMPLETED for standing in standings):
-                figures[key] = fmean(standing.evaluations[-1].validation.bits_per_byte for standing in standings)
+            figure = final_figure([self._standings[run.run_id] for run in self._compared(bracket, key)])
+            if figure is not None:
+                figures[key] = figure
         return sorted(figures, key=figures.__getitem__)[: num_kept(self._situation.search, len(figures))]
 
     def _rungs(self, bracket: _Bracket) -> Iterator[tuple[int, tuple[str, ...], list[str]]]:
@@ -226,16 +226,15 @@ class Search:
 
     def _race(self, bracket: _Bracket, number: int, members: Collection[str]) -> Race:
         specs = [next(iter(runs.values())).spec for runs in bracket.configurations.values()]
-        settings = [settings_of(spec, spec.model) for spec in specs]
-        varied = varied_axes(settings)
+        labels = describe_all([settings_of(spec, spec.model) for spec in specs])
         reasons = {key: reason for leaving in bracket.leaving.values() for key, reason in leaving.items()}
         racers = []
-        for key, values in zip(bracket.configurations, settings, strict=True):
+        for key, label in zip(bracket.configurations, labels, strict=True):
             failed = next((run for run in self._compared(bracket, key) if self._has_failed(run.run_id)), None)
             stopped = None if key in members else reasons.get(key, STOPPED_BY_USER)
             if stopped is None and failed is not None:
                 stopped = f"seed {failed.spec.seed} did not complete"
-            racers.append(self._racer(bracket, key, describe(values, varied), number, stopped))
+            racers.append(self._racer(bracket, key, label, number, stopped))
         racers.sort(key=lambda racer: (racer.stopped is not None, racer.bits_per_byte or math.inf))
         return Race(specs[0].dataset, where(self._situation.search, number), tuple(racers))
 
@@ -342,9 +341,7 @@ def _decision(at_rung: AtRung, beaten: Set[int], uncompared: Sequence[RunSpec]) 
     """What is shown of it."""
     entrants = at_rung.entrants
     specs = [*(entrant.spec for entrant in entrants), *uncompared]
-    settings = [settings_of(spec, spec.model) for spec in specs]
-    varied = varied_axes(settings)
-    labels = [describe(values, varied) for values in settings]
+    labels = describe_all([settings_of(spec, spec.model) for spec in specs])
     num_seeds = len(entrants[0].run_ids)
     rows = []
     for place in sorted(range(len(entrants)), key=lambda place: entrants[place].bits_per_byte):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Protocol
 
 from lorabench.core.registry import Registry
@@ -55,6 +56,13 @@ class Standing:
         """Of a run that has paused."""
         steps = outcome.steps_done, outcome.num_steps
         return cls(outcome.run_id, None, *steps, outcome.evaluations, outcome.rungs)
+
+
+def final_figure(standings: Sequence[Standing]) -> float | None:
+    """A configuration's bits per byte at its end, mean over seeds; None without any, or where one did not complete."""
+    if not standings or any(standing.status is not Status.COMPLETED for standing in standings):
+        return None
+    return fmean(standing.evaluations[-1].validation.bits_per_byte for standing in standings)
 
 
 class Strategy(Protocol):

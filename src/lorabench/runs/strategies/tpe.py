@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from lorabench.core.errors import ConfigError, require_package
@@ -17,10 +16,9 @@ from lorabench.experiment.axes import Range
 from lorabench.experiment.plan import PlannedRun
 from lorabench.experiment.sampling import Axes, Point, drawn_or_all
 from lorabench.experiment.schema import Experiment, configured
-from lorabench.records.schema import Status
 from lorabench.records.store import RecordStore
 from lorabench.runs.growing import Proposal
-from lorabench.runs.strategy import Request, Standing, Strategy, StrategyKind
+from lorabench.runs.strategy import Request, Standing, Strategy, StrategyKind, final_figure
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -115,11 +113,8 @@ class Tpe:
         return all(run.run_id in self._standings for run in every)
 
     def _figure(self, runs: Sequence[PlannedRun]) -> float | None:
-        """Bits per byte at the end, mean over the seeds that all have; None where one did not complete."""
-        standings = [self._standings[run.run_id] for run in self._compared(runs)]
-        if not standings or any(standing.status is not Status.COMPLETED for standing in standings):
-            return None
-        return fmean(standing.evaluations[-1].validation.bits_per_byte for standing in standings)
+        """At its end, over the seeds that all have."""
+        return final_figure([self._standings[run.run_id] for run in self._compared(runs)])
 
     def _best(self, studies: Sequence[_Study]) -> list[list[PlannedRun]]:
         every = [runs for study in studies for runs in study.configurations]
