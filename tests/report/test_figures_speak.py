@@ -48,6 +48,17 @@ def at_speeds(folder: Path, by_rank: dict[int, float], spread: float) -> Report:
     return reported(results)
 
 
+def test_what_was_scored_once_is_not_said_to_have_levelled_off(tmp_path: Path) -> None:
+    for curve, said in (
+        ((1.0,), "was scored only once a run"),
+        ((0.99, 1.0, 1.0), "had levelled off at the end of all 2"),
+    ):
+        results = SyntheticResults(tmp_path / str(len(curve)), curve=curve)
+        results.grid(ranks=[8, 16])
+        drawn = picture(reported(results), "training_curves").panels[0]
+        assert f"Validation {said}" in drawn.finding
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FOLDERS)
 def test_every_title_is_a_finding(tmp_path: Path, name: str) -> None:

@@ -79,19 +79,19 @@ def curves_picture(findings: Findings, records: Sequence[RunRecord], store: Reco
             if field == "training":
                 series += _series(f"{name}: validation", index, curve["evaluated"], is_dashed=True)
         if series:
-            panels.append(_panel(field, title, tuple(series), curves, findings))
+            panel = Panel(title, "", Kind.LINES, "step", "", tuple(series))
+            panels.append(_with_finding(panel, field, curves, curves_finding(findings, records)))
     return Picture("training_curves", "Training curves", tuple(panels), (), ())
 
 
-def _panel(field: str, title: str, series: tuple[Series, ...], curves: Sequence[Curve], findings: Findings) -> Panel:
-    panel = Panel(title, "", Kind.LINES, "step", "", series)
+def _with_finding(panel: Panel, field: str, curves: Sequence[Curve], on_validation: str) -> Panel:
     if field == "learning_rate":
         return replace(panel, finding=rate_finding(curves))
     if field == "gradient_norm":
         is_wild = any(curve["norm_peak"] and curve["norm_peak"][0] > WILD for curve in curves)
         return replace(panel, finding=norm_finding(curves), is_log_y=is_wild)
     found = leaving(curves)
-    finding = "; ".join(filter(None, (curves_finding(findings), found)))
+    finding = "; ".join(filter(None, (on_validation, found)))
     return replace(panel, finding=finding, most_y=_most(curves) if found else None)
 
 
@@ -149,12 +149,16 @@ def _series(name: str, colour: int, pairs: Iterable[Sequence[Any]], *, is_dashed
     return [Series(name, colour, points, is_dashed=is_dashed)] if points else []
 
 
-def curves_finding(findings: Findings) -> str:
-    """Whether training was long enough."""
-    known = [item for corpus in findings.corpora for item in corpus.candidates]
-    falling = sum(item.still_falls is not None for item in known)
-    if not known:
+def curves_finding(findings: Findings, records: Sequence[RunRecord]) -> str:
+    """Whether training was long enough, by those configurations whose validation was scored along the run."""
+    every = [item for corpus in findings.corpora for item in corpus.candidates]
+    if not every:
         return "No run has a result yet"
+    scored_along = {record.run_id for record in records if len(record.evaluations) > 1}
+    known = [item for item in every if scored_along & {*item.run_ids}]
+    if not known:
+        return "Validation was scored only once a run, so whether it still fell is not known"
+    falling = sum(item.still_falls is not None for item in known)
     if not falling:
         return f"Validation had levelled off at the end of all {plural(len(known), 'configuration')}"
     return f"Validation still fell at the end of {falling} of {plural(len(known), 'configuration')}"

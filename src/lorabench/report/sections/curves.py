@@ -38,7 +38,7 @@ _PAGE = """
 def _values(report: Report, picture: Picture | None) -> Mapping[str, Any] | None:
     if not report.findings.overview.num_runs:
         return None
-    return {"panels": list(TITLES.items()), "finding": curves_finding(report.findings)}
+    return {"panels": list(TITLES.items()), "finding": curves_finding(report.findings, report.records)}
 
 
 def _data(report: Report) -> Mapping[str, object]:
