@@ -111,7 +111,7 @@ class WorkerProcess:
         return (self._process.poll() or 0) < 0
 
     def _write(self, line: str) -> None:
-        with suppress(OSError):  # it has ended, which its reports will say
+        with suppress(OSError, ValueError):  # it has ended or its pipe is closed, which its reports will say
             self._input.write(line + "\n")
             self._input.flush()
 
