@@ -1,15 +1,16 @@
 """How long the same decision takes: a sweep with PEFT and its Trainer, next to `lorabench run` with a search.
 
     python benchmarks/compare_with_sweep.py SWEEP.py --model smollm2-135m-instruct
-    python benchmarks/compare_with_sweep.py SWEEP.py --text notes.txt --strategy racing --steps 81
+    python benchmarks/compare_with_sweep.py SWEEP.py --text notes.txt --search 'strategy: racing' --steps 81
 
 Both choose among the same ranks and learning rates, with as many tokens of the same training text and the same other
 settings, and score as many tokens of the same validation file. Each is timed as one whole process: ours includes
 loading, the base's own scores, rungs, test and report; the sweep trains and scores each configuration in a process of
 its own. Like the sweep, ours decides with one seed (`racing`: with two); the further seeds of its winner are done and
-timed by a second command. Off the clock, ours then trains the sweep's winner to its end, and the two winners of one
-seed are compared by document (`lorabench compare`), each by our scores. They are tied where the interval of the
-difference holds zero. Schedules are each program's own. The last line is JSON.
+timed by a second command. `--search` may be given several times: each is timed against the one sweep. Off the clock,
+ours then trains the sweep's winner to its end, and the two winners of one seed are compared by document (`lorabench
+compare`), each by our scores. They are tied where the interval of the difference holds zero. Schedules are each
+program's own. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -49,6 +50,28 @@ class Configuration(NamedTuple):
     learning_rate: float
 
 
+class Found(NamedTuple):
+    """What one search took and chose."""
+
+    seconds: float
+    seconds_of_further_seeds: float
+    winner: Configuration
+    train_tokens: int
+    adapter: Path
+    """Of the winner's first seed."""
+
+
+def read_search(text: str) -> dict[str, Any]:
+    """The `search` section of an experiment, in one line."""
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not YAML: {error}") from None
+    if not isinstance(values, dict) or values.get("strategy") not in ("halving", "racing"):
+        raise argparse.ArgumentTypeError(f"{text!r} has no strategy that is halving or racing")
+    return values
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sweep", type=Path, help="the peer's script; the options that peft_sweep.py takes")
@@ -62,7 +85,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=108, help="of a whole run; the first rung needs four of them")
     parser.add_argument("--batch-size", type=int, default=2)
     parser.add_argument("--context-length", type=int, default=128)
-    parser.add_argument("--strategy", choices=("halving", "racing"), default="halving")
+    example = "of ours, such as '{strategy: halving, eta: 3, keep: 1}'; without it, halving with its defaults"
+    parser.add_argument("--search", action="append", type=read_search, metavar="YAML", help=example)
     parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16", help="of both")
     parser.add_argument("--devices", help="of ours, such as cpu:2 for two workers with a thread each")
     options = parser.parse_args()
@@ -79,47 +103,70 @@ def main() -> None:
 
 
 def race(options: argparse.Namespace, model: Path, parts: dict[str, Path], folder: Path) -> dict[str, Any]:
-    """Both programs one after the other, then their winners against each other."""
+    """Each search, then the sweep, then their winners against its."""
     asked_tokens = options.steps * options.batch_size * options.context_length
     num_scored = SCORED_WINDOWS * options.context_length
     num_bytes = {"train": bytes_of_tokens(model, parts["train"], asked_tokens)}
     num_bytes |= {part: bytes_of_tokens(model, parts[part], num_scored) for part in ("validation", "test")}
     base = describe(options, model, parts, num_bytes)
     axes = {"rank": options.ranks, "learning_rate": options.learning_rates}
-    num_seeds = 2 if options.strategy == "racing" else 1
-    our_seconds, with_more_seeds = (
-        timed(run_command(options, write_search(folder, base, axes, options.strategy, num), folder / "ours"))[0]
-        for num in (num_seeds, NUM_SEEDS)
-    )
+    searches = options.search or [{"strategy": "halving"}]
+    ours = [run_search(options, base, axes, search, folder / f"ours_{n}") for n, search in enumerate(searches)]
     peer_seconds, printed = timed(sweep_command(options, model, parts))
     peer = json.loads(printed.strip().splitlines()[-1])
-    ours, theirs = winner(folder / "ours"), Configuration(peer["best"]["rank"], peer["best"]["learning_rate"])
-    first = next(record for record in finished(folder / "ours") if configuration(record) == ours)
-    budget = first.budget
-    if budget is None:
-        raise SystemExit(f"{first.run_id}: a finished run without a budget")
-    difference = None
-    if ours != theirs:
+    theirs = Configuration(peer["best"]["rank"], peer["best"]["learning_rate"])
+    if any(found.winner != theirs for found in ours):
         one = {"rank": [theirs.rank], "learning_rate": [theirs.learning_rate]}
-        timed(run_command(options, write_search(folder, base, one, "halving", 1), folder / "theirs"))
-        second = next(record for record in finished(folder / "theirs") if configuration(record) == theirs)
-        adapters = (folder / "ours/runs" / first.run_id / "adapter", folder / "theirs/runs" / second.run_id / "adapter")
-        context = ("--context-length", str(options.context_length))
-        compare = (*LORABENCH, "compare", *map(str, adapters), "--data", str(parts["validation"]), *context, "--json")
-        difference = json.loads(timed(compare)[1])
+        timed(run_command(options, write_search(folder / "theirs.yaml", base, one, {}, 1), folder / "theirs"))
     return {
-        "strategy": options.strategy,
         "configurations": len(options.ranks) * len(options.learning_rates),
-        "our_seconds": our_seconds,
-        "seconds_of_further_seeds": with_more_seeds,
         "peer_seconds": peer_seconds,
-        "ratio": peer_seconds / our_seconds,
-        "our_winner": ours._asdict(),
         "peer_winner": theirs._asdict(),
-        "our_tokens": budget.train_tokens,
         "peer_tokens": asked_tokens,
-        "difference": difference,
+        "ours": [
+            {
+                "search": search,
+                "seconds": found.seconds,
+                "seconds_of_further_seeds": found.seconds_of_further_seeds,
+                "ratio": peer_seconds / found.seconds,
+                "winner": found.winner._asdict(),
+                "tokens": found.train_tokens,
+                "difference": compare(options, found, theirs, parts["validation"], folder / "theirs"),
+            }
+            for search, found in zip(searches, ours, strict=True)
+        ],
     }
+
+
+def run_search(
+    options: argparse.Namespace, base: dict[str, Any], axes: dict[str, Any], search: dict[str, Any], output_dir: Path
+) -> Found:
+    """`lorabench run` with one search, then with further seeds of its winner."""
+    path = output_dir.with_suffix(".yaml")
+    num_seeds = (2 if search["strategy"] == "racing" else 1, NUM_SEEDS)
+    seconds, further = (
+        timed(run_command(options, write_search(path, base, axes, search, num), output_dir))[0] for num in num_seeds
+    )
+    best = winner(output_dir)
+    first = next(record for record in finished(output_dir) if configuration(record) == best)
+    if first.budget is None:
+        raise SystemExit(f"{first.run_id}: a finished run without a budget")
+    adapter = output_dir / "runs" / first.run_id / "adapter"
+    return Found(seconds, further, best, first.budget.train_tokens, adapter)
+
+
+def compare(
+    options: argparse.Namespace, found: Found, theirs: Configuration, validation: Path, output_dir: Path
+) -> dict[str, Any] | None:
+    """Our choice less the sweep's in bits per byte, by document; None where both are the same."""
+    if found.winner == theirs:
+        return None
+    second = next(record for record in finished(output_dir) if configuration(record) == theirs)
+    adapters = (found.adapter, output_dir / "runs" / second.run_id / "adapter")
+    context = ("--context-length", str(options.context_length))
+    command = (*LORABENCH, "compare", *map(str, adapters), "--data", str(validation), *context, "--json")
+    difference: dict[str, Any] = json.loads(timed(command)[1])
+    return difference
 
 
 def describe(
@@ -141,13 +188,15 @@ def describe(
     }
 
 
-def write_search(folder: Path, base: dict[str, Any], axes: dict[str, Any], strategy: str, num_seeds: int) -> Path:
-    """An experiment over ranks and rates whose winner is trained with so many seeds."""
+def write_search(
+    path: Path, base: dict[str, Any], axes: dict[str, Any], search: dict[str, Any], num_seeds: int
+) -> Path:
+    """An experiment over ranks and rates whose winner is trained with so many seeds; halving where nothing is named."""
     training = {**base["training"], "learning_rate": axes["learning_rate"]}
     adapter = {**base["adapter"], "rank": axes["rank"]}
-    values = {**base, "adapter": adapter, "training": training, "seeds": [0, 1] if strategy == "racing" else [0]}
-    values["search"] = {"strategy": strategy, "seeds_at_the_end": num_seeds}
-    path = folder / "search.yaml"
+    search = {"strategy": "halving", **search, "seeds_at_the_end": num_seeds}
+    seeds = [0, 1] if search["strategy"] == "racing" else [0]
+    values = {**base, "adapter": adapter, "training": training, "seeds": seeds, "search": search}
     path.write_text(yaml.safe_dump(values), encoding="utf-8")
     return path
 
@@ -238,12 +287,12 @@ def bytes_of_tokens(model: Path, text: Path, num_tokens: int) -> int:
 
 
 def print_result(result: dict[str, Any]) -> None:
-    print(f"{result['configurations']} configurations, ours by {result['strategy']}")
-    print(f"sweep {result['peer_seconds']:.1f} s, lorabench {result['our_seconds']:.1f} s: {result['ratio']:.2f} times")
-    print(f"further seeds of our winner: {result['seconds_of_further_seeds']:.1f} s")
-    print(f"tokens of a whole run: sweep {result['peer_tokens']}, lorabench {result['our_tokens']}")
-    print(f"winners: sweep {result['peer_winner']}, lorabench {result['our_winner']}")
-    print(f"ours less the sweep's: {result['difference'] or 'the same configuration'}")
+    print(f"{result['configurations']} configurations of {result['peer_tokens']} tokens each")
+    print(f"sweep: {result['peer_seconds']:.1f} s, chose {result['peer_winner']}")
+    for ours in result["ours"]:
+        print(f"{ours['search']}: {ours['seconds']:.1f} s, {ours['ratio']:.2f} times, chose {ours['winner']}")
+        print(f"  further seeds: {ours['seconds_of_further_seeds']:.1f} s; tokens of a whole run: {ours['tokens']}")
+        print(f"  ours less the sweep's: {ours['difference'] or 'the same configuration'}")
 
 
 if __name__ == "__main__":

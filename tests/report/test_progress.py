@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from lorabench.analysis.race import Race, Racer, write_races
+from lorabench.analysis.statistics import Interval
 from lorabench.records.asked import FOLDER, Asked, write_asked
 from lorabench.records.schema import RunRecord, Status
 from lorabench.records.store import RecordStore
@@ -101,3 +104,22 @@ def test_a_list_under_another_name_is_not_believed(results: SyntheticResults) ->
     write_asked(results.output_dir, asked_of(results.grid(), "queued"))
     (results.output_dir / FOLDER / "synthetic.json").rename(results.output_dir / FOLDER / "other.json")
     assert any("it is the list of synthetic" in problem for problem in build(results).problems)
+
+
+def test_the_page_shows_how_a_rung_stands(results: SyntheticResults) -> None:
+    write_asked(results.output_dir, asked_of(results.grid(), "run-a", "run-b", "run-c", is_search=True))
+    interval = Interval(1.1234, 1.1, 1.15, 40, 2)
+    racers = (
+        Racer("rank 8, <b>", ("run-a",), 1, 1.1234, interval, None),
+        Racer("rank 4", ("run-b",), 0, None, None, None),
+        Racer("rank 2", ("run-c",), 1, 2.5, None, "stopped at rung 1 of 3: too high"),
+    )
+    write_races(results.output_dir, "synthetic", [Race("news", "rung 2 of 3", racers)])
+    page = page_of(build(results, "synthetic"))
+    rows = [" ".join(re.sub("<[^>]*>", " ", row).split()) for row in page.split("rung 2 of 3: ")[1].split("<tr>")[2:5]]
+    assert "rung 2 of 3: 1 of 2 scored" in " ".join(page.split())
+    assert rows[0] == "rank 8, &lt;b&gt; 1/1 1.1234 1.100 to 1.150 scored"
+    assert rows[1] == "rank 4 0/1 – – to come"
+    assert rows[2].startswith("rank 2 1/1 2.5000 – stopped at rung 1 of 3: too high")
+    (results.output_dir / "races/synthetic.json").write_text('[{"corpus": 3}]', encoding="utf-8")
+    assert "rung 2 of 3" not in page_of(build(results, "synthetic"))

@@ -11,11 +11,11 @@ import pytest
 from rich.console import Console
 
 import lorabench
+from lorabench.analysis.race import Race, Racer, read_races
 from lorabench.analysis.statistics import Interval
 from lorabench.cli.views.race import live_table, reached_line
 from lorabench.cli.views.view import LiveView, PlainView
 from lorabench.records.store import load_records
-from lorabench.runs.race import Race, Racer
 from tests.runs.conftest import ExperimentWriter
 from tests.runs.test_search import SEARCH, TRAINING, write
 
@@ -84,10 +84,14 @@ class Listened(PlainView):
         self.shown = io.StringIO()
         super().__init__(Console(file=self.shown, width=200))
         self.told: list[Sequence[Race]] = []
+        self.kept: list[Sequence[Race]] = []
+        self.output_dir: Path | None = None
 
     def races(self, races: Sequence[Race]) -> None:
         super().races(races)
         self.told.append(races)
+        if self.output_dir is not None:
+            self.kept.append(read_races(self.output_dir, "tiny"))
 
 
 @pytest.mark.slow
@@ -97,6 +101,7 @@ def test_a_real_search_is_shown_as_it_goes(experiment: ExperimentWriter, tmp_pat
     path = write(experiment, adapter={"rank": 2}, training=training, search={**SEARCH, "seeds_at_the_end": 1})
     live, plain = Watched(), Listened()
     lorabench.run(path, tmp_path / "live", trackers=["none"], view=live)
+    plain.output_dir = tmp_path / "plain"
     lorabench.run(path, tmp_path / "plain", trackers=["none"], view=plain)
     by_id = {record.run_id: record for record in load_records(tmp_path / "plain")}
     records = [by_id[run.run_id] for run in lorabench.plan(path).runs]
@@ -106,6 +111,9 @@ def test_a_real_search_is_shown_as_it_goes(experiment: ExperimentWriter, tmp_pat
     assert [match and match.groups() for match in found] == list(zip(figures[:2], "12", strict=True))
     assert reached[1].endswith("so far, 1 to come")  # with the last one the rung is decided, and its table is shown
     assert not plain.told[-1]  # what is trained to its end races no more
+    kept = [races for races in plain.kept if races]
+    assert kept, "what the page is made from"
+    assert all(any(races == tuple(told) for told in plain.told) for races in kept)
 
     at_first = next(table for table in live.tables if "rung 1 of 2" in table[0])
     assert at_first[0].endswith("0 of 3 scored")

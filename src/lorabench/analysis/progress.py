@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from lorabench.analysis.findings import Findings, Recommendation
+from lorabench.analysis.race import Race, read_races
 from lorabench.core.errors import UnknownNameError
 from lorabench.core.formatting import count, listed, plural
 from lorabench.records.asked import Asked
@@ -30,6 +31,8 @@ class Progress:
     """Ids of runs that were begun: the same command, or the search that has paused them, goes on with them."""
     queued: tuple[str, ...]
     """Ids of runs that were not begun."""
+    races: tuple[Race, ...] = ()
+    """How the rungs of a search stand that are not decided yet."""
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -73,7 +76,8 @@ def progress_of(
         if missing and (is_running or interrupted or not one.is_search):
             queued = tuple(run_id for run_id in left if run_id not in set(interrupted))
             num_ended = len(one.runs) - len(missing)
-            found.append(Progress(one, is_running, num_ended, under_way, interrupted, queued))
+            races = read_races(store.output_dir, one.name) if one.is_search else ()
+            found.append(Progress(one, is_running, num_ended, under_way, interrupted, queued, races))
     return found
 
 

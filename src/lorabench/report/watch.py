@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from lorabench.analysis.race import FOLDER as RACES_FOLDER
 from lorabench.core.errors import DiskError
 from lorabench.records.asked import FOLDER as ASKED_FOLDER
 from lorabench.records.store import RECORD_NAME, RecordStore
@@ -86,7 +87,7 @@ class Watched:
 
 def _files_of(store: RecordStore) -> dict[str, tuple[int, int]]:
     """When each file that a page is made from was written, and how large it is."""
-    patterns = (f"runs/*/{RECORD_NAME}", f"{ASKED_FOLDER}/*.json", "deployments/*/*.json")
+    patterns = (f"runs/*/{RECORD_NAME}", f"{ASKED_FOLDER}/*.json", f"{RACES_FOLDER}/*.json", "deployments/*/*.json")
     paths = [path for pattern in patterns for path in store.output_dir.glob(pattern)]
     return {str(path): stamp for path in paths if (stamp := _stamp(path)) is not None}
 

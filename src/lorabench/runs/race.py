@@ -1,4 +1,4 @@
-"""A rung: all configurations side by side, with intervals; while it is under way, and who goes on once it is over."""
+"""A rung that is over: all configurations side by side, with intervals, and who goes on."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from lorabench.analysis.race import Race
 from lorabench.analysis.statistics import Interval, estimate_figure
 from lorabench.records.documents import DocumentResults
 
@@ -32,36 +33,6 @@ class Decision:
     corpus: str
     where: str
     rows: tuple[RaceRow, ...]
-
-
-@dataclass(frozen=True)
-class Racer:
-    """A configuration while a rung is under way."""
-
-    label: str
-    run_ids: tuple[str, ...]
-    """One for each seed."""
-    num_scored: int
-    """Of its seeds, at the rung that it has reached last with any."""
-    bits_per_byte: float | None
-    """Mean over seeds; None before every seed is scored."""
-    interval: Interval | None
-    stopped: str | None
-    """Why it goes no further; None: it is in the race."""
-
-    @property
-    def is_scored(self) -> bool:
-        """Whether it has its figure at the rung that is under way."""
-        return self.stopped is None and self.bits_per_byte is not None
-
-
-@dataclass(frozen=True)
-class Race:
-    """A rung that is not decided yet: those with a figure, the lowest first, those to come, and those that left."""
-
-    corpus: str
-    where: str
-    racers: tuple[Racer, ...]
 
 
 @runtime_checkable

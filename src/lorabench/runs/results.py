@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from lorabench.analysis.race import Race, write_races
 from lorabench.core.errors import BusyError, DiskError
 from lorabench.records.store import RecordStore
 from lorabench.report.build import build_report, rebuild_table
@@ -27,8 +28,23 @@ class Results:
         self._report = report
         self._table_due_at = time.monotonic()
         self._page_due_at = time.monotonic()
+        self._races_due_at = time.monotonic()
+        self._races: Sequence[Race] = ()
+        """As they were last written."""
         self._complaint = ""
         """Why they could not be rebuilt the last time."""
+
+    def races(self, races: Sequence[Race]) -> None:
+        """Keep for the page how a search's rungs stand, before the page is rebuilt."""
+        started = time.monotonic()
+        if races != self._races and started >= self._races_due_at:
+            try:
+                write_races(self._store.output_dir, self._experiment, races)
+            except DiskError as error:
+                self._complain(error)
+            self._races = races
+            ended = time.monotonic()
+            self._races_due_at = ended + (ended - started) / SHARE
 
     def rebuild(self) -> None:
         """As the work begins, and after every run; what another process is at just then is left for a later time."""
@@ -42,12 +58,16 @@ class Results:
             else:
                 rebuild_table(self._store, wait=False)
         except (BusyError, DiskError) as error:
-            if str(error) != self._complaint:
-                self._report(f"table and page are rebuilt later: {error}")
-            self._complaint = str(error)
+            self._complain(error)
         ended = time.monotonic()
         pause = (ended - started) / SHARE
         if is_page_due:
             self._page_due_at = ended + max(PAGE_SECONDS, pause)
         else:
             self._table_due_at = ended + pause
+
+    def _complain(self, error: Exception) -> None:
+        """Once, whatever is tried again."""
+        if str(error) != self._complaint:
+            self._report(f"table and page are rebuilt later: {error}")
+        self._complaint = str(error)

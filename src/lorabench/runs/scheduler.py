@@ -275,7 +275,9 @@ class Scheduler:
             if isinstance(strategy, Deciding):
                 while strategy.decided:
                     self.context.view.decided(strategy.decided.pop(0))
-                self.context.view.races(strategy.races())
+                races = strategy.races()
+                self.context.view.races(races)
+                self.results.races(races)
             if self.under_way:
                 outcome = self.executor.next_outcome()
                 if (standing := self._take(outcome)) is not None:

@@ -14,6 +14,7 @@ from statistics import fmean
 from typing import Protocol, runtime_checkable
 
 from lorabench.analysis.candidates import describe_all, settings_of
+from lorabench.analysis.race import Race, Racer
 from lorabench.analysis.statistics import Interval
 from lorabench.core.errors import ConfigError
 from lorabench.core.storage import read_regular
@@ -25,7 +26,7 @@ from lorabench.experiment.search import SearchSettings
 from lorabench.records.documents import DocumentResults, parse_documents
 from lorabench.records.schema import Rung, Status
 from lorabench.records.store import RecordStore
-from lorabench.runs.race import Decision, Race, Racer, RaceRow, interval_of
+from lorabench.runs.race import Decision, RaceRow, interval_of
 from lorabench.runs.strategy import STRATEGIES, Request, Standing, Strategy, StrategyKind, final_figure
 from lorabench.runs.wishes import Wish, read_wish
 

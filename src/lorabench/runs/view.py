@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
+from lorabench.analysis.race import Race
 from lorabench.records.schema import RunRecord
-from lorabench.runs.race import Decision, Race
+from lorabench.runs.race import Decision
 
 
 class RunView:

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from rich.table import Table
 from rich.text import Text
 
+from lorabench.analysis.race import Race, Racer
 from lorabench.cli.views.text import clean, styled
 from lorabench.core.formatting import bits, plural, span
-from lorabench.runs.race import Decision, Race, Racer
+from lorabench.runs.race import Decision
 
 WIDTH_OF_FIGURES = 42
 """Columns of seeds, figure and interval, with what lies between."""
@@ -37,9 +38,7 @@ def live_table(race: Race, losses: Mapping[str, str], width: int, num_rows: int)
 
     A row each, `num_rows` at most. `losses` are of the runs that are under way, by run id.
     """
-    num_scored = sum(racer.is_scored for racer in race.racers)
-    num_here = sum(racer.stopped is None for racer in race.racers)
-    table = _table(f"{race.corpus}, {race.where}: {num_scored} of {num_here} scored")
+    table = _table(f"{race.corpus}, {race.where}: {race.num_scored} of {race.num_here} scored")
     label, state = table.columns[0], table.columns[-1]
     label.no_wrap, label.max_width = True, max(12, width // 3)
     state.max_width = max(10, width - label.max_width - WIDTH_OF_FIGURES)
@@ -64,7 +63,7 @@ def reached_line(race: Race, racer: Racer) -> Text:
     scored = [other for other in race.racers if other.is_scored]
     place = 1 + sum(other.bits_per_byte < racer.bits_per_byte for other in scored)  # type: ignore[operator]
     interval = "" if racer.interval is None else f" (95 %: {span(racer.interval)})"
-    num_to_come = sum(other.stopped is None for other in race.racers) - len(scored)
+    num_to_come = race.num_here - len(scored)
     to_come = f", {num_to_come} to come" if num_to_come else ""
     figure = f"{bits(racer.bits_per_byte)} bits/byte{interval}"
     seeds = f" over {plural(len(racer.run_ids), 'seed')}" if len(racer.run_ids) > 1 else ""

@@ -6,8 +6,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from lorabench.analysis.race import Race
 from lorabench.cli.views.clock import Clock
-from lorabench.runs.race import Race
 
 
 @dataclass

@@ -15,13 +15,14 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from lorabench.analysis.race import Race
 from lorabench.cli.views.live import live_lines
 from lorabench.cli.views.race import live_table, race_table, reached_line
 from lorabench.cli.views.state import State, Work
 from lorabench.cli.views.text import clean, make_console, percent, styled
 from lorabench.core.formatting import bits, duration, number
 from lorabench.records.schema import RunRecord, Status
-from lorabench.runs.race import Decision, Race
+from lorabench.runs.race import Decision
 from lorabench.runs.view import RunView
 
 PLAIN_SECONDS = 10.0
