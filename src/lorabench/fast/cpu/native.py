@@ -6,6 +6,7 @@ import ctypes
 import hashlib
 import logging
 import os
+import platform
 import shutil
 import subprocess
 import tempfile
@@ -35,6 +36,8 @@ _SOURCES = tuple(
 _FLAGS = (
     *("-std=c++17", "-O3", "-march=native", "-fopenmp", "-fPIC"),
     *("-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"),
+    "-fno-thread-jumps",  # it takes a bound of an exponential apart, which then costs six times as much
+    *(("-mprefer-vector-width=512",) if platform.machine() in ("x86_64", "AMD64") else ()),
 )
 _LIBRARIES = ("-lstdc++",)
 """Named, since a C compiler that was chosen through CXX does not add it by itself."""
