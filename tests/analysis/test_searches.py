@@ -118,3 +118,22 @@ def test_without_a_search_one_result_has_nothing_to_compare_with(tmp_path: Path)
     results.grid(ranks=[16], status=Status.FAILED, status_reason="broke")
     (choice,) = analysed(results).recommendations
     assert choice.standing == "nothing to compare with"
+
+
+def test_that_more_training_did_not_help_is_said(tmp_path: Path) -> None:
+    """Where a figure at a rung is lower than every figure at an end, and only there."""
+    results = SyntheticResults(tmp_path, Truth(by_rank={4: -0.05, 16: 0.05}))
+    (stopped,) = searched(results, ranks=[8])
+    (ended,) = searched(results, ranks=[16], status=Status.COMPLETED, status_reason=None)
+    assert stopped.validation is not None
+    assert ended.validation is not None
+    figures = f"{stopped.validation.bits_per_byte:.4f} against {ended.validation.bits_per_byte:.4f} bits per byte"
+    sentence = (
+        rf"No run ended as low as .*rank 8.*, seed 0, was after 0\.111 of its steps: {re.escape(figures)}, so less"
+    )
+    assert re.fullmatch(sentence + ".*", analysed(results).searches[0].turned)
+    build_report(results.store)
+    for name in ("results_summary.md", "report.html"):
+        assert "No run ended as low as" in (tmp_path / "results" / name).read_text(encoding="utf-8")
+    searched(results, ranks=[4], learning_rates=[3e-3], status=Status.COMPLETED, status_reason=None)
+    assert analysed(results).searches[0].turned == ""

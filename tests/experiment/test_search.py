@@ -126,6 +126,8 @@ def test_27_configurations_cost_a_ninth_of_all_of_them() -> None:
     ends = 14 * (1 / 9 - 0.8 / 27) + 7 * (1 / 3 - 0.8 / 9) + 4 * (1 - 0.8 / 3)
     assert search_cost(SearchSettings(), 27, trunk, 1, at_most=True) == pytest.approx(1 + ends + 2 * 2)
     racing = SearchSettings(strategy="racing", seeds_at_the_end=2)
+    assert racing.shares == (1 / 9, 1 / 3)
+    assert SearchSettings(strategy="racing", eta=3).shares == pytest.approx((1 / 27, 1 / 9, 1 / 3))
     assert search_cost(racing, 27, trunk, 2, at_most=False) < search_cost(racing, 27, trunk, 2, at_most=True)
 
 

@@ -17,7 +17,7 @@ import yaml
 import lorabench
 from lorabench.core.storage import sha256_file
 from lorabench.experiment.identity import configuration_of
-from lorabench.experiment.search import SearchSettings
+from lorabench.experiment.search import RUNGS, SearchSettings
 from lorabench.methods.settings import AdapterSettings
 from lorabench.records.documents import DocumentResults
 from lorabench.records.schema import Rung, RunRecord, Scores, Status
@@ -161,7 +161,7 @@ def test_a_rung_is_what_a_run_of_its_length_scores(experiment: ExperimentWriter,
 
 def test_racing_stops_only_what_a_survivor_beats_over_documents_and_seeds(tmp_path: Path) -> None:
     """The rule on made figures: a clear loser leaves, a close one and one that cannot be compared stay."""
-    store, search = RecordStore(tmp_path), SearchSettings(strategy="racing")
+    store, search = RecordStore(tmp_path), SearchSettings(strategy="racing", rungs=RUNGS)
     random = np.random.default_rng(0)
     difficulty = random.lognormal(0.0, 0.3, 60)
     written = []
@@ -192,7 +192,7 @@ def test_racing_stops_only_what_a_survivor_beats_over_documents_and_seeds(tmp_pa
 
 def test_of_equals_racing_stops_one_in_at_most_twenty_races() -> None:
     """Over all three rungs; nine equal configurations on 40 documents and two seeds."""
-    random, search = np.random.default_rng(1), SearchSettings(strategy="racing")
+    random, search = np.random.default_rng(1), SearchSettings(strategy="racing", rungs=RUNGS)
     sizes, lost = np.full(40, 100.0), 0
     for _ in range(200):
         is_out = False

@@ -177,6 +177,21 @@ class SearchFindings:
         )
 
     @property
+    def turned(self) -> str:
+        """That a rung was lower than every end; empty where none was. Figures are of the same documents."""
+        ends = [racer.points[-1][1] for racer in self.racers if racer.points and racer.points[-1][0] == 1.0]
+        rungs = [(bits, share, racer) for racer in self.racers for share, bits in racer.points if share < 1.0]
+        if not ends or not rungs:
+            return ""
+        bits, share, racer = min(rungs, key=lambda found: found[0])
+        if round(bits, 4) >= round(min(ends), 4):
+            return ""
+        return (
+            f"No run ended as low as {racer.label}, seed {racer.seed}, was after {share:.3g} of its steps: {bits:.4f} "
+            f"against {min(ends):.4f} bits per byte, so less training, or a lower rate, may do better"
+        )
+
+    @property
     def promise(self) -> str:
         """What the strategy promises, and what not."""
         return PROMISES.get(self.strategy, "")

@@ -19,7 +19,7 @@ _HEADINGS = ("configuration", "seed", "reached", "bits per byte there", "what be
 _PAGE = """
 <h2>The search</h2>
 {% for item in searches %}<p class="lead">{{ item.claim }} on <bdi>{{ item.corpus }}</bdi>. {{ item.saving }}.</p>
-<p class="note">{{ item.promise }}.</p>{% endfor %}
+<p class="note">{{ item.promise }}.{% if item.turned %} <bdi>{{ item.turned }}</bdi>.{% endif %}</p>{% endfor %}
 {{ figure(picture) }}
 {% for item in searches %}<details><summary>Who left where on <bdi>{{ item.corpus }}</bdi></summary>
 {{ scrolling("who left the search where") }}<table>
@@ -46,7 +46,9 @@ def _row(racer: Racer) -> tuple[str, ...]:
 def _summary(report: Report, reference: References) -> list[str]:
     found: list[str] = []
     for item in report.findings.searches:
-        sentences = "\n".join(f"- {prose(text)}." for text in (item.claim, item.saving, item.promise) if text)
+        sentences = "\n".join(
+            f"- {prose(text)}." for text in (item.claim, item.saving, item.promise, item.turned) if text
+        )
         found += [f"### The search on {escape(item.corpus)}", sentences]
         rows = [[escape(cell, 500) for cell in _row(racer)] for racer in item.racers]
         found.append(table(list(_HEADINGS), rows[:MAX_RACERS], 2))
