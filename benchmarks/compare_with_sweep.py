@@ -11,6 +11,9 @@ timed by a second command. `--search` may be given several times: each is timed 
 ours then trains the sweep's winner to its end, and the two winners of one seed are compared by document (`lorabench
 compare`), each by our scores. They are tied where the interval of the difference holds zero. Schedules are each
 program's own. The last line is JSON.
+
+A sweep takes long. With `--sweep-rates` it does these rates alone, and its time is scaled to all of them, since each
+configuration takes as long as the others of its rank; it then has no winner, and nothing is compared.
 """
 
 from __future__ import annotations
@@ -82,6 +85,7 @@ def main() -> None:
     parser.add_argument("--ranks", type=int, nargs="+", default=[4, 16, 64])
     rates = [1e-5, 3e-5, 1e-4, 3e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2]
     parser.add_argument("--learning-rates", type=float, nargs="+", default=rates)
+    parser.add_argument("--sweep-rates", type=float, nargs="+", help="the sweep does these alone; its time is scaled")
     parser.add_argument("--steps", type=int, default=108, help="of a whole run; the first rung needs four of them")
     parser.add_argument("--batch-size", type=int, default=2)
     parser.add_argument("--context-length", type=int, default=128)
@@ -112,16 +116,20 @@ def race(options: argparse.Namespace, model: Path, parts: dict[str, Path], folde
     axes = {"rank": options.ranks, "learning_rate": options.learning_rates}
     searches = options.search or [{"strategy": "halving"}]
     ours = [run_search(options, base, axes, search, folder / f"ours_{n}") for n, search in enumerate(searches)]
-    peer_seconds, printed = timed(sweep_command(options, model, parts))
+    sweep_rates = options.sweep_rates or options.learning_rates
+    peer_seconds, printed = timed(sweep_command(options, sweep_rates, model, parts))
+    peer_seconds *= len(options.learning_rates) / len(sweep_rates)
     peer = json.loads(printed.strip().splitlines()[-1])
-    theirs = Configuration(peer["best"]["rank"], peer["best"]["learning_rate"])
-    if any(found.winner != theirs for found in ours):
+    theirs = None
+    if not options.sweep_rates:
+        theirs = Configuration(peer["best"]["rank"], peer["best"]["learning_rate"])
+    if theirs is not None and any(found.winner != theirs for found in ours):
         one = {"rank": [theirs.rank], "learning_rate": [theirs.learning_rate]}
         timed(run_command(options, write_search(folder / "theirs.yaml", base, one, {}, 1), folder / "theirs"))
     return {
         "configurations": len(options.ranks) * len(options.learning_rates),
         "peer_seconds": peer_seconds,
-        "peer_winner": theirs._asdict(),
+        "peer_winner": None if theirs is None else theirs._asdict(),
         "peer_tokens": asked_tokens,
         "ours": [
             {
@@ -156,10 +164,10 @@ def run_search(
 
 
 def compare(
-    options: argparse.Namespace, found: Found, theirs: Configuration, validation: Path, output_dir: Path
+    options: argparse.Namespace, found: Found, theirs: Configuration | None, validation: Path, output_dir: Path
 ) -> dict[str, Any] | None:
-    """Our choice less the sweep's in bits per byte, by document; None where both are the same."""
-    if found.winner == theirs:
+    """Our choice less the sweep's in bits per byte, by document; None where they are the same or the sweep has none."""
+    if theirs in (None, found.winner):
         return None
     second = next(record for record in finished(output_dir) if configuration(record) == theirs)
     adapters = (found.adapter, output_dir / "runs" / second.run_id / "adapter")
@@ -206,11 +214,13 @@ def run_command(options: argparse.Namespace, experiment: Path, output_dir: Path)
     return (*LORABENCH, "run", str(experiment), "--output-dir", str(output_dir), "--tracker", "none", *devices)
 
 
-def sweep_command(options: argparse.Namespace, model: Path, parts: dict[str, Path]) -> tuple[str, ...]:
-    """The peer's sweep over the same configurations, at the length of our whole runs."""
+def sweep_command(
+    options: argparse.Namespace, learning_rates: list[float], model: Path, parts: dict[str, Path]
+) -> tuple[str, ...]:
+    """The peer's sweep over the same ranks and these rates, at the length of our whole runs."""
     return (
         *(sys.executable, str(options.sweep), "--ranks", *map(str, options.ranks)),
-        *("--learning-rates", *map(str, options.learning_rates), "--model", str(model)),
+        *("--learning-rates", *map(str, learning_rates), "--model", str(model)),
         *("--text", str(parts["train"]), "--eval-text", str(parts["validation"]), "--precision", options.precision),
         *("--context-length", str(options.context_length), "--batch-size", str(options.batch_size)),
         *("--steps", str(options.steps)),
@@ -288,11 +298,12 @@ def bytes_of_tokens(model: Path, text: Path, num_tokens: int) -> int:
 
 def print_result(result: dict[str, Any]) -> None:
     print(f"{result['configurations']} configurations of {result['peer_tokens']} tokens each")
-    print(f"sweep: {result['peer_seconds']:.1f} s, chose {result['peer_winner']}")
+    print(f"sweep: {result['peer_seconds']:.1f} s, chose {result['peer_winner'] or 'nothing, as it did some alone'}")
     for ours in result["ours"]:
         print(f"{ours['search']}: {ours['seconds']:.1f} s, {ours['ratio']:.2f} times, chose {ours['winner']}")
         print(f"  further seeds: {ours['seconds_of_further_seeds']:.1f} s; tokens of a whole run: {ours['tokens']}")
-        print(f"  ours less the sweep's: {ours['difference'] or 'the same configuration'}")
+        if result["peer_winner"]:
+            print(f"  ours less the sweep's: {ours['difference'] or 'the same configuration'}")
 
 
 if __name__ == "__main__":

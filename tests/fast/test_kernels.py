@@ -243,6 +243,17 @@ def test_cross_entropy_agrees(compiled: Kernels, dtype: torch.dtype, size: float
     assert IGNORED not in targets
 
 
+def test_nothing_between_rows_of_logits_is_taken_for_a_number() -> None:
+    """oneDNN with AMX multiplies what follows a row by zero, which NaN survives."""
+    poison = [torch.full((64 * 432,), torch.nan, dtype=torch.bfloat16) for _ in range(20)]
+    del poison
+    room = PLAIN.room_for_logits(torch.empty(64, 8, dtype=torch.bfloat16), 400)
+    room.copy_(random(64, 400))
+    assert room.stride(0) > 400
+    assert bool(room.as_strided((64, room.stride(0)), room.stride()).isfinite().all())
+    assert bool(torch.mm(room, random(400, 16, dtype=torch.bfloat16)).isfinite().all())
+
+
 @pytest.mark.slow
 def test_the_library_is_compiled_once_and_again_when_damaged(tmp_path: Path) -> None:
     code = "from lorabench.fast.choice import kernels_for; print(kernels_for('cpu').name)"

@@ -171,7 +171,9 @@ class PlainKernels:
         return total if out is None else out.copy_(total)
 
     def room_for_logits(self, hidden: Tensor, vocabulary_size: int) -> Tensor:
-        return hidden.new_empty(min(HEAD_CHUNK, len(hidden)), vocabulary_size + ROW_GAP)[:, :-ROW_GAP]
+        room = hidden.new_empty(min(HEAD_CHUNK, len(hidden)), vocabulary_size + ROW_GAP)
+        room[:, vocabulary_size:] = 0.0  # with AMX, oneDNN multiplies what follows a row by zero: no NaN may be there
+        return room[:, :vocabulary_size]
 
 
 _GELU = {"gelu_tanh": "tanh", "gelu_erf": "none"}
