@@ -151,26 +151,24 @@ def run_search(
 ) -> Found:
     """`lorabench run` with one search, then with further seeds of its winner."""
     path = output_dir.with_suffix(".yaml")
-    num_seeds = (2 if search["strategy"] == "racing" else 1, NUM_SEEDS)
+    num_seeds = (len(seeds_of(search["strategy"])), NUM_SEEDS)
     seconds, further = (
         timed(run_command(options, write_search(path, base, axes, search, num), output_dir))[0] for num in num_seeds
     )
     best = winner(output_dir)
-    first = next(record for record in finished(output_dir) if configuration(record) == best)
+    first = first_of(output_dir, best)
     if first.budget is None:
         raise SystemExit(f"{first.run_id}: a finished run without a budget")
-    adapter = output_dir / "runs" / first.run_id / "adapter"
-    return Found(seconds, further, best, first.budget.train_tokens, adapter)
+    return Found(seconds, further, best, first.budget.train_tokens, adapter_of(output_dir, first))
 
 
 def compare(
     options: argparse.Namespace, found: Found, theirs: Configuration | None, validation: Path, output_dir: Path
 ) -> dict[str, Any] | None:
     """Our choice less the sweep's in bits per byte, by document; None where they are the same or the sweep has none."""
-    if theirs in (None, found.winner):
+    if theirs is None or theirs == found.winner:
         return None
-    second = next(record for record in finished(output_dir) if configuration(record) == theirs)
-    adapters = (found.adapter, output_dir / "runs" / second.run_id / "adapter")
+    adapters = (found.adapter, adapter_of(output_dir, first_of(output_dir, theirs)))
     context = ("--context-length", str(options.context_length))
     command = (*LORABENCH, "compare", *map(str, adapters), "--data", str(validation), *context, "--json")
     difference: dict[str, Any] = json.loads(timed(command)[1])
@@ -203,10 +201,15 @@ def write_search(
     training = {**base["training"], "learning_rate": axes["learning_rate"]}
     adapter = {**base["adapter"], "rank": axes["rank"]}
     search = {"strategy": "halving", **search, "seeds_at_the_end": num_seeds}
-    seeds = [0, 1] if search["strategy"] == "racing" else [0]
+    seeds = seeds_of(search["strategy"])
     values = {**base, "adapter": adapter, "training": training, "seeds": seeds, "search": search}
     path.write_text(yaml.safe_dump(values), encoding="utf-8")
     return path
+
+
+def seeds_of(strategy: str) -> list[int]:
+    """That a search decides with: racing needs two."""
+    return [0, 1] if strategy == "racing" else [0]
 
 
 def run_command(options: argparse.Namespace, experiment: Path, output_dir: Path) -> tuple[str, ...]:
@@ -241,6 +244,16 @@ def finished(output_dir: Path) -> list[RunRecord]:
     """What was trained to its end, the lowest seed first."""
     done = [record for record in load_records(output_dir) if record.status is Status.COMPLETED]
     return sorted(done, key=lambda record: record.spec.seed)
+
+
+def first_of(output_dir: Path, wanted: Configuration) -> RunRecord:
+    """The lowest seed of a configuration that was trained to its end."""
+    return next(record for record in finished(output_dir) if configuration(record) == wanted)
+
+
+def adapter_of(output_dir: Path, record: RunRecord) -> Path:
+    """Where a run's adapter lies."""
+    return output_dir / "runs" / record.run_id / "adapter"
 
 
 def configuration(record: RunRecord) -> Configuration:

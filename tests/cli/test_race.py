@@ -11,7 +11,7 @@ from rich.console import Console
 from lorabench.analysis.statistics import Interval
 from lorabench.cli.views.view import PlainView
 from lorabench.records.documents import DocumentResults
-from lorabench.runs.race import Decision, RaceRow, interval_of
+from lorabench.runs.decision import Decision, RaceRow, interval_of
 
 ROWS = (
     RaceRow("tiny, rank 8, rate 0.001", 2, 1.1234, Interval(1.1234, 1.1, 1.15, 40, 2), True),

@@ -22,8 +22,8 @@ from lorabench.methods.settings import AdapterSettings
 from lorabench.records.documents import DocumentResults
 from lorabench.records.schema import Rung, RunRecord, Scores, Status
 from lorabench.records.store import RecordStore, load_records
+from lorabench.runs.decision import Decision
 from lorabench.runs.group import write_table
-from lorabench.runs.race import Decision
 from lorabench.runs.searching import AtRung, Entrant, Situation
 from lorabench.runs.strategies.racing import leave_when_beaten
 from lorabench.runs.view import RunView

@@ -100,6 +100,11 @@ def describe_all(settings: Sequence[Mapping[str, Setting]]) -> list[str]:
     return [describe(values, varied) for values in settings]
 
 
+def describe_specs(specs: Sequence[RunSpec]) -> list[str]:
+    """The same of specifications; models by the names that these give."""
+    return describe_all([settings_of(spec, spec.model) for spec in specs])
+
+
 def named_setting(axis: str, value: Setting) -> str:
     """`rank 16`, `rate 0.001`; of a model or a method the name alone."""
     name = {"learning_rate": AXES[axis].short_title, "method": "", "model": ""}.get(axis, AXES[axis].title)

@@ -10,9 +10,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from lorabench.analysis.statistics import Interval
 from lorabench.core.storage import read_regular, write_atomically
+from lorabench.records.asked import MAX_BYTES
 
 FOLDER = "races"
-MAX_BYTES = 64_000_000
 
 
 @dataclass(frozen=True)

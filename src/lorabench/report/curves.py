@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lorabench.analysis.candidates import describe_all, settings_of
+from lorabench.analysis.candidates import describe_specs
 from lorabench.analysis.findings import Findings
 from lorabench.core.errors import DiskError
 from lorabench.core.formatting import number, plural
@@ -71,6 +71,7 @@ def curves_picture(findings: Findings, records: Sequence[RunRecord], store: Reco
         every[place] + (f" ({curve['note']})" if "note" in curve else "")
         for place, curve in zip(places, curves, strict=True)
     ]
+    on_validation = curves_finding(findings, records)
     panels = []
     for field, title in TITLES.items():
         series: list[Series] = []
@@ -80,7 +81,7 @@ def curves_picture(findings: Findings, records: Sequence[RunRecord], store: Reco
                 series += _series(f"{name}: validation", index, curve["evaluated"], is_dashed=True)
         if series:
             panel = Panel(title, "", Kind.LINES, "step", "", tuple(series))
-            panels.append(_with_finding(panel, field, curves, curves_finding(findings, records)))
+            panels.append(_with_finding(panel, field, curves, on_validation))
     return Picture("training_curves", "Training curves", tuple(panels), (), ())
 
 
@@ -167,7 +168,7 @@ def curves_finding(findings: Findings, records: Sequence[RunRecord]) -> str:
 def run_names(records: Sequence[RunRecord]) -> list[str]:
     """Each run in words: whatever sets it apart from the others."""
     specs = [record.spec for record in records]
-    labels = describe_all([settings_of(spec, spec.model) for spec in specs])
+    labels = describe_specs(specs)
     return [f"{label} on {spec.dataset}, seed {spec.seed}" for label, spec in zip(labels, specs, strict=True)]
 
 

@@ -20,6 +20,7 @@ from lorabench.records.schema import RunRecord, Status
 from lorabench.records.store import DamagedRecordError, RecordProblem, RecordStore
 from lorabench.runs.around import asked_by, begin, check_needs, check_run_options, make_folders
 from lorabench.runs.context import RunContext
+from lorabench.runs.decision import Deciding
 from lorabench.runs.executor import ExecutorKind
 from lorabench.runs.growing import Growing, with_proposal
 from lorabench.runs.leases import SILENCE_SECONDS, Watch, lease_path, try_lease
@@ -27,7 +28,6 @@ from lorabench.runs.measuring import unmeasured_notes
 from lorabench.runs.needs import Need, find_need, lacks_measurements
 from lorabench.runs.outcome import Counts, Outcome
 from lorabench.runs.place import choose_place, parse_side_by_side
-from lorabench.runs.race import Deciding
 from lorabench.runs.remaining import measuring_seconds, with_recorded_ids
 from lorabench.runs.reporting import reported
 from lorabench.runs.requests import Requests

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Protocol, runtime_checkable
 
-from lorabench.analysis.candidates import describe_all, settings_of
+from lorabench.analysis.candidates import describe_specs
 from lorabench.analysis.race import Race, Racer
 from lorabench.analysis.statistics import Interval
 from lorabench.core.errors import ConfigError
@@ -26,7 +26,7 @@ from lorabench.experiment.search import SearchSettings
 from lorabench.records.documents import DocumentResults, parse_documents
 from lorabench.records.schema import Rung, Status
 from lorabench.records.store import RecordStore
-from lorabench.runs.race import Decision, RaceRow, interval_of
+from lorabench.runs.decision import Decision, RaceRow, interval_of
 from lorabench.runs.strategy import STRATEGIES, Request, Standing, Strategy, StrategyKind, final_figure
 from lorabench.runs.wishes import Wish, read_wish
 
@@ -227,7 +227,7 @@ class Search:
 
     def _race(self, bracket: _Bracket, number: int, members: Collection[str]) -> Race:
         specs = [next(iter(runs.values())).spec for runs in bracket.configurations.values()]
-        labels = describe_all([settings_of(spec, spec.model) for spec in specs])
+        labels = describe_specs(specs)
         reasons = {key: reason for leaving in bracket.leaving.values() for key, reason in leaving.items()}
         racers = []
         for key, label in zip(bracket.configurations, labels, strict=True):
@@ -342,7 +342,7 @@ def _decision(at_rung: AtRung, beaten: Set[int], uncompared: Sequence[RunSpec]) 
     """What is shown of it."""
     entrants = at_rung.entrants
     specs = [*(entrant.spec for entrant in entrants), *uncompared]
-    labels = describe_all([settings_of(spec, spec.model) for spec in specs])
+    labels = describe_specs(specs)
     num_seeds = len(entrants[0].run_ids)
     rows = []
     for place in sorted(range(len(entrants)), key=lambda place: entrants[place].bits_per_byte):

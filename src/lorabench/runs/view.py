@@ -8,7 +8,7 @@ from typing import Self
 
 from lorabench.analysis.race import Race
 from lorabench.records.schema import RunRecord
-from lorabench.runs.race import Decision
+from lorabench.runs.decision import Decision
 
 
 class RunView:

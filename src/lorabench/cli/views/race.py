@@ -10,7 +10,7 @@ from rich.text import Text
 from lorabench.analysis.race import Race, Racer
 from lorabench.cli.views.text import clean, styled
 from lorabench.core.formatting import bits, plural, span
-from lorabench.runs.race import Decision
+from lorabench.runs.decision import Decision
 
 WIDTH_OF_FIGURES = 42
 """Columns of seeds, figure and interval, with what lies between."""

@@ -22,7 +22,7 @@ from lorabench.cli.views.state import State, Work
 from lorabench.cli.views.text import clean, make_console, percent, styled
 from lorabench.core.formatting import bits, duration, number
 from lorabench.records.schema import RunRecord, Status
-from lorabench.runs.race import Decision
+from lorabench.runs.decision import Decision
 from lorabench.runs.view import RunView
 
 PLAIN_SECONDS = 10.0

@@ -1,4 +1,4 @@
-"""A rung that is over: all configurations side by side, with intervals, and who goes on."""
+"""What was decided at a rung: all configurations side by side, with intervals, and who goes on."""
 
 from __future__ import annotations
 
