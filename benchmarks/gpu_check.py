@@ -1,17 +1,18 @@
-"""What lorabench does on a GPU, in six minutes: each part prints `ok` or `FAIL`, what it found, and one line of JSON.
+"""What lorabench does on a GPU, within ten minutes: each part prints `ok` or `FAIL`, what it found, a line of JSON.
 
     bash benchmarks/gpu_check.sh                       # every part, on the first GPU
     bash benchmarks/gpu_check.sh equality speed        # some of them
     bash benchmarks/gpu_check.sh --device cpu --tiny   # the script itself, without a GPU
 
 Each part is a process of its own (`gpu_check_parts.py`), which is ended with all that it started when its time is over.
-Exit code 1 where a part failed, 2 where there is no GPU.
+Those that time nothing run at once. Exit code 1 where a part failed, 2 where there is no GPU.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -20,16 +21,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-LIMITS = {"environment": 30, "equality": 75, "speed": 80, "bench": 75, "peer": 45, "run": 40, "nf4": 10}
-"""Seconds that each part may take on a card; 355 together, of six minutes.
-
-Expected on an H100, five to eight of them for each start of Python: environment 15 (the first import of torch),
-equality 45 (two dozen compiled passes, which the next parts find in the cache), speed 45 (three models, nine texts, six
-steps of at most 0.7 s), bench 55 (three starts), peer 35 (three), run 30 (three), nf4 8.
+LIMITS = {"environment": 20, "equality": 180, "run": 180, "nf4": 180, "speed": 110, "bench": 160, "peer": 120}
+"""Seconds that each part may take on a card. On an H200 the first four took 90 together and `speed` 76; most of it is
+compiling, and some 15 for each start of Python.
 """
+UNTIMED = ("equality", "run", "nf4")
+"""Parts that run side by side: whether they are slow says nothing."""
 TINY_PATIENCE = 10
 """Times these limits without a card: the processor may be slow, and busy with something else."""
 PARTS = Path(__file__).with_name("gpu_check_parts.py")
@@ -51,10 +52,16 @@ def main() -> int:
         return 2
     how = ["--device", options.device, *(["--tiny"] if options.tiny else [])]
     failed = []
-    for name in options.parts or LIMITS:
+
+    def do(name: str) -> None:
         limit = options.limit or LIMITS[name] * (TINY_PATIENCE if options.tiny else 1)
         if not run_part(name, [sys.executable, str(PARTS), name, *how], limit):
             failed.append(name)
+
+    asked = [name for name in LIMITS if name in (options.parts or LIMITS)]
+    for is_untimed, names in itertools.groupby(asked, UNTIMED.__contains__):
+        with ThreadPoolExecutor(len(UNTIMED) if is_untimed else 1) as pool:
+            list(pool.map(do, names))
     print(f"failed: {', '.join(failed)}" if failed else "every part is ok")
     return int(bool(failed))
 
@@ -74,13 +81,12 @@ def run_part(name: str, command: Sequence[str], limit: float) -> bool:
     lines, values = _output(command, limit)
     problems = values.pop("problems")
     seconds = round(time.perf_counter() - started, 1)
-    for line in [*lines, *problems]:
-        print(f"     {line}")
+    said = [f"     {line}" for line in [*lines, *problems]]
     if reason := values.get("skipped"):
-        print(f"     skipped: {reason}")
-    print(f"{'FAIL' if problems else 'ok  '} {name} ({seconds} s)")
+        said.append(f"     skipped: {reason}")
+    said.append(f"{'FAIL' if problems else 'ok  '} {name} ({seconds} s)")
     answer = {"part": name, "ok": not problems, "seconds": seconds, **({"problems": problems} if problems else {})}
-    print(json.dumps(answer | values), flush=True)
+    print("\n".join([*said, json.dumps(answer | values)]), flush=True)
     return not problems
 
 

@@ -57,8 +57,9 @@ def _python(code: str) -> list[str]:
     return [sys.executable, "-c", code]
 
 
-def test_the_parts_fit_into_six_minutes_and_are_those_that_there_are(check: ModuleType, parts: ModuleType) -> None:
-    assert sum(check.LIMITS.values()) <= 360
+def test_the_parts_fit_into_ten_minutes_and_are_those_that_there_are(check: ModuleType, parts: ModuleType) -> None:
+    untimed = [check.LIMITS[name] for name in check.UNTIMED]
+    assert sum(check.LIMITS.values()) - sum(untimed) + max(untimed) <= 600
     assert list(check.LIMITS) == list(parts.PARTS)
 
 
@@ -115,7 +116,9 @@ def test_the_other_parts_are_done_and_the_check_fails(
         assert check.main() == code
         printed = capfd.readouterr().out.splitlines()
         assert printed[-1] == last
-        assert [json.loads(line)["part"] for line in printed if line[0] == "{"] == (asked or list(check.LIMITS))
+        done = [json.loads(line)["part"] for line in printed if line[0] == "{"]
+        assert sorted(done) == sorted(asked or check.LIMITS)
+        assert asked or (done[0], *done[-3:]) == ("environment", "speed", "bench", "peer")
 
 
 def test_without_a_gpu_it_says_so(check: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
@@ -135,9 +138,9 @@ def test_a_wrong_gradient_is_seen(parts: ModuleType, monkeypatch: pytest.MonkeyP
     multiply = kernels.multiply
     monkeypatch.setattr(parts, "LENGTHS", ((20, 11), (30,)))
     machine = parts.Machine(torch.device("cpu"), tiny=True)
-    assert parts.equality(machine).problems == []
+    assert parts.equality_of("gpt2", machine).problems == []
     monkeypatch.setattr(kernels, "multiply", lambda *given: [1.001 * product for product in multiply(*given)])
-    problems = parts.equality(machine).problems
+    problems = parts.equality_of("gpt2", machine).problems
     assert any(problem.startswith("gpt2: PEFT is ") for problem in problems)
 
 
@@ -159,7 +162,8 @@ def test_every_part_is_done_with_what_the_machine_has_and_no_network(tmp_path: P
     assert done.returncode == 0, done.stdout + done.stderr
     lines = done.stdout.splitlines()
     found = {value["part"]: value for value in (json.loads(line) for line in lines if line.startswith("{"))}
-    assert list(found) == ["environment", "equality", "speed", "bench", "peer", "run", "nf4"]
+    assert set(found) == {"environment", "equality", "speed", "bench", "peer", "run", "nf4"}
+    assert {key.split()[0] for key in found["equality"]} >= {"gpt2", "llama"}
     assert sum(line.startswith("ok   ") for line in lines) == len(found)
     assert all(value["ok"] for value in found.values())
     assert found["run"]["num_resumed"] == 1

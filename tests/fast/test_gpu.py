@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,12 @@ import torch
 from torch import Tensor
 
 from lorabench.fast.attention import Heads, Segments, attend_within
+from lorabench.fast.continuation import _logits as next_logits
 from lorabench.fast.gpu import attention as gpu_attention
 from lorabench.fast.gpu.attention import Rows, attend_padded, takes_varlen
 from lorabench.fast.gpu.kernels import GpuKernels
 from lorabench.fast.gpu.passes import FUNCTIONS, CompiledPasses, Passes, compile_for
+from lorabench.fast.head import Head, Targets, head_loss, head_nll
 from lorabench.fast.kernels import Norm, PlainKernels, Product
 from tests.fast.fast_cases import attached_pair, losses_and_gradients, packed, randomise, settings, tiny_base
 from tests.fast.launches import CONTEXT, FUSED, NUM_ROWS, batch_of, count_step, real_size
@@ -130,7 +133,7 @@ def test_every_torchs_varlen_kernel_is_called_as_it_wants(
     segments = Segments(np.array([0, 33, 40, 90], dtype=np.int32), None)
     parts = [random(90, size, 16, dtype=torch.bfloat16, seed=size) for size in (queries, keys, keys)]
     expected = varlen != "torch_2_10" or (factor == 0.25 and window != 20)
-    assert takes_varlen(parts[0], heads, segments.longest, (8, 0)) == expected
+    assert takes_varlen(torch.bfloat16, heads, segments.longest, (8, 0)) == expected
     kernels = GpuKernels(Passes(), lambda device: (8, 0))
     ours = kernels.attend_within(*parts, heads, segments)
     wide = attend_within(*(part.float() for part in parts), heads, segments.starts)
@@ -159,7 +162,7 @@ def test_which_attention_a_card_takes(
     heads = Heads(
         **{"num_query_heads": 2, "num_key_heads": 2, "width": 64, "factor": 0.1, "layout": "separate"} | changes
     )
-    assert takes_varlen(torch.empty(4, 2, heads.width, dtype=dtype), heads, 4, capability) == expected
+    assert takes_varlen(dtype, heads, 4, capability) == expected
 
 
 @pytest.mark.parametrize("rotary", [0, 4, 8])
@@ -309,3 +312,25 @@ def test_a_step_keeps_its_budget_of_launches_and_bytes(name: str) -> None:
         assert launches.operations["index"] <= 2, "the embeddings are looked up, and nothing in the layers"
     assert set(FUSED) - {"rotate"} <= set(windows.operations)
     assert len(batch_of("windows").targets) == NUM_ROWS * CONTEXT
+
+
+@pytest.mark.parametrize("soft_cap", [None, 5.0])
+@pytest.mark.parametrize("trained", [False, True])
+def test_a_head_over_a_vocabulary_filled_up_is_the_same(trained: bool, soft_cap: float | None) -> None:
+    """Losses, gradients and scores; and no token beyond the vocabulary has a logit that could be chosen."""
+    results = []
+    for alignment in (1, 64):
+        hidden = random(40, 16, seed=1).requires_grad_()
+        weight = random(101, 16, seed=2).requires_grad_(trained)
+        head = Head(weight, soft_cap, alignment)
+        places = torch.arange(0, 40, 2)
+        targets = Targets(torch.arange(20) * 5, places)
+        loss = head_loss(hidden, head, targets, PLAIN)
+        loss.backward()
+        nll = head_nll(hidden.detach(), head, targets, PLAIN)
+        assert head.weight_like(hidden).shape[0] == (101 if alignment == 1 else 128)
+        decoder: Any = SimpleNamespace(head=head, kernels=PLAIN)
+        logits = next_logits(decoder, hidden.detach())
+        assert logits.shape == (40, 101)
+        results.append([loss.detach()[None], hidden.grad, nll, logits, *([weight.grad] if trained else [])])
+    assert_alike(*results, torch.float32)

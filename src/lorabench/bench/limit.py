@@ -110,13 +110,15 @@ def measure_products(
     bench = _Bench(dtype, device)
     num_tokens = num_rows * context_length
     hidden = torch.empty(num_tokens, 1, dtype=dtype, device=device)
-    chunk = len(kernels_for(device.type).room_for_logits(hidden, shape.vocabulary_size))
+    kernels = kernels_for(device.type)
+    vocabulary = -(-shape.vocabulary_size // kernels.head_alignment) * kernels.head_alignment
+    chunk = len(kernels.room_for_logits(hidden, vocabulary))
     group = num_query_heads // num_key_heads
     linears = {bench.add(_linear(bench, num_tokens, *sizes)): n for sizes, n in Counter(shape.linears.values()).items()}
     adapters = {
         bench.add(_adapter(bench, num_tokens, rank, *sizes)): n for sizes, n in Counter(adapted.values()).items()
     }
-    head = bench.add(_linear(bench, chunk, shape.hidden_size, shape.vocabulary_size))
+    head = bench.add(_linear(bench, chunk, shape.hidden_size, vocabulary))
     attention = bench.add(
         _attention(bench, num_rows * num_key_heads, group * context_length, context_length, head_width)
     )

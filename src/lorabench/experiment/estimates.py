@@ -44,8 +44,11 @@ FULL_SPEED_GPU_WIDTH = 2048
 """Narrower models reach less of a GPU's rate: with the square root of their width."""
 CARD_SHARES = {"products": 0.8, "memory": 0.9}
 """Of a known card's published rates: what products reach of the one, everything else of the other."""
-CARD_BYTES = {"training": 330, "evaluation": 110}
-"""Per token, layer and unit of width: what everything but products moves once passes are compiled."""
+SHARE_OF_PRODUCTS = 0.82
+"""Of the rate of one large product: what those of a step reached on an H200."""
+CARD_BYTES = {"training": 800, "evaluation": 270}
+"""Per token, layer and unit of width: what everything but products moves once passes are compiled, as the time of steps
+on an H200 says; evaluation in proportion."""
 LAYER_LAUNCHES = {"training": 64, "evaluation": 20}
 """Per layer and micro-batch, as they are counted on meta tensors: pieces of work that the processor hands to a GPU."""
 ASSUMED_BF16_GAIN = {"cpu": 3.0, "gpu": 2.0}
@@ -177,7 +180,7 @@ def published_rates(card: Card) -> DeviceRates:
 def _device_rates(shape: PlannedShape, workload: Workload, rates: DeviceRates) -> Rates:
     """Products and what lies between them, one after the other; that takes at least as long as to ask for it."""
     slowdown = workload.slowdown(shape)
-    products = rates.products(workload.precision) / slowdown
+    products = SHARE_OF_PRODUCTS * rates.products(workload.precision) / slowdown
     width = (2 if workload.precision == "fp32" else 1) * shape.hidden_size
     tokens = {"training": workload.rows_at_once * workload.context_length, "evaluation": EVALUATION_TOKENS}
     seconds = {

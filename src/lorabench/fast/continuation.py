@@ -54,6 +54,7 @@ def _logits(decoder: Decoder, hidden: Tensor) -> Tensor:
     """Float32 [N, V] of hidden states [N, width]."""
     head = decoder.head
     (logits,) = decoder.kernels.multiply([Product(((hidden, head.weight_like(hidden).t()),))])
+    logits = logits[:, : head.vocabulary_size]
     wide = logits.float()
     return wide if head.soft_cap is None else wide.div_(head.soft_cap).tanh_().mul_(head.soft_cap)
 

@@ -44,7 +44,7 @@ def read_decoder(model: Any, kernels: Kernels) -> Decoder:
         decoder = _read_llama_like(model, LLAMA_LIKE[name], head.weight, kernels)
     else:
         decoder = _READERS[name](model, head.weight, kernels)
-    return replace(decoder, dtype=held)
+    return replace(decoder, dtype=held, head=replace(decoder.head, alignment=kernels.head_alignment))
 
 
 def _current(module: Any) -> Any:

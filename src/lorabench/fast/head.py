@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import cached_property, reduce
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from lorabench.fast.differentiable import apply
 from lorabench.fast.kernels import Kernels, Product
@@ -22,10 +23,25 @@ class Head:
     weight: Tensor
     soft_cap: float | None = None
     """Logits become soft_cap * tanh(logit / soft_cap)."""
+    alignment: int = 1
+    """Products are over a multiple of so many rows of the weight; those beyond V are zero."""
+
+    @property
+    def vocabulary_size(self) -> int:
+        """V."""
+        return len(self.weight)
 
     def weight_like(self, hidden: Tensor) -> Tensor:
-        """The weight in the type of hidden states, without a gradient."""
-        return self.weight.detach().to(hidden.dtype)
+        """The weight in the type of hidden states, without a gradient: [V', width] with V' >= V."""
+        return (self._filled() if self.weight.requires_grad else self._frozen).to(hidden.dtype)
+
+    @cached_property
+    def _frozen(self) -> Tensor:
+        return self._filled()
+
+    def _filled(self) -> Tensor:
+        missing = -len(self.weight) % self.alignment
+        return functional.pad(self.weight.detach(), (0, 0, 0, missing)) if missing else self.weight.detach()
 
 
 @dataclass(frozen=True)
@@ -34,16 +50,21 @@ class Targets:
 
     ids: Tensor
     places: Tensor | None
+    is_filled: bool = False
+    """Whether some are there only to make up a number of them: their places are T."""
 
     def of(self, hidden: Tensor) -> Tensor:
         """Hidden states [T, width] -> those that have a target [n, width]."""
-        return hidden if self.places is None else hidden.index_select(0, self.places)
+        if self.places is None:
+            return hidden
+        return hidden.index_select(0, self.places.clamp(max=len(hidden) - 1) if self.is_filled else self.places)
 
     def spread(self, values: Tensor, num_tokens: int) -> Tensor:
         """Values [n, ...] at their places among zeros [T, ...]."""
         if self.places is None:
             return values
-        return values.new_zeros(num_tokens, *values.shape[1:]).index_copy_(0, self.places, values)
+        room = values.new_zeros(num_tokens + self.is_filled, *values.shape[1:])
+        return room.index_copy_(0, self.places, values)[:num_tokens]
 
 
 def head_loss(hidden: Tensor, head: Head, targets: Targets, kernels: Kernels) -> Tensor:
@@ -51,7 +72,8 @@ def head_loss(hidden: Tensor, head: Head, targets: Targets, kernels: Kernels) ->
 
     The gradient is computed beside the loss, while a chunk's logits are at hand.
     """
-    loss: Tensor = apply(_HeadLoss, hidden, head.weight, head, targets, kernels, (0, len(targets.ids)), None)
+    num_scored = len(hidden) if targets.is_filled else len(targets.ids)
+    loss: Tensor = apply(_HeadLoss, hidden, head.weight, head, targets, kernels, (0, num_scored), None)
     return loss
 
 
@@ -71,7 +93,9 @@ def head_nll(hidden: Tensor, head: Head, targets: Targets, kernels: Kernels) -> 
     picked, weight = targets.of(hidden), head.weight_like(hidden)
     room = kernels.room_for_logits(picked, len(weight))
     chunks = [
-        kernels.cross_entropy_(_logits(states, weight, head.soft_cap, room, kernels), ids, gradient=False)
+        kernels.cross_entropy_(
+            _logits(states, weight, head.soft_cap, room, kernels)[:, : head.vocabulary_size], ids, gradient=False
+        )
         for states, ids in zip(picked.split(len(room)), targets.ids.split(len(room)), strict=True)
     ]
     return targets.spread(torch.cat(chunks), len(hidden))
@@ -97,16 +121,17 @@ class _HeadLoss(torch.autograd.Function):
         for states, ids, chunk_gradients in zip(*parts, strict=True):
             logits = _logits(states, weight, head.soft_cap, room, kernels)
             slopes = None if head.soft_cap is None else 1.0 - (logits / head.soft_cap).square()
-            nats.append(kernels.cross_entropy_(logits, ids, gradient=True))
+            nats.append(kernels.cross_entropy_(logits[:, : head.vocabulary_size], ids, gradient=True))
             if slopes is not None:
                 logits.mul_(slopes)
             kernels.multiply([Product(((logits, weight),), out=chunk_gradients)])
             if d_weight is not None:
-                d_weight += kernels.multiply([Product(((logits.t(), states),))])[0]
+                d_weight += kernels.multiply([Product(((logits.t(), states),))])[0][: head.vocabulary_size]
         ctx.is_shared = owners is not None
         others = [tensor for tensor in (d_weight, owners) if tensor is not None]
         ctx.save_for_backward(targets.spread(gradients, len(hidden)), *others)
         whole = nats[0] if len(nats) == 1 else torch.cat(nats)
+        whole = targets.spread(whole, len(hidden)) if targets.is_filled else whole
         sums = [_sum(whole[start:end], len(room)) for start, end in itertools.pairwise(scored)]
         return sums[0] if owners is None else torch.stack(sums)
 

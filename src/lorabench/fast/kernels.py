@@ -55,6 +55,9 @@ class Kernels(Protocol):
     saves_launches: bool
     """Whether the number of products counts more than what is computed in vain: on GPUs."""
 
+    head_alignment: int
+    """The head's products are over a multiple of so many tokens of the vocabulary."""
+
     @property
     def compile_seconds(self) -> float:
         """What compiling them took in this process so far."""
@@ -99,6 +102,7 @@ class PlainKernels:
     name = "torch"
     compile_seconds = 0.0
     saves_launches = False
+    head_alignment = 1
 
     def __init__(self, reason: str = "") -> None:
         self.reason = reason

@@ -27,6 +27,7 @@ from lorabench.fast.dropout import Draws, drawn_by, dropping
 from lorabench.fast.families import read_decoder
 from lorabench.fast.float8 import hold_in_float8
 from lorabench.fast.forward import Decoder, Uploaded
+from lorabench.fast.gpu.captured import CapturedSteps, can_capture
 from lorabench.fast.kernels import Kernels
 from lorabench.fast.known import NotFast, can_pack, inner_model, logits_of
 from lorabench.fast.segments import attention_within
@@ -86,6 +87,9 @@ class FrozenBase:
         self._sharing: Sharing = "one document"
         """What shares a pass otherwise."""
         self._fast_kernels: Kernels | None = None
+        self.captures = True
+        """Whether steps become CUDA graphs where they can be; till a path is chosen again."""
+        self._captured: CapturedSteps | None = None
         self.decoder: Decoder | None = None
         """What the fast path computes; None on the other one."""
         self.choose_path()
@@ -94,6 +98,7 @@ class FrozenBase:
         """Read the model anew, after an adapter was attached or taken off, and take the fast path where it applies."""
         kernels = kernels_for(self.device.type, DTYPES[self.precision])
         self.checkpointing = False
+        self.captures, self._captured = True, None
         self._packs = can_pack(self.model)
         try:
             self.decoder = read_decoder(self.model, kernels)
@@ -199,9 +204,36 @@ class FrozenBase:
         self, batch: PackedBatch | Uploaded, row_seeds: Sequence[int], num_scored: int, scaler: torch.amp.GradScaler
     ) -> Tensor:
         """Add the gradients of the batch's loss ÷ `num_scored`, scaled; returns the loss as `loss` does, detached."""
+        captured = self._captured_loss(batch, num_scored, scaler)
+        if captured is not None:
+            return captured
         loss = self.loss(batch, row_seeds)
         torch.autograd.backward(scaler.scale(loss / num_scored))
         return loss.detach()
+
+    def _captured_loss(
+        self, batch: PackedBatch | Uploaded, num_scored: int, scaler: torch.amp.GradScaler
+    ) -> Tensor | None:
+        """As `add_gradients`, by a CUDA graph; None where this batch has none."""
+        if self.decoder is None or self.checkpointing or self.dropout_modules or not isinstance(batch, Uploaded):
+            return None
+        if not (self.captures and can_capture(self.decoder, self.device)):
+            return None
+        self.check_tokens(batch.packed)
+        if self._captured is None:
+            trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+            self._captured = CapturedSteps(self.decoder, trained)
+        factor = scaler.scale(torch.full((), 1.0 / num_scored, device=self.device))
+        loss = self._captured.add_gradients(batch, factor)
+        if self._captured.problem:
+            self.captures = False
+            self.execution = ExecutionPath("fast", f"no CUDA graphs, so slower: {self._captured.problem}")
+        return loss
+
+    @property
+    def has_graphs(self) -> bool:
+        """Whether steps are CUDA graphs by now."""
+        return self._captured is not None and self._captured.num_graphs > 0
 
     def clock(self) -> float:
         """Seconds that pass while this base is computed with."""
@@ -232,7 +264,7 @@ class FrozenBase:
 
     def free(self) -> None:
         """Let go of the weights; the base cannot be used afterwards."""
-        self.decoder = None
+        self.decoder = self._captured = None
         del self.model
         self.release_memory()
 

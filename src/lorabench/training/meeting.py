@@ -61,8 +61,9 @@ class Member(FrozenBase):
         return self._meeting.add_gradients(self.number, Wanted(batch, row_seeds, num_scored, scaler))
 
     def alone(self, wanted: Wanted) -> Tensor:
-        """The pass of this run by itself."""
-        return super().add_gradients(wanted.batch, wanted.row_seeds, wanted.num_scored, wanted.scaler)
+        """The pass of this run by itself, which may be a CUDA graph."""
+        sent = super().send(wanted.batch)
+        return super().add_gradients(sent, wanted.row_seeds, wanted.num_scored, wanted.scaler)
 
     @property
     def trained(self) -> list[nn.Parameter]:

@@ -76,6 +76,7 @@ class NativeKernels:
 
     name = "compiled"
     saves_launches = False
+    head_alignment = 1
 
     def __init__(self, library: Path, compile_seconds: float) -> None:
         self.reason = ""

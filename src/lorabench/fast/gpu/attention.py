@@ -47,9 +47,9 @@ def _varlen() -> tuple[Callable[..., Any], Mapping[str, Any]]:
     return varlen_attn, inspect.signature(varlen_attn).parameters
 
 
-def takes_varlen(query: Tensor, heads: Heads, longest: int, capability: Capability) -> bool:
+def takes_varlen(dtype: torch.dtype, heads: Heads, longest: int, capability: Capability) -> bool:
     """Whether torch's kernel for documents of different lengths computes this attention here."""
-    if query.dtype not in (torch.bfloat16, torch.float16) or capability < VARLEN_SINCE or heads.soft_cap is not None:
+    if dtype not in (torch.bfloat16, torch.float16) or capability < VARLEN_SINCE or heads.soft_cap is not None:
         return False
     if heads.width % 8 or heads.width > WIDEST_VARLEN or (capability in SMALL_CARDS and 192 < heads.width <= 224):
         return False

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -75,6 +76,7 @@ class CompiledPasses(Passes):
     name: str = "compiled"
 
     def __post_init__(self) -> None:
+        warnings.filterwarnings("ignore", message=r"\s*Online softmax is disabled")  # advice for torch's authors
         torch._dynamo.config.recompile_limit = MAX_VARIANTS
         torch._dynamo.config.accumulated_recompile_limit = MAX_VARIANTS * len(FUNCTIONS)
         torch.fx.experimental._config.use_duck_shape = False  # T may be as large as a width
