@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 # program wants the same cores (docs/log.md).
 os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
+# Products that oneDNN has compiled for their sizes, and how many of them torch keeps beside: 1,024 each by default, at
+# some 3 MB each with AMX. Documents of many lengths fill that with sizes that do not come again (docs/log.md).
+for _capacity in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+    os.environ.setdefault(_capacity, "64")
+
 ensure_home()  # before a library looks for it
 
 __all__ = ["__version__", "evaluate", "load_records", "plan", "run"]
