@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy.stats import spearmanr
 
 from lorabench.analysis.statistics import Floats, Uncertain, compare_all
 from lorabench.experiment.schema import RunSpec
@@ -50,6 +51,15 @@ class Grid:
     def figures(self) -> Floats:
         """[R, K]: bits per byte, mean over seeds."""
         return np.asarray(self.nll.sum(axis=3).mean(axis=2) / (math.log(2.0) * self.num_bytes.sum()))
+
+    @cached_property
+    def agreement(self) -> list[float]:
+        """[R - 1]: Spearman's correlation of the figures at each rung with those at the end."""
+        return [float(spearmanr(figures, self.figures[END]).statistic) for figures in self.figures[:END]]
+
+    def with_first_seeds(self, count: int) -> Grid:
+        """The grid with so many of its seeds, or all where it has fewer."""
+        return replace(self, nll=self.nll[:, :, :count])
 
     @cached_property
     def differences(self) -> Uncertain:

@@ -212,7 +212,11 @@ def show(grid: Grid, rows: dict[str, Row]) -> None:
     """Print the table of one grid."""
     count = len(find_best(grid.differences).members)
     shape = f"{len(grid.specs)} configurations × {grid.num_seeds} seeds, {len(grid.num_bytes)} documents"
-    print(f"\n{grid.name}: {shape}; {count} may be the best\n")
+    agreement = ", ".join(
+        f"{value:.2f} from {share:.3g}" for share, value in zip(grid.shares, grid.agreement, strict=True)
+    )
+    print(f"\n{grid.name}: {shape}; {count} may be the best")
+    print(f"order at the rungs and at the end, Spearman: {agreement}\n")
     print("| search | cost % | in the set % | best kept % | best chosen % | regret, mean | 95 % |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     for name, row in rows.items():
@@ -228,10 +232,13 @@ def main() -> None:
     parser.add_argument("grids", type=Path, nargs="+", metavar="GRID", help="files of record_grid.py")
     parser.add_argument("--replays", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--num-seeds", type=int, metavar="N", help="the first N of those recorded; all without it")
     parser.add_argument("--new-seeds", action="store_true", help="drawn around the mean of those recorded")
     chosen = parser.parse_args()
     if chosen.replays < 1:
         parser.error(f"--replays: {chosen.replays} is not accepted; at least 1 is")
+    if chosen.num_seeds is not None and chosen.num_seeds < 2:
+        parser.error(f"--num-seeds: {chosen.num_seeds} is not accepted; at least 2 are, as racing needs two")
     if find_spec("optuna") is None:
         print("ASHA and Hyperband are left out: pip install 'lorabench[search]'", file=sys.stderr)
     for path in chosen.grids:
@@ -241,7 +248,7 @@ def main() -> None:
             parser.error(f"{path}: there is no such file, or it cannot be read; benchmarks/record_grid.py writes one")
         except ValueError as error:
             parser.error(f"{path}: {error}")
-        for grid in grids:
+        for grid in [grid.with_first_seeds(chosen.num_seeds or grid.num_seeds) for grid in grids]:
             show(grid, replay_often(grid, chosen.replays, chosen.seed, has_new_seeds=chosen.new_seeds))
 
 

@@ -217,6 +217,15 @@ def test_costs_and_regrets_are_those_calculated_by_hand() -> None:
         assert (row.in_the_set, row.best_kept, row.best_chosen) == (is_best, is_best, is_best), name
 
 
+def test_the_order_at_a_rung_is_compared_with_that_at_the_end() -> None:
+    grid = certain_grid()
+    assert grid.agreement == pytest.approx([1 - 6 * (4 + 1 + 1) / (9 * 80)] * 2)
+    first = grid.with_first_seeds(2)
+    assert first.num_seeds == 2
+    assert np.array_equal(first.nll, grid.nll[:, :, :2])
+    assert grid.with_first_seeds(7).num_seeds == grid.num_seeds
+
+
 def test_random_search_is_as_good_as_all_subsets_of_its_size_on_average() -> None:
     from recorded_grid import redraw
     from replay_search import judge, replay, train_whole
