@@ -259,7 +259,8 @@ class FrozenBase:
         synchronize(self.device)
 
     def release_memory(self) -> None:
-        """Give cached blocks back."""
+        """Give cached blocks back, and those of CUDA graphs, which are captured anew when they are needed."""
+        self._captured = None
         release_memory(self.device)
 
     def free(self) -> None:

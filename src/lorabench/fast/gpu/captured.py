@@ -117,7 +117,7 @@ class CapturedSteps:
         """Why nothing is captured any more; empty where it is."""
         self._decoder = decoder
         self._trained = list(trained)
-        self._capture = capture or _Capture()
+        self._capture = capture or _Capture(decoder.head.weight.device)
         self._steps: dict[Size, Step | None] = {}
         self._pointers: list[int] = []
 
@@ -195,16 +195,18 @@ def _add(gradients: Sequence[tuple[Tensor, Tensor]]) -> None:
 class _Capture:
     """torch's, with one pool of memory for all graphs, of which one runs at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
         self._pool = torch.cuda.graph_pool_handle()
 
     def __call__(self, compute: Callable[[], None]) -> Graph:
-        now = torch.cuda.memory_allocated()
-        needed, unused = torch.cuda.max_memory_allocated() - now, torch.cuda.memory_reserved() - now
-        if 2 * needed > torch.cuda.mem_get_info()[0] + unused:
+        now = torch.cuda.memory_allocated(self._device)
+        needed = torch.cuda.max_memory_allocated(self._device) - now
+        unused = torch.cuda.memory_reserved(self._device) - now
+        if 2 * needed > torch.cuda.mem_get_info(self._device)[0] + unused:
             raise RuntimeError("the card has no room for a second set of activations, which they keep")
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
+        with torch.cuda.device(self._device), torch.cuda.graph(graph, pool=self._pool):
             compute()
         made: Graph = graph
         return made
