@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 import lorabench
-from lorabench.analysis.race import Race, Racer, read_races
+from lorabench.analysis.race import Race, Racer, read_races, write_races
 from lorabench.analysis.statistics import Interval
 from lorabench.cli.views.race import live_table, reached_line
 from lorabench.cli.views.view import LiveView, PlainView
@@ -92,6 +92,15 @@ class Listened(PlainView):
         self.told.append(races)
         if self.output_dir is not None:
             self.kept.append(read_races(self.output_dir, "tiny"))
+
+
+def test_an_experiment_that_searches_no_more_shows_no_rung_of_its_search(
+    experiment: ExperimentWriter, tmp_path: Path
+) -> None:
+    write_races(tmp_path / "out", "tiny", (RACE,))
+    lorabench.run(experiment(), tmp_path / "out", trackers=["none"], view=Listened())
+    assert read_races(tmp_path / "out", "tiny") == ()
+    assert "rung 2 of 3" not in (tmp_path / "out/results/report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow

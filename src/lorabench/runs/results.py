@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from lorabench.analysis.race import Race, write_races
+from lorabench.analysis.race import Race, read_races, write_races
 from lorabench.core.errors import BusyError, DiskError
 from lorabench.records.store import RecordStore
 from lorabench.report.build import build_report, rebuild_table
@@ -29,7 +29,7 @@ class Results:
         self._table_due_at = time.monotonic()
         self._page_due_at = time.monotonic()
         self._races_due_at = time.monotonic()
-        self._races: Sequence[Race] = ()
+        self._races: Sequence[Race] = read_races(store.output_dir, experiment)
         """As they were last written."""
         self._complaint = ""
         """Why they could not be rebuilt the last time."""
@@ -37,7 +37,7 @@ class Results:
     def races(self, races: Sequence[Race]) -> None:
         """Keep for the page how a search's rungs stand, before the page is rebuilt."""
         started = time.monotonic()
-        if races != self._races and started >= self._races_due_at:
+        if tuple(races) != tuple(self._races) and started >= self._races_due_at:
             try:
                 write_races(self._store.output_dir, self._experiment, races)
             except DiskError as error:

@@ -266,6 +266,8 @@ class Scheduler:
         """Keep the executor busy until the strategy asks for nothing more, and then wait for what is under way."""
         requests = Requests(strategy, self.tasks, self.expected, self.executor.num_free)
         requests.put_back(self.to_measure)
+        if not isinstance(strategy, Deciding):
+            self.results.races(())  # those of another search of this name
         self.results.rebuild()
         last = None
         while True:
