@@ -137,10 +137,10 @@ class CapturedSteps:
             self._steps.clear()
             self._pointers = pointers
         size = Size.of(batch)
-        if self.problem or (size not in self._steps and len(self._steps) == MOST_KEPT):
+        if self.problem:
             return None
         if size not in self._steps:
-            self._steps[size] = None
+            self._see(size)
             return None
         step = self._steps[size]
         if step is None:
@@ -157,6 +157,14 @@ class CapturedSteps:
             step.is_computed = True
         _add(step.gradients)
         return step.loss.clone()
+
+    def _see(self, size: Size) -> None:
+        """Remember that a batch had it, in place of one that came once, where there are too many."""
+        once = [size for size, step in self._steps.items() if step is None]
+        if len(self._steps) == MOST_KEPT and once:
+            del self._steps[once[0]]
+        if len(self._steps) < MOST_KEPT:
+            self._steps[size] = None
 
     def _compute(self, step: Step) -> None:
         loss = self._decoder.loss(step.batch.there)
