@@ -217,18 +217,23 @@ class FrozenBase:
         """As `add_gradients`, by a CUDA graph; None where this batch has none."""
         if self.decoder is None or self.checkpointing or self.dropout_modules or not isinstance(batch, Uploaded):
             return None
-        if not (self.captures and can_capture(self.decoder, self.device)):
-            return None
-        self.check_tokens(batch.packed)
         if self._captured is None:
-            trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-            self._captured = CapturedSteps(self.decoder, trained)
+            self.captures = self.captures and can_capture(self.decoder, self.device)
+        if not self.captures:
+            return None
+        self._captured = self._captured or CapturedSteps(self.decoder, self.trained)
+        self.check_tokens(batch.packed)
         factor = scaler.scale(torch.full((), 1.0 / num_scored, device=self.device))
         loss = self._captured.add_gradients(batch, factor)
         if self._captured.problem:
             self.captures = False
             self.execution = ExecutionPath("fast", f"no CUDA graphs, so slower: {self._captured.problem}")
         return loss
+
+    @property
+    def trained(self) -> list[nn.Parameter]:
+        """The adapter's parameters."""
+        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
     @property
     def has_graphs(self) -> bool:

@@ -29,7 +29,7 @@ class Results:
         self._table_due_at = time.monotonic()
         self._page_due_at = time.monotonic()
         self._races_due_at = time.monotonic()
-        self._races: Sequence[Race] = read_races(store.output_dir, experiment)
+        self._races = read_races(store.output_dir, experiment)
         """As they were last written."""
         self._complaint = ""
         """Why they could not be rebuilt the last time."""
@@ -37,12 +37,12 @@ class Results:
     def races(self, races: Sequence[Race]) -> None:
         """Keep for the page how a search's rungs stand, before the page is rebuilt."""
         started = time.monotonic()
-        if tuple(races) != tuple(self._races) and started >= self._races_due_at:
+        if tuple(races) != self._races and started >= self._races_due_at:
             try:
                 write_races(self._store.output_dir, self._experiment, races)
             except DiskError as error:
                 self._complain(error)
-            self._races = races
+            self._races = tuple(races)
             ended = time.monotonic()
             self._races_due_at = ended + (ended - started) / SHARE
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lorabench.core.device import random_state, set_random_state, synchronize
 from lorabench.fast.dropout import Draws
@@ -64,11 +64,6 @@ class Member(FrozenBase):
         """The pass of this run by itself, which may be a CUDA graph."""
         sent = super().send(wanted.batch)
         return super().add_gradients(sent, wanted.row_seeds, wanted.num_scored, wanted.scaler)
-
-    @property
-    def trained(self) -> list[nn.Parameter]:
-        """The adapter's parameters."""
-        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
     def draws(self, wanted: Wanted) -> Draws | None:
         """Of its dropout, if it has any."""

@@ -79,7 +79,7 @@ class Batch:
 
     def fill(self, batch: Uploaded) -> None:
         """Copy a batch there: documents without tokens after its own, and scored places that are nowhere."""
-        there, num_tokens, count = self.there, len(batch.input_ids), len(batch.targets.ids)
+        there, num_tokens = self.there, len(batch.input_ids)
         places = self._everything if batch.targets.places is None else batch.targets.places
         assert there.targets.places is not None
         there.input_ids.copy_(batch.input_ids)
@@ -91,7 +91,6 @@ class Batch:
         ):
             room[: len(values)].copy_(values)
             room[len(values) :].fill_(rest)
-        assert count <= len(there.targets.ids)
 
 
 @dataclass
